@@ -1,0 +1,79 @@
+//! The distribution specification over HTTP.
+//!
+//! [`router`](self::router) is the table of contents: every endpoint on one page, with its number in the spec. A handler
+//! parses what the client sent into the types of [`oci`](crate::oci), calls the engine, and says the
+//! answer in headers. Only [`error`](self::error) knows which status and code a failure has.
+//!
+//! # Known quirks
+//!
+//! - Blobs and manifests are never compressed on the way, whatever `Accept-Encoding` says (containerd sends one):
+//!   it would break `Content-Length`, ranges and digests.
+//! - `Accept` is ignored: a manifest is served as it was pushed. A client that does not understand it
+//!   can only be told by its type.
+//! - An empty upload reports `Range: 0-0`, as one with one byte does. Docker needs a range it can parse,
+//!   and everyone else has copied that.
+//! - Several ranges in one request are answered with the whole blob, which HTTP allows.
+
+mod access_log;
+mod blobs;
+mod body;
+mod error;
+mod health;
+mod manifests;
+mod query;
+mod range;
+mod referrers;
+mod route;
+mod router;
+mod server;
+mod tags;
+mod uploads;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::task::TaskTracker;
+
+use crate::registry::Registry;
+
+pub use router::router;
+pub use server::{Server, ServerOptions};
+
+/// What the handlers need.
+#[derive(Debug, Clone)]
+pub struct Api {
+    registry: Arc<Registry>,
+    settings: Settings,
+    /// Requests that change something run here, apart from their connections: a client that goes away does not
+    /// stop them half-way.
+    tasks: TaskTracker,
+}
+
+/// What can be set.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// How long a client may be silent in the middle of a body.
+    pub idle_timeout: Duration,
+    /// The largest manifest in bytes. The spec asks for 4 MB at least.
+    pub max_manifest: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { idle_timeout: Duration::from_secs(60), max_manifest: 4 << 20 }
+    }
+}
+
+impl Api {
+    /// The API of `registry`.
+    #[must_use]
+    pub fn new(registry: Arc<Registry>, settings: Settings) -> Self {
+        Self { registry, settings, tasks: TaskTracker::new() }
+    }
+
+    /// Waits for requests that are still changing something.
+    pub async fn drain(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}

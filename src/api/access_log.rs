@@ -1,0 +1,93 @@
+//! One line a request, written when its answer has been sent or broken off.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use axum::body::{Body, HttpBody};
+use axum::extract::{ConnectInfo, Request};
+use axum::middleware::Next;
+use axum::response::Response;
+use bytes::Bytes;
+use hyper::body::{Frame, SizeHint};
+
+/// Logs the request when the body of its answer is dropped.
+pub(super) async fn log(request: Request, next: Next) -> Response {
+    let line = Line {
+        method: request.method().to_string(),
+        path: request.uri().to_string(),
+        client: request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0),
+        started: Instant::now(),
+        status: 0,
+        sent: 0,
+        complete: false,
+    };
+    let response = next.run(request).await;
+    let (parts, inner) = response.into_parts();
+    let complete = inner.is_end_stream();
+    let line = Line { status: parts.status.as_u16(), complete, ..line };
+    Response::from_parts(parts, Body::new(Logged { inner, line: line.into() }))
+}
+
+struct Line {
+    method: String,
+    path: String,
+    client: Option<SocketAddr>,
+    started: Instant,
+    status: u16,
+    sent: u64,
+    complete: bool,
+}
+
+/// A body that counts what is sent.
+struct Logged {
+    inner: Body,
+    line: Box<Line>,
+}
+
+impl HttpBody for Logged {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let polled = Pin::new(&mut self.inner).poll_frame(context);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.line.sent += frame.data_ref().map_or(0, Bytes::len) as u64;
+                self.line.complete = self.inner.is_end_stream();
+            }
+            Poll::Ready(None) => self.line.complete = true,
+            Poll::Ready(Some(Err(_))) | Poll::Pending => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl Drop for Logged {
+    fn drop(&mut self) {
+        let line = &self.line;
+        tracing::info!(
+            target: "dvcr::request",
+            method = line.method,
+            path = line.path,
+            status = line.status,
+            sent = line.sent,
+            ms = u64::try_from(line.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            client = line.client.map(tracing::field::display),
+            broken_off = (!line.complete).then_some(true),
+            "request"
+        );
+    }
+}

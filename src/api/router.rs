@@ -1,0 +1,95 @@
+//! The route table. Numbers are those of the distribution spec, "Endpoints".
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderName, HeaderValue, Method};
+use axum::http::request::Parts;
+use axum::middleware::{from_fn, map_response};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get};
+
+use super::error::ApiError;
+use super::route::{Route, parse};
+use super::{Api, access_log, blobs, health, manifests, referrers, tags, uploads};
+
+/// The whole HTTP interface.
+pub fn router(api: Api) -> Router {
+    let v2 = Router::new()
+        .route("/v2", get(health::version)) //                                         end-1
+        .route("/v2/", get(health::version)) //                                        end-1
+        .route("/v2/_catalog", get(tags::catalog)) //                                  (Docker's)
+        .route("/v2/{*path}", any(dispatch)) //                                        all others
+        .method_not_allowed_fallback(async || ApiError::method_not_allowed("GET, HEAD"))
+        .layer(map_response(with_api_version));
+    Router::new()
+        .route("/livez", get(health::live))
+        .route("/readyz", get(health::ready))
+        .merge(v2)
+        .fallback(async || ApiError::no_such_endpoint())
+        .layer(from_fn(access_log::log))
+        .with_state(api)
+}
+
+/// The endpoints whose paths begin with a repository.
+async fn dispatch(State(api): State<Api>, request: Request) -> Response {
+    let path = request.uri().path();
+    let route = match parse(path.strip_prefix("/v2/").unwrap_or(path)) {
+        Ok(route) => route,
+        Err(error) => return error.into_response(),
+    };
+    if matches!(*request.method(), Method::GET | Method::HEAD) {
+        let (parts, _) = request.into_parts();
+        return read(&api, route, &parts).await.unwrap_or_else(IntoResponse::into_response);
+    }
+    let changing = api.clone();
+    let change = api.tasks.spawn(async move { change(&changing, route, request).await });
+    match change.await {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => error.into_response(),
+        Err(error) => ApiError::internal(&error).into_response(),
+    }
+}
+
+async fn read(api: &Api, route: Route, request: &Parts) -> Result<Response, ApiError> {
+    match route {
+        Route::Blob { name, digest } => blobs::get(api, &name, &digest, request).await, //          end-2
+        Route::Manifest { name, reference } => manifests::get(api, &name, &reference, request).await, // end-3
+        Route::Tags { name } => tags::list(api, &name, request).await, //                           end-8
+        Route::Referrers { name, digest } => referrers::list(api, &name, &digest, request).await, // end-12
+        Route::Upload { name, id } => uploads::status(api, &name, &id).await, //                     end-13
+        Route::Uploads { .. } => Err(ApiError::method_not_allowed("POST")),
+    }
+}
+
+async fn change(api: &Api, route: Route, request: Request) -> Result<Response, ApiError> {
+    let method = request.method().clone();
+    match (route, method.as_str()) {
+        (Route::Uploads { name }, "POST") => uploads::begin(api, &name, request).await, //           end-4, 11
+        (Route::Upload { name, id }, "PATCH") => uploads::append(api, &name, &id, request).await, // end-5
+        (Route::Upload { name, id }, "PUT") => uploads::finish(api, &name, &id, request).await, //   end-6
+        (Route::Upload { name, id }, "DELETE") => uploads::cancel(api, &name, &id).await, //         end-14
+        (Route::Manifest { name, reference }, "PUT") => {
+            manifests::put(api, &name, &reference, request).await //                                 end-7
+        }
+        (Route::Manifest { name, reference }, "DELETE") => {
+            manifests::delete(api, &name, &reference).await //                                       end-9
+        }
+        (Route::Blob { name, digest }, "DELETE") => blobs::delete(api, &name, &digest).await, //     end-10
+        (route, _) => Err(ApiError::method_not_allowed(match route {
+            Route::Uploads { .. } => "POST",
+            Route::Upload { .. } => "GET, HEAD, PATCH, PUT, DELETE",
+            Route::Manifest { .. } => "GET, HEAD, PUT, DELETE",
+            Route::Blob { .. } => "GET, HEAD, DELETE",
+            Route::Tags { .. } | Route::Referrers { .. } => "GET, HEAD",
+        })),
+    }
+}
+
+/// Old Docker clients look for this on every answer.
+async fn with_api_version(mut response: Response) -> Response {
+    response.headers_mut().insert(
+        HeaderName::from_static("docker-distribution-api-version"),
+        HeaderValue::from_static("registry/2.0"),
+    );
+    response
+}

@@ -1,0 +1,188 @@
+//! Uploads of blobs: POST, PATCH, PUT, GET and DELETE of sessions, and mounts.
+
+use axum::extract::Request;
+use axum::http::header::{CONTENT_RANGE, LOCATION, RANGE};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+
+use super::blobs::{DOCKER_CONTENT_DIGEST, header};
+use super::error::ApiError;
+use super::query::Query;
+use super::{Api, body, range};
+use crate::oci::{Algorithm, Digest, ErrorCode, RepositoryName};
+use crate::registry::{Append, Error, SessionId, UploadStatus};
+
+/// Docker's name for the session.
+const DOCKER_UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
+
+/// end-4a: begin a session. end-4b: push a blob in one request. end-11: mount one.
+pub(super) async fn begin(
+    api: &Api,
+    name: &RepositoryName,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let uri = request.uri().clone();
+    let query = Query::of(&uri);
+    if let Some(digest) = query.get("digest") {
+        let digest: Digest = digest.parse()?;
+        return push(api, name, request, &digest).await;
+    }
+    let mut algorithm =
+        query.get("digest-algorithm").map(str::parse).transpose()?.unwrap_or(Algorithm::Sha256);
+    // A mount that fails, for whatever reason, is an upload that begins.
+    if let Some(Ok(digest)) = query.get("mount").map(str::parse::<Digest>) {
+        if mount(api, name, &digest, query.get("from")).await? {
+            return Ok(created(name, &digest));
+        }
+        algorithm = digest.algorithm();
+    }
+    let status = api.registry.begin_upload(name, algorithm).await?;
+    Ok((StatusCode::ACCEPTED, session_headers(name, status)).into_response())
+}
+
+async fn mount(
+    api: &Api,
+    name: &RepositoryName,
+    digest: &Digest,
+    from: Option<&str>,
+) -> Result<bool, ApiError> {
+    match from.map(str::parse::<RepositoryName>) {
+        Some(Err(_)) => Ok(false),
+        Some(Ok(from)) => Ok(api.registry.mount(name, digest, Some(&from)).await?),
+        None => Ok(api.registry.mount(name, digest, None).await?),
+    }
+}
+
+async fn push(
+    api: &Api,
+    name: &RepositoryName,
+    request: Request,
+    digest: &Digest,
+) -> Result<Response, ApiError> {
+    let headers = request.headers().clone();
+    let append = Append { start: None, length: body::announced(&headers) };
+    let mut body = body::stream(request, api.settings.idle_timeout);
+    match api.registry.push_blob(name, append, &mut body, digest).await {
+        Ok(()) => Ok(created(name, digest)),
+        Err(error) => {
+            body::drain(body, &headers).await;
+            Err(error.into())
+        }
+    }
+}
+
+/// end-5
+pub(super) async fn append(
+    api: &Api,
+    name: &RepositoryName,
+    id: &str,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let id: SessionId = id.parse()?;
+    let append = announced(api, name, id, request.headers()).await?;
+    let headers = request.headers().clone();
+    let mut body = body::stream(request, api.settings.idle_timeout);
+    match api.registry.append(name, id, append, &mut body).await {
+        Ok(status) => Ok((StatusCode::ACCEPTED, session_headers(name, status)).into_response()),
+        Err(error) => {
+            body::drain(body, &headers).await;
+            Err(refusal(name, error))
+        }
+    }
+}
+
+/// end-6
+pub(super) async fn finish(
+    api: &Api,
+    name: &RepositoryName,
+    id: &str,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let id: SessionId = id.parse()?;
+    let digest: Digest = match Query::of(request.uri()).get("digest") {
+        Some(digest) => digest.parse()?,
+        None => {
+            let message = "the parameter digest is missing: it names the blob that the upload makes";
+            return Err(ApiError::new(StatusCode::BAD_REQUEST, ErrorCode::DigestInvalid, message));
+        }
+    };
+    let append = announced(api, name, id, request.headers()).await?;
+    let headers = request.headers().clone();
+    let mut body = body::stream(request, api.settings.idle_timeout);
+    match api.registry.finish_upload(name, id, append, &mut body, &digest).await {
+        Ok(()) => Ok(created(name, &digest)),
+        Err(error) => {
+            body::drain(body, &headers).await;
+            Err(refusal(name, error))
+        }
+    }
+}
+
+/// end-13
+pub(super) async fn status(api: &Api, name: &RepositoryName, id: &str) -> Result<Response, ApiError> {
+    let status = api.registry.upload_status(name, id.parse()?).await?;
+    Ok((StatusCode::NO_CONTENT, session_headers(name, status)).into_response())
+}
+
+/// end-14
+pub(super) async fn cancel(api: &Api, name: &RepositoryName, id: &str) -> Result<Response, ApiError> {
+    api.registry.cancel_upload(name, id.parse()?).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// What the headers say of the bytes that follow.
+async fn announced(
+    api: &Api,
+    name: &RepositoryName,
+    id: SessionId,
+    headers: &HeaderMap,
+) -> Result<Append, ApiError> {
+    let length = body::announced(headers);
+    let Some(content_range) = headers.get(CONTENT_RANGE) else {
+        return Ok(Append { start: None, length });
+    };
+    let Some(append) = content_range.to_str().ok().and_then(range::chunk) else {
+        let status = api.registry.upload_status(name, id).await?;
+        let message = format!("Content-Range must read <first byte>-<last byte>, not {content_range:?}");
+        let answer =
+            ApiError::new(StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::BlobUploadInvalid, message);
+        return Err(with_session(answer, name, status));
+    };
+    match (append.length, length) {
+        (Some(range), Some(body)) if range != body => {
+            let message = format!("Content-Range has {range} bytes and Content-Length {body}");
+            Err(ApiError::new(StatusCode::BAD_REQUEST, ErrorCode::SizeInvalid, message))
+        }
+        _ => Ok(append),
+    }
+}
+
+/// A refused chunk says where the session stands, so that the client can go on from there.
+fn refusal(name: &RepositoryName, error: Error) -> ApiError {
+    match error {
+        Error::OutOfOrder { id, length } => with_session(error.into(), name, UploadStatus { id, length }),
+        other => other.into(),
+    }
+}
+
+fn with_session(answer: ApiError, name: &RepositoryName, status: UploadStatus) -> ApiError {
+    session_headers(name, status)
+        .into_iter()
+        .fold(answer, |answer, (name, value)| answer.with_header(name, value))
+}
+
+fn session_headers(name: &RepositoryName, status: UploadStatus) -> [(HeaderName, HeaderValue); 3] {
+    [
+        (LOCATION, header(&format!("/v2/{name}/blobs/uploads/{}", status.id))),
+        (RANGE, header(&format!("0-{}", status.length.saturating_sub(1)))),
+        (DOCKER_UPLOAD_UUID, header(&status.id.to_string())),
+    ]
+}
+
+fn created(name: &RepositoryName, digest: &Digest) -> Response {
+    let headers = [
+        (LOCATION, header(&format!("/v2/{name}/blobs/{digest}"))),
+        (DOCKER_CONTENT_DIGEST, header(&digest.to_string())),
+    ];
+    (StatusCode::CREATED, headers).into_response()
+}

@@ -1,0 +1,72 @@
+//! `dvcr healthcheck`: for container images, which have no curl.
+
+use std::time::Duration;
+
+use clap::Args;
+use http_body_util::Empty;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use super::serve::Flags;
+use super::{Failure, runtime};
+
+/// Ask a running registry whether it can work.
+///
+/// Takes the settings of `serve`, to find it. Exit code 0: it is ready.
+#[derive(Debug, Args)]
+pub(super) struct Healthcheck {
+    #[command(flatten)]
+    flags: Flags,
+}
+
+/// Docker's own default for a health check.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+impl Healthcheck {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let config = self.flags.config()?;
+        let address = reachable(config.listen.as_str());
+        let asked = runtime()?.block_on(async { tokio::time::timeout(TIMEOUT, ask(&address)).await });
+        match asked {
+            Ok(Ok(200)) => Ok(()),
+            Ok(Ok(status)) => {
+                Err(Failure::Failed(format!("the registry on {address} answered {status}")))
+            }
+            Ok(Err(error)) => {
+                Err(Failure::because(format!("the registry on {address} does not answer"), &*error))
+            }
+            Err(_) => Err(Failure::Failed(format!("the registry on {address} did not answer in time"))),
+        }
+    }
+}
+
+/// Where a server is reached that listens on `listen`, which may be all addresses.
+fn reachable(listen: &str) -> String {
+    for (all, loopback) in [("0.0.0.0:", "127.0.0.1:"), ("[::]:", "[::1]:")] {
+        if let Some(port) = listen.strip_prefix(all) {
+            return format!("{loopback}{port}");
+        }
+    }
+    listen.to_owned()
+}
+
+async fn ask(address: &str) -> Result<u16, Box<dyn std::error::Error>> {
+    let stream = TcpStream::connect(address).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    let request =
+        hyper::Request::get("/readyz").header("host", address).body(Empty::<bytes::Bytes>::new())?;
+    Ok(sender.send_request(request).await?.status().as_u16())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_on_all_addresses_is_asked_on_loopback() {
+        assert_eq!(reachable("0.0.0.0:5000"), "127.0.0.1:5000");
+        assert_eq!(reachable("[::]:80"), "[::1]:80");
+        assert_eq!(reachable("10.0.0.1:5000"), "10.0.0.1:5000");
+    }
+}

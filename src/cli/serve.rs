@@ -1,0 +1,197 @@
+//! `dvcr serve`: the registry.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use figment::value::{Dict, Map, Value};
+use figment::{Metadata, Profile, Provider};
+use storage_backends::{Filesystem, Location, S3, S3Options, Store};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{Failure, runtime};
+use crate::api::{Api, Server, ServerOptions, Settings, router};
+use crate::config::{Config, LogFormat, MissingBlobs};
+use crate::registry::{Registry, Rules};
+use crate::telemetry;
+
+/// Run the registry.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  dvcr serve                                       on 127.0.0.1:5000, data in ./dvcr-data
+  dvcr serve --listen [::]:5000 --data /srv/dvcr
+  AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=… dvcr serve --storage s3://disks/registry
+  dvcr serve --storage s3://disks --s3-endpoint http://127.0.0.1:8333
+
+Every setting can stand in a TOML file (--config) or in the environment as well: listen is
+DVCR_LISTEN, s3.endpoint is DVCR_S3_ENDPOINT. Flags win over the environment, and that over the file.")]
+pub(super) struct Serve {
+    #[command(flatten)]
+    flags: Flags,
+}
+
+/// Settings on the command line; they are checked with all others.
+#[derive(Debug, Args)]
+pub(super) struct Flags {
+    /// A TOML file with settings.
+    #[arg(long, value_name = "FILE", env = "DVCR_CONFIG")]
+    config: Option<PathBuf>,
+    /// Where to listen [default: 127.0.0.1:5000].
+    #[arg(long, value_name = "HOST:PORT")]
+    listen: Option<String>,
+    /// The data directory [default: ./dvcr-data].
+    #[arg(long, value_name = "DIR")]
+    data: Option<String>,
+    /// Where the data is, if not in a directory: s3://BUCKET/PREFIX.
+    #[arg(long, value_name = "URL", conflicts_with = "data")]
+    storage: Option<String>,
+    /// An S3 server other than AWS: http(s)://HOST:PORT.
+    #[arg(long, value_name = "URL")]
+    s3_endpoint: Option<String>,
+    /// How log lines look: text or json [default: text].
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
+    /// What is logged: error, warn, info, debug or trace [default: info].
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
+}
+
+impl Flags {
+    pub(super) fn config(&self) -> Result<Config, Failure> {
+        Config::load(self.config.as_deref(), self).map_err(|error| Failure::Usage(error.to_string()))
+    }
+}
+
+impl Provider for &Flags {
+    fn metadata(&self) -> Metadata {
+        Metadata::named("command line")
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        let given = [
+            ("listen", &self.listen),
+            ("data", &self.data),
+            ("storage", &self.storage),
+            ("log_format", &self.log_format),
+            ("log_level", &self.log_level),
+        ];
+        let mut root: Dict = given
+            .into_iter()
+            .filter_map(|(key, value)| Some((key.to_owned(), Value::from(value.as_deref()?))))
+            .collect();
+        if let Some(endpoint) = &self.s3_endpoint {
+            let s3 = Dict::from([("endpoint".to_owned(), Value::from(endpoint.as_str()))]);
+            root.insert("s3".to_owned(), Value::from(s3));
+        }
+        Ok(Profile::Default.collect(root))
+    }
+}
+
+impl Serve {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let config = self.flags.config()?;
+        telemetry::init(&config.log_level, config.log_format == LogFormat::Json)
+            .map_err(|error| Failure::Usage(format!("log_level: {error}")))?;
+        runtime()?.block_on(serve(&config))
+    }
+}
+
+async fn serve(config: &Config) -> Result<(), Failure> {
+    let store = open(config).await.map_err(|error| Failure::because("cannot open the storage", &error))?;
+    let capabilities = store.capabilities();
+    let idle_timeout = Duration::from_secs(config.idle_timeout);
+    let settings = Settings {
+        idle_timeout,
+        max_manifest: usize::try_from(config.max_manifest).unwrap_or(usize::MAX),
+    };
+    let rules = Rules { require_blobs: config.missing_blobs == MissingBlobs::Refuse, ..Rules::default() };
+    let api = Api::new(Arc::new(Registry::with_rules(store, rules)), settings);
+    let options =
+        ServerOptions { idle_timeout, header_timeout: Duration::from_secs(config.header_timeout) };
+    let server = bind(config, options).await?;
+    let address = server
+        .address()
+        .map_err(|error| Failure::because("cannot tell where the server listens", &error))?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        storage = %location(config),
+        backend = capabilities.backend,
+        replicas = if capabilities.shared { "any number" } else { "one" },
+        "listening on http://{address}"
+    );
+    server.run(router(api.clone()), stopped()).await;
+    api.drain().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn open(config: &Config) -> storage_backends::Result<Arc<dyn Store>> {
+    match config.location() {
+        Location::Directory(path) => Ok(Arc::new(Filesystem::open(path).await?)),
+        Location::Bucket { bucket, prefix } => {
+            // The TLS of the S3 client. A provider that is installed already is as good.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+            let credentials = config.s3.access_key_id.clone().zip(config.s3.secret_access_key.clone());
+            let options = S3Options {
+                bucket,
+                prefix,
+                endpoint: config.s3.endpoint.clone(),
+                region: config.s3.region.clone(),
+                credentials,
+                virtual_hosted_style: config.s3.virtual_hosted_style,
+                single_writer: config.s3.single_writer,
+            };
+            Ok(Arc::new(S3::open(&options).await?))
+        }
+    }
+}
+
+/// The place of the data, as an operator can find it.
+fn location(config: &Config) -> String {
+    match config.location() {
+        Location::Directory(path) => absolute(&path).display().to_string(),
+        bucket @ Location::Bucket { .. } => bucket.to_string(),
+    }
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+}
+
+async fn bind(config: &Config, options: ServerOptions) -> Result<Server, Failure> {
+    let listen = config.listen.as_str();
+    let failed = |error: std::io::Error| Failure::because(format!("cannot listen on {listen}"), &error);
+    let addresses: Vec<SocketAddr> = tokio::net::lookup_host(listen).await.map_err(failed)?.collect();
+    let address = addresses
+        .first()
+        .ok_or_else(|| Failure::Failed(format!("cannot listen on {listen}: it has no address")))?;
+    Server::bind(*address, options).await.map_err(failed)
+}
+
+/// Ready when the process is asked to stop. Asked a second time, it stops at once.
+async fn stopped() {
+    wait_for_signal().await;
+    tracing::info!("stopping when the requests in flight are finished; once more to stop at once");
+    tokio::spawn(async {
+        wait_for_signal().await;
+        tracing::warn!("stopping with requests in flight");
+        std::process::exit(1);
+    });
+}
+
+async fn wait_for_signal() {
+    let terminated = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut terminate) => {
+                terminate.recv().await;
+            }
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = terminated => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}

@@ -1,0 +1,303 @@
+//! Settings: every key with its default, where they come from, and what is refused.
+//!
+//! Later sources win: the TOML file, then the environment (`DVCR_` and the key in capitals; `DVCR_S3_ENDPOINT` is
+//! `s3.endpoint`), then flags. A key that does not exist is refused wherever it stands, with the
+//! keys that do: a misspelt limit that is silently ignored is worse than none.
+
+mod environment;
+mod value;
+
+use std::path::{Path, PathBuf};
+
+use figment::providers::{Format, Toml};
+use figment::{Figment, Provider};
+use serde::Deserialize;
+use storage_backends::Location;
+
+use environment::Environment;
+
+/// The settings of `dvcr serve`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where to listen.
+    pub listen: ListenAddress,
+    /// The data directory, when `storage` names no other place.
+    pub data: PathBuf,
+    /// Where the data is: `s3://bucket/prefix`, or a directory.
+    #[serde(deserialize_with = "value::parsed")]
+    pub storage: Option<Location>,
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// What is logged: `error`, `warn`, `info`, `debug`, `trace`, or directives such as `info,dvcr=debug`.
+    pub log_level: String,
+    /// Seconds for which a client may be silent within a body.
+    #[serde(deserialize_with = "value::number")]
+    pub idle_timeout: u64,
+    /// Seconds within which the headers of a request must be complete.
+    #[serde(deserialize_with = "value::number")]
+    pub header_timeout: u64,
+    /// What becomes of a manifest whose config or layers are not in its repository.
+    pub missing_blobs: MissingBlobs,
+    /// The largest manifest in bytes.
+    #[serde(deserialize_with = "value::number")]
+    pub max_manifest: u64,
+    /// The S3 server; what is not given is taken from the usual `AWS_*` variables.
+    pub s3: S3Config,
+}
+
+/// The settings below `s3`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct S3Config {
+    /// `http(s)://host:port` of a server other than AWS.
+    pub endpoint: Option<String>,
+    /// The region.
+    pub region: Option<String>,
+    /// The access key.
+    pub access_key_id: Option<String>,
+    /// Its secret.
+    pub secret_access_key: Option<String>,
+    /// Address the bucket as part of the host name.
+    #[serde(deserialize_with = "value::switch")]
+    pub virtual_hosted_style: bool,
+    /// Accept a server without conditional put: this process is the only one that writes there.
+    #[serde(deserialize_with = "value::switch")]
+    pub single_writer: bool,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What becomes of a manifest whose config or layers are not in its repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MissingBlobs {
+    /// It is refused, since nobody could pull the image.
+    Refuse,
+    /// It is stored: for mirrors of parts of images.
+    Accept,
+}
+
+/// `HOST:PORT`. The host may be a name, which is looked up when the server starts.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct ListenAddress(String);
+
+impl ListenAddress {
+    /// The address as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for ListenAddress {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.rsplit_once(':') {
+            Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(Self(text)),
+            _ => Err(format!("{text:?} is not HOST:PORT, such as 127.0.0.1:5000 or [::]:5000")),
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: ListenAddress("127.0.0.1:5000".to_owned()),
+            data: "dvcr-data".into(),
+            storage: None,
+            log_format: LogFormat::Text,
+            log_level: "info".to_owned(),
+            idle_timeout: 60,
+            header_timeout: 30,
+            missing_blobs: MissingBlobs::Refuse,
+            max_manifest: 4 << 20,
+            s3: S3Config::default(),
+        }
+    }
+}
+
+/// A setting that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("cannot read the configuration file {path}: {source}")]
+    Unreadable {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A key that does not exist, or a value that a key cannot have.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl Config {
+    /// Reads the file, if one is named, then the environment, then `flags`.
+    pub fn load(file: Option<&Path>, flags: impl Provider) -> Result<Self, Error> {
+        Self::load_from(file, std::env::vars(), flags)
+    }
+
+    fn load_from(
+        file: Option<&Path>,
+        variables: impl Iterator<Item = (String, String)>,
+        flags: impl Provider,
+    ) -> Result<Self, Error> {
+        let mut figment = Figment::new();
+        if let Some(path) = file {
+            let text = std::fs::read_to_string(path)
+                .map_err(|source| Error::Unreadable { path: path.to_owned(), source })?;
+            figment = figment.merge(Toml::string(&text));
+        }
+        let config: Self = figment
+            .merge(Environment::new(variables))
+            .merge(flags)
+            .extract()
+            .map_err(|error| Error::Refused(explain(error, file)))?;
+        config.check()
+    }
+
+    fn check(self) -> Result<Self, Error> {
+        for (key, value) in [("idle_timeout", self.idle_timeout), ("header_timeout", self.header_timeout)] {
+            if value == 0 {
+                return Err(Error::Refused(format!("{key} must be at least 1 second")));
+            }
+        }
+        if self.max_manifest < 4_000_000 {
+            return Err(Error::Refused(format!(
+                "max_manifest must be at least 4000000 bytes, which clients may rely on; it is {}",
+                self.max_manifest
+            )));
+        }
+        if self.s3.access_key_id.is_some() != self.s3.secret_access_key.is_some() {
+            return Err(Error::Refused(
+                "s3.access_key_id and s3.secret_access_key go together; one is missing".to_owned(),
+            ));
+        }
+        Ok(self)
+    }
+
+    /// Where the data is.
+    #[must_use]
+    pub fn location(&self) -> Location {
+        self.storage.clone().unwrap_or_else(|| Location::Directory(self.data.clone()))
+    }
+}
+
+/// All complaints at once, each with the key and where it stands.
+fn explain(error: figment::Error, file: Option<&Path>) -> String {
+    error
+        .into_iter()
+        .map(|error| {
+            let key = error.path.join(".");
+            let source = match error.metadata.as_ref().map(|metadata| metadata.name.as_ref()) {
+                Some("TOML source string") => {
+                    file.map(|path| path.display().to_string()).unwrap_or_default()
+                }
+                Some(name) => name.to_owned(),
+                None => "the configuration".to_owned(),
+            };
+            if key.is_empty() {
+                format!("{source}: {}", error.kind)
+            } else {
+                format!("{source}: {key}: {}", error.kind)
+            }
+        })
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use figment::providers::Serialized;
+    use std::io::Write as _;
+
+    fn load(
+        toml: &str,
+        variables: &[(&str, &str)],
+        flags: &[(&str, &str)],
+    ) -> Result<Config, Error> {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(toml.as_bytes()).unwrap();
+        let variables = variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        let flags: std::collections::BTreeMap<_, _> = flags.iter().copied().collect();
+        Config::load_from(Some(file.path()), variables, Serialized::globals(flags))
+    }
+
+    #[test]
+    fn flags_win_over_the_environment_and_that_over_the_file() {
+        let toml = "listen = '127.0.0.1:1'\ndata = '/file'\nlog_format = 'json'";
+        let variables = [("DVCR_LISTEN", "127.0.0.1:2"), ("DVCR_DATA", "/environment")];
+        let config = load(toml, &variables, &[("listen", "127.0.0.1:3")]).unwrap();
+        assert_eq!(config.listen.as_str(), "127.0.0.1:3");
+        assert_eq!(config.data, Path::new("/environment"));
+        assert_eq!(config.log_format, LogFormat::Json);
+    }
+
+    #[test]
+    fn values_that_look_like_numbers_stay_what_they_are() {
+        let variables = [
+            ("DVCR_S3_ACCESS_KEY_ID", "0123"),
+            ("DVCR_S3_SECRET_ACCESS_KEY", "true"),
+            ("DVCR_IDLE_TIMEOUT", "7"),
+            ("DVCR_S3_SINGLE_WRITER", "true"),
+        ];
+        let config = load("", &variables, &[]).unwrap();
+        assert_eq!(config.s3.access_key_id.as_deref(), Some("0123"));
+        assert_eq!(config.s3.secret_access_key.as_deref(), Some("true"));
+        assert_eq!(config.idle_timeout, 7);
+        assert!(config.s3.single_writer);
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_the_known_ones() {
+        for (toml, variable) in
+            [("lisen = 'x'", None), ("", Some(("DVCR_LISEN", "x"))), ("[s3]\nendpont = 'x'", None)]
+        {
+            let error = load(toml, variable.as_slice(), &[]).unwrap_err().to_string();
+            assert!(error.contains("listen") || error.contains("endpoint"), "{error}");
+            assert!(error.contains("lisen") || error.contains("endpont"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_bad_value_is_refused_with_the_key_and_what_it_may_be() {
+        for (toml, key, allowed) in [
+            ("log_format = 'xml'", "log_format", "json"),
+            ("missing_blobs = 'maybe'", "missing_blobs", "refuse"),
+            ("listen = '5000'", "listen", "HOST:PORT"),
+            ("idle_timeout = 'soon'", "idle_timeout", "number"),
+            ("idle_timeout = 0", "idle_timeout", "at least 1"),
+            ("max_manifest = 10", "max_manifest", "4000000"),
+            ("storage = 'gs://x'", "storage", "s3://BUCKET/PREFIX"),
+            ("s3.single_writer = 'perhaps'", "s3.single_writer", "true or false"),
+            ("s3.access_key_id = 'x'", "s3.secret_access_key", "together"),
+        ] {
+            let error = load(toml, &[], &[]).unwrap_err().to_string();
+            assert!(error.contains(key) && error.contains(allowed), "{toml}: {error}");
+        }
+    }
+
+    #[test]
+    fn variables_that_kubernetes_makes_for_a_service_called_dvcr_are_not_settings() {
+        let variables = [
+            ("DVCR_SERVICE_HOST", "10.0.0.1"),
+            ("DVCR_SERVICE_PORT_HTTP", "5000"),
+            ("DVCR_PORT", "tcp://10.0.0.1:5000"),
+            ("DVCR_PORT_5000_TCP_ADDR", "10.0.0.1"),
+        ];
+        assert_eq!(load("", &variables, &[]).unwrap(), Config::default());
+    }
+}

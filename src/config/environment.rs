@@ -1,0 +1,45 @@
+//! Settings from environment variables.
+
+use figment::value::{Dict, Map, Value};
+use figment::{Error, Metadata, Profile, Provider};
+
+/// The variables that begin with `DVCR_`, all as text: a key of an S3 server may look like a number and
+/// must not become one.
+pub(super) struct Environment(Vec<(String, String)>);
+
+impl Environment {
+    pub(super) fn new(variables: impl Iterator<Item = (String, String)>) -> Self {
+        let ours = variables.filter_map(|(name, value)| {
+            let key = name.strip_prefix("DVCR_")?.to_lowercase();
+            (!is_foreign(&key)).then_some((key, value))
+        });
+        Self(ours.collect())
+    }
+}
+
+/// Variables that are not ours: the path of the file itself, and those that Kubernetes makes in every
+/// container for a service that is called `dvcr`.
+fn is_foreign(key: &str) -> bool {
+    key == "config" || key == "port" || key.starts_with("port_") || key.starts_with("service_")
+}
+
+impl Provider for Environment {
+    fn metadata(&self) -> Metadata {
+        Metadata::named("environment (DVCR_*)")
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, Error> {
+        let mut root = Dict::new();
+        let mut s3 = Dict::new();
+        for (key, value) in &self.0 {
+            match key.strip_prefix("s3_") {
+                Some(key) => s3.insert(key.to_owned(), Value::from(value.as_str())),
+                None => root.insert(key.clone(), Value::from(value.as_str())),
+            };
+        }
+        if !s3.is_empty() {
+            root.insert("s3".to_owned(), Value::from(s3));
+        }
+        Ok(Profile::Default.collect(root))
+    }
+}

@@ -1,0 +1,15 @@
+//! DVCR: an OCI-native registry for virtual-machine disk images.
+//!
+//! The modules, from the ground up; each imports only from those before it, and a test keeps it so:
+//!
+//! - [`oci`]: names, digests, manifests. The vocabulary.
+//! - [`registry`]: the engine, over a store of the crate `storage-backends`.
+//! - [`api`]: the distribution specification over HTTP.
+//! - [`config`], [`telemetry`] and [`cli`]: the program.
+
+pub mod api;
+pub mod cli;
+pub mod config;
+pub mod oci;
+pub mod registry;
+pub mod telemetry;

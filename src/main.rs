@@ -1,0 +1,7 @@
+//! The program `dvcr`; see [`dvcr::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    dvcr::cli::run()
+}

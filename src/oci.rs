@@ -1,0 +1,19 @@
+//! The vocabulary of the OCI distribution and image specifications, as types that can only hold valid values.
+//!
+//! Text from a client becomes one of these at the edge, or an error; nothing behind the edge checks
+//! again. No I/O, no HTTP, no storage.
+
+mod digest;
+mod manifest;
+mod media_type;
+mod name;
+mod reference;
+mod tag;
+
+pub use digest::{Algorithm, Digest, Hasher, HasherState, InvalidDigest};
+pub use manifest::{Blob, Child, InvalidManifest, Manifest, Referrer};
+pub use media_type::{InvalidMediaType, MediaType};
+pub use name::{InvalidName, RepositoryName};
+pub use oci_spec::distribution::ErrorCode;
+pub use reference::{InvalidReference, Reference};
+pub use tag::{InvalidTag, Tag};

@@ -1,0 +1,105 @@
+//! The engine: what a registry does, without HTTP.
+//!
+//! Three ideas carry it, and [`layout`] draws them:
+//!
+//! - **Bytes are written once, in place.** An upload streams into data objects with random names; finishing
+//!   it writes a small record that says which bytes make up the blob. Nothing is renamed, copied or read
+//!   again, so finishing takes the same time for a kilobyte and for 100 GB.
+//! - **A blob is a list of extents.** One run in one data object today; zeros, or chunks shared with
+//!   another image tomorrow. Readers follow the list and need not know.
+//! - **Everything else is a small key** below its repository: membership of blobs, manifests, tags,
+//!   referrers. Each operation is one or two of them, and each listing is a range of one flat folder.
+//!
+//! Blocking work (hashing, disk) runs on the blocking threads; the memory of an upload or a download is
+//! bounded by a few megabytes, whatever its size.
+
+mod blob;
+mod blocking;
+mod catalog;
+mod error;
+mod ingest;
+pub mod layout;
+mod manifest;
+mod mount;
+mod read;
+mod record;
+mod referrers;
+mod session;
+mod tag;
+mod upload;
+
+use std::sync::Arc;
+
+use storage_backends::Store;
+
+pub use blob::BlobReader;
+pub use error::{Error, Result};
+pub use ingest::{Body, BodyError};
+pub use manifest::{PushedManifest, StoredManifest};
+pub use referrers::ReferrersPage;
+pub use session::SessionId;
+pub use upload::{Append, UploadStatus};
+
+/// A page of a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page<T> {
+    /// The entries, in byte order.
+    pub entries: Vec<T>,
+    /// Whether more follow the last one.
+    pub more: bool,
+}
+
+/// A registry over a store. Any number of them, in any number of processes, may share a store that says
+/// it can be shared.
+#[derive(Debug)]
+pub struct Registry {
+    store: Arc<dyn Store>,
+    sessions: session::Locks,
+    rules: Rules,
+}
+
+/// What a registry stores how, and what it refuses. The sizes are for production; tests make them small.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// Refuse a manifest whose config or layers are not in its repository. The spec leaves it open; an image that
+    /// cannot be pulled helps nobody but those who mirror parts of images.
+    pub require_blobs: bool,
+    /// Blobs of up to this many bytes are kept inside their record.
+    pub inline: u64,
+    /// How much of a running upload a crash may cost: its state is saved each time this many bytes have come.
+    pub checkpoint: u64,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            require_blobs: true,
+            // Above image configs and below anything worth a file of its own. Arbitrary.
+            inline: 16 << 10,
+            // A few seconds of a fast push. A multiple of the part size of S3, which can only save whole parts.
+            checkpoint: 256 << 20,
+        }
+    }
+}
+
+impl Registry {
+    /// A registry over `store`.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self::with_rules(store, Rules::default())
+    }
+
+    /// A registry over `store` with rules of one's own.
+    #[must_use]
+    pub fn with_rules(store: Arc<dyn Store>, rules: Rules) -> Self {
+        Self { store, sessions: session::Locks::default(), rules }
+    }
+
+    /// Whether the store answers.
+    pub async fn check(&self) -> Result<()> {
+        match self.store.get(&layout::health()).await {
+            Ok(_) | Err(storage_backends::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Blobs, as their repositories see them: get, head, delete.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use storage_backends::{ByteStream, Store};
+
+use super::record::{BlobRecord, Membership};
+use super::{Error, Registry, Result, layout, read, record};
+use crate::oci::{Digest, RepositoryName};
+
+/// A blob that can be read.
+#[derive(Debug)]
+pub struct BlobReader {
+    store: Arc<dyn Store>,
+    record: BlobRecord,
+}
+
+impl BlobReader {
+    /// Bytes in the blob.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.record.size
+    }
+
+    /// The bytes of `range`, which must lie within the blob. A stream that cannot deliver them fails; it never
+    /// ends early.
+    #[must_use]
+    pub fn stream(&self, range: Range<u64>) -> ByteStream {
+        read::stream(&self.store, &self.record, range)
+    }
+}
+
+impl Registry {
+    /// The size of a blob of repository `name` (HEAD of end-2).
+    pub async fn blob_size(&self, name: &RepositoryName, digest: &Digest) -> Result<u64> {
+        match self.find_member(name, digest).await? {
+            Some(member) => Ok(member.size),
+            None => Err(Error::BlobUnknown { name: name.clone(), digest: digest.clone() }),
+        }
+    }
+
+    /// Opens a blob of repository `name` (end-2).
+    pub async fn open_blob(&self, name: &RepositoryName, digest: &Digest) -> Result<BlobReader> {
+        self.blob_size(name, digest).await?;
+        match self.find_blob(digest).await? {
+            Some(record) => Ok(BlobReader { store: Arc::clone(&self.store), record }),
+            None => Err(Error::Record {
+                key: layout::blob(digest),
+                reason: format!("it is missing, and repository {name} has the blob"),
+            }),
+        }
+    }
+
+    /// Takes a blob out of repository `name` (end-10). Other repositories keep it.
+    pub async fn delete_blob(&self, name: &RepositoryName, digest: &Digest) -> Result<()> {
+        self.blob_size(name, digest).await?;
+        self.store.delete(&layout::membership(name, digest)).await?;
+        Ok(())
+    }
+
+    pub(super) async fn find_member(
+        &self,
+        name: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<Membership>> {
+        let found = record::find(self.store.as_ref(), &layout::membership(name, digest)).await?;
+        Ok(found.map(|(member, _)| member))
+    }
+
+    pub(super) async fn find_blob(&self, digest: &Digest) -> Result<Option<BlobRecord>> {
+        let found = record::find(self.store.as_ref(), &layout::blob(digest)).await?;
+        Ok(found.map(|(record, _)| record))
+    }
+}

@@ -1,0 +1,196 @@
+//! Every key that is stored, and why it has that shape. This is the on-disk format.
+//!
+//! ```text
+//! blobs/sha256/ab/<hex>                                the record of a blob: its size and its extents
+//! data/<first 5>/<uuid>                                bytes of blobs, written once, in place
+//! uploads/<uuid>                                       an upload session
+//! uploads/<uuid>!<uuid>                                extents of a session that has very many
+//! catalog/<encoded name>                               empty; there is such a repository
+//! repositories/<name>/_blobs/sha256/<hex>              the blob belongs to the repository
+//! repositories/<name>/_manifests/sha256/<hex>          a manifest: one line of JSON, then its bytes
+//! repositories/<name>/_tags/<tag>                      what a tag points to; empty: deleted
+//! repositories/<name>/_tagged/sha256/<hex>/<tag>       empty; this tag has pointed to that manifest
+//! repositories/<name>/_referrers/sha256/<hex>/<alg>-<hex>   a referrer of that subject
+//! ```
+//!
+//! - A blob's record and its bytes are global: stored once, whoever pushed them. Its membership is per
+//!   repository, and without it nobody reads the blob there.
+//! - Data objects are named by time-ordered random ids and never renamed. The folder is the first five digits
+//!   (three days), which keeps folders small and lets a sweep stop at what is too young.
+//! - Manifests are kept whole below their repository: reading one is one read, deleting one is one delete,
+//!   and no collection has to find out who else needs it.
+//! - Components of repository names never begin with `_`, so `_tags` is never one.
+//! - Whatever is listed in order lies in one flat folder, because servers disagree on the order of nested
+//!   ones. For the catalog this takes an encoding: `-` `.` `/` become `!` `-` `.`, which keeps byte
+//!   order and length.
+//! - `_tagged` makes deleting a manifest a matter of its own tags, not of all tags. Entries are written before
+//!   the tag and may be stale; the tag itself decides.
+//!
+//! # Known quirks
+//!
+//! A tag that is deleted together with its manifest stays behind as an empty object: stores have
+//! compare-and-swap but no compare-and-delete, and a plain delete could hit a tag that was just moved.
+
+use storage_backends::Key;
+use uuid::Uuid;
+
+use crate::oci::{Digest, RepositoryName, Tag};
+
+/// Makes a key of valid parts.
+fn key(text: String) -> Key {
+    Key::parse(text).unwrap_or_else(|invalid| unreachable!("valid parts made an {invalid}"))
+}
+
+/// The record of a blob.
+#[must_use]
+pub fn blob(digest: &Digest) -> Key {
+    key(format!("blobs/{}/{}/{}", digest.algorithm(), &digest.hex()[..2], digest.hex()))
+}
+
+/// A data object.
+#[must_use]
+pub fn data(id: Uuid) -> Key {
+    let id = id.to_string();
+    key(format!("data/{}/{id}", &id[..5]))
+}
+
+/// An upload session.
+#[must_use]
+pub fn session(id: Uuid) -> Key {
+    key(format!("uploads/{id}"))
+}
+
+/// Extents that outgrew the session's own object.
+#[must_use]
+pub fn session_extents(id: Uuid, segment: Uuid) -> Key {
+    key(format!("uploads/{id}!{segment}"))
+}
+
+/// All repositories.
+#[must_use]
+pub fn catalog() -> Key {
+    key("catalog".to_owned())
+}
+
+/// That there is such a repository.
+#[must_use]
+pub fn catalog_entry(name: &RepositoryName) -> Key {
+    let encoded: String = name
+        .as_str()
+        .chars()
+        .map(|c| match c {
+            '-' => '!',
+            '.' => '-',
+            '/' => '.',
+            other => other,
+        })
+        .collect();
+    key(format!("catalog/{encoded}"))
+}
+
+/// The repository that a catalog entry names, if it is one.
+#[must_use]
+pub fn catalog_name(entry: &Key) -> Option<RepositoryName> {
+    let decoded: String = last_segment(entry)
+        .chars()
+        .map(|c| match c {
+            '!' => '-',
+            '-' => '.',
+            '.' => '/',
+            other => other,
+        })
+        .collect();
+    decoded.parse().ok()
+}
+
+/// That a blob belongs to a repository.
+#[must_use]
+pub fn membership(name: &RepositoryName, digest: &Digest) -> Key {
+    key(format!("repositories/{name}/_blobs/{}/{}", digest.algorithm(), digest.hex()))
+}
+
+/// A manifest.
+#[must_use]
+pub fn manifest(name: &RepositoryName, digest: &Digest) -> Key {
+    key(format!("repositories/{name}/_manifests/{}/{}", digest.algorithm(), digest.hex()))
+}
+
+/// All tags of a repository.
+#[must_use]
+pub fn tags(name: &RepositoryName) -> Key {
+    key(format!("repositories/{name}/_tags"))
+}
+
+/// A tag.
+#[must_use]
+pub fn tag(name: &RepositoryName, tag: &Tag) -> Key {
+    key(format!("repositories/{name}/_tags/{tag}"))
+}
+
+/// The tags that have pointed to a manifest.
+#[must_use]
+pub fn tagged(name: &RepositoryName, digest: &Digest) -> Key {
+    key(format!("repositories/{name}/_tagged/{}/{}", digest.algorithm(), digest.hex()))
+}
+
+/// That a tag has pointed to a manifest.
+#[must_use]
+pub fn tagged_entry(name: &RepositoryName, digest: &Digest, tag: &Tag) -> Key {
+    key(format!("{}/{tag}", tagged(name, digest)))
+}
+
+/// The tag that an object of [`tags`] or [`tagged`] names.
+#[must_use]
+pub fn tag_name(entry: &Key) -> Option<Tag> {
+    last_segment(entry).parse().ok()
+}
+
+/// The referrers of a subject, which need not exist.
+#[must_use]
+pub fn referrers(name: &RepositoryName, subject: &Digest) -> Key {
+    key(format!("repositories/{name}/_referrers/{}/{}", subject.algorithm(), subject.hex()))
+}
+
+/// A referrer of a subject.
+#[must_use]
+pub fn referrer(name: &RepositoryName, subject: &Digest, referrer: &Digest) -> Key {
+    key(format!("{}/{}-{}", referrers(name, subject), referrer.algorithm(), referrer.hex()))
+}
+
+/// A key that is only ever read, to see whether the store answers.
+#[must_use]
+pub fn health() -> Key {
+    key("health".to_owned())
+}
+
+fn last_segment(key: &Key) -> &str {
+    key.as_str().rsplit('/').next().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn keys_are_what_the_drawing_shows() {
+        let name: RepositoryName = "vi/default/ubuntu-22.04".parse().unwrap();
+        let digest: Digest = format!("sha256:{}", "ab".repeat(32)).parse().unwrap();
+        assert_eq!(blob(&digest).as_str(), format!("blobs/sha256/ab/{}", "ab".repeat(32)));
+        assert_eq!(catalog_entry(&name).as_str(), "catalog/vi.default.ubuntu!22-04");
+        assert_eq!(tag(&name, &"v1".parse().unwrap()).as_str(), "repositories/vi/default/ubuntu-22.04/_tags/v1");
+    }
+
+    proptest! {
+        #[test]
+        fn the_catalog_keeps_names_and_their_order(
+            a in "[a-z0-9]{1,3}([._/-][a-z0-9]{1,3}){0,3}",
+            b in "[a-z0-9]{1,3}([._/-][a-z0-9]{1,3}){0,3}",
+        ) {
+            let (a, b): (RepositoryName, RepositoryName) = (a.parse().unwrap(), b.parse().unwrap());
+            let (key_a, key_b) = (catalog_entry(&a), catalog_entry(&b));
+            prop_assert_eq!(catalog_name(&key_a), Some(a.clone()));
+            prop_assert_eq!(a.cmp(&b), key_a.cmp(&key_b));
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Manifests: stored and served as the bytes that were pushed.
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use storage_backends::Condition;
+
+use super::blocking::blocking;
+use super::record::ManifestHeader;
+use super::{Error, Registry, Result, layout, record};
+use crate::oci::{
+    Algorithm, Blob, Digest, InvalidManifest, Manifest, MediaType, Reference, RepositoryName, Tag,
+};
+
+/// Blobs of one manifest that are looked up at one time.
+const LOOKUPS: usize = 16;
+
+/// A manifest as it was pushed.
+#[derive(Debug, Clone)]
+pub struct StoredManifest {
+    /// Its name.
+    pub digest: Digest,
+    /// The type it was pushed with.
+    pub media_type: MediaType,
+    /// Its bytes.
+    pub bytes: Bytes,
+    subject: Option<Digest>,
+}
+
+/// What became of a push.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PushedManifest {
+    /// The manifest's name.
+    pub digest: Digest,
+    /// The manifest that it refers to, which now lists it.
+    pub subject: Option<Digest>,
+}
+
+impl Registry {
+    /// Reads a manifest (end-3).
+    pub async fn manifest(&self, name: &RepositoryName, reference: &Reference) -> Result<StoredManifest> {
+        let unknown =
+            || Error::ManifestUnknown { name: name.clone(), reference: reference.clone() };
+        let digest = match reference {
+            Reference::Digest(digest) => digest.clone(),
+            Reference::Tag(tag) => self.find_tag(name, tag).await?.ok_or_else(unknown)?,
+        };
+        self.find_manifest(name, &digest).await?.ok_or_else(unknown)
+    }
+
+    /// Stores a manifest and points tags to it (end-7): the tag it is pushed by, or any number of `tags` when it is
+    /// pushed by digest.
+    ///
+    /// Its config and layers must be in the repository. The manifests of an index and the subject need not.
+    pub async fn push_manifest(
+        &self,
+        name: &RepositoryName,
+        reference: &Reference,
+        tags: &[Tag],
+        content_type: Option<MediaType>,
+        bytes: Bytes,
+    ) -> Result<PushedManifest> {
+        let manifest = Manifest::parse(&bytes, content_type)?;
+        let (algorithm, tags) = match reference {
+            Reference::Tag(tag) => (Algorithm::Sha256, std::slice::from_ref(tag)),
+            Reference::Digest(expected) => (expected.algorithm(), tags),
+        };
+        let hashed = bytes.clone();
+        let digest = blocking(move || Digest::of(algorithm, &hashed)).await;
+        if let Reference::Digest(expected) = reference
+            && *expected != digest
+        {
+            return Err(Error::DigestMismatch { expected: expected.clone(), actual: digest });
+        }
+        self.require_blobs(name, &manifest.blobs).await?;
+        self.ensure_repository(name).await?;
+        if let Some(subject) = &manifest.subject {
+            let referrer = manifest.referrer(&digest, bytes.len() as u64);
+            self.add_referrer(name, subject, &referrer).await?;
+        }
+        let header =
+            ManifestHeader { media_type: manifest.media_type.clone(), subject: manifest.subject.clone() };
+        let stored = [record::encode(&header), Bytes::from_static(b"\n"), bytes].concat();
+        self.store.put(&layout::manifest(name, &digest), stored.into(), Condition::None).await?;
+        for tag in tags {
+            self.move_tag(name, tag, &digest).await?;
+            self.adopt_fallback_tag(name, tag, &manifest).await?;
+        }
+        Ok(PushedManifest { digest, subject: manifest.subject })
+    }
+
+    /// Deletes a manifest and every tag that points to it (end-9 by digest).
+    pub async fn delete_manifest(&self, name: &RepositoryName, digest: &Digest) -> Result<()> {
+        let found = self.find_manifest(name, digest).await?;
+        let manifest = found.ok_or_else(|| Error::ManifestUnknown {
+            name: name.clone(),
+            reference: Reference::Digest(digest.clone()),
+        })?;
+        // The manifest goes last: until then the request can be repeated to finish the rest.
+        if let Some(subject) = &manifest.subject {
+            self.store.delete(&layout::referrer(name, subject, digest)).await?;
+        }
+        self.delete_tags_of(name, digest).await?;
+        self.store.delete(&layout::manifest(name, digest)).await?;
+        Ok(())
+    }
+
+    pub(super) async fn find_manifest(
+        &self,
+        name: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<StoredManifest>> {
+        let key = layout::manifest(name, digest);
+        let stored = match self.store.get(&key).await {
+            Ok(object) => object.bytes,
+            Err(storage_backends::Error::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let end = stored.iter().position(|b| *b == b'\n').ok_or_else(|| Error::Record {
+            key: key.clone(),
+            reason: "it has no header".to_owned(),
+        })?;
+        let header: ManifestHeader = record::decode(&key, &stored[..end])?;
+        Ok(Some(StoredManifest {
+            digest: digest.clone(),
+            media_type: header.media_type,
+            bytes: stored.slice(end + 1..),
+            subject: header.subject,
+        }))
+    }
+
+    async fn require_blobs(&self, name: &RepositoryName, blobs: &[Blob]) -> Result<()> {
+        let mut lookups = stream::iter(blobs.to_vec())
+            .map(|blob| async move {
+                let found = self.find_member(name, &blob.digest).await;
+                (blob, found)
+            })
+            .buffered(LOOKUPS);
+        let mut missing = Vec::new();
+        while let Some((blob, found)) = lookups.next().await {
+            match found? {
+                Some(member) if member.size == blob.size => {}
+                Some(member) => {
+                    let reason = format!(
+                        "it says that {} has {} bytes, and it has {}",
+                        blob.digest, blob.size, member.size
+                    );
+                    return Err(InvalidManifest { reason }.into());
+                }
+                None if !self.rules.require_blobs || missing.contains(&blob.digest) => {}
+                None => missing.push(blob.digest),
+            }
+        }
+        if missing.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::ManifestBlobUnknown { name: name.clone(), digests: missing })
+        }
+    }
+
+    /// An index that is pushed to the tag in which clients without the referrers API keep their lists
+    /// (`sha256-<hex>`): the manifests in it that do refer to that subject are listed by the API too
+    /// ("Enabling the Referrers API").
+    async fn adopt_fallback_tag(&self, name: &RepositoryName, tag: &Tag, index: &Manifest) -> Result<()> {
+        let Some(subject) = fallback_subject(tag) else { return Ok(()) };
+        let mut children = stream::iter(index.children.clone())
+            .map(|child| async move { self.find_manifest(name, &child.digest).await })
+            .buffered(LOOKUPS);
+        while let Some(found) = children.try_next().await? {
+            let Some(child) = found.filter(|child| child.subject.as_ref() == Some(&subject)) else { continue };
+            let parsed = Manifest::parse(&child.bytes, Some(child.media_type))?;
+            let referrer = parsed.referrer(&child.digest, child.bytes.len() as u64);
+            self.add_referrer(name, &subject, &referrer).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The subject whose referrers are listed under `tag`, if it is such a tag. (A sha512 digest does not fit into a
+/// tag: clients cut it, and nobody can tell what it was.)
+fn fallback_subject(tag: &Tag) -> Option<Digest> {
+    let hex = tag.as_str().strip_prefix("sha256-")?;
+    format!("sha256:{hex}").parse().ok()
+}

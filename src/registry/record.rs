@@ -1,0 +1,246 @@
+//! Every JSON shape that is stored; nothing else is persisted.
+//!
+//! Each carries a version. A reader takes what is at most its own version and ignores fields it does not
+//! know, so a field may be added without a new version when old releases may ignore it. A new kind of
+//! [`Extent`] is refused by old releases with an error that says so, and never read as something else.
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use storage_backends::{Key, Object, Store, Version, WriterState};
+use uuid::Uuid;
+
+use super::{Error, Result};
+use crate::oci::{Digest, HasherState, MediaType, Referrer, RepositoryName};
+
+/// The version that this release writes.
+const VERSION: u32 = 1;
+
+/// A shape that is stored.
+pub(super) trait Record: Serialize + DeserializeOwned {}
+
+impl Record for BlobRecord {}
+impl Record for Membership {}
+impl Record for SessionRecord {}
+impl Record for Segment {}
+impl Record for TagRecord {}
+impl Record for ManifestHeader {}
+impl Record for Referrer {}
+
+#[derive(Serialize, Deserialize)]
+struct Versioned<T> {
+    version: u32,
+    #[serde(flatten)]
+    record: T,
+}
+
+/// Where the bytes of a blob are: its extents, in order, make up the blob.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct BlobRecord {
+    pub(super) size: u64,
+    pub(super) extents: Vec<Extent>,
+}
+
+/// A run of a blob's bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum Extent {
+    /// Bytes of a data object.
+    Data { object: Uuid, offset: u64, length: u64 },
+    /// Bytes that are all zero.
+    Zero { length: u64 },
+    /// The bytes themselves.
+    #[serde(with = "inline")]
+    Inline(Bytes),
+}
+
+impl Extent {
+    pub(super) fn length(&self) -> u64 {
+        match self {
+            Self::Data { length, .. } | Self::Zero { length } => *length,
+            Self::Inline(bytes) => bytes.len() as u64,
+        }
+    }
+}
+
+/// That a blob belongs to a repository. The size stands here too, so that HEAD is one read.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Membership {
+    pub(super) size: u64,
+}
+
+/// An upload session between two requests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct SessionRecord {
+    #[serde(with = "name")]
+    pub(super) repository: RepositoryName,
+    /// When it began, in seconds since 1970.
+    pub(super) started: u64,
+    /// Bytes received and safe.
+    pub(super) length: u64,
+    /// The hash of those bytes.
+    pub(super) hasher: HasherState,
+    /// Earlier extents, in objects of their own so that a session of 10,000 chunks is not rewritten whole with
+    /// each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) segments: Vec<Uuid>,
+    /// The extents after those.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) extents: Vec<Extent>,
+    /// The data object that is being written after those.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) writer: Option<WriterState>,
+    /// Whoever ends a session says so here first, by compare-and-swap, so that its data is never both published
+    /// and discarded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) ending: Option<Ending>,
+}
+
+/// How a session ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum Ending {
+    /// A blob record may refer to its data from now on.
+    Finishing,
+    /// Its data may be gone from now on.
+    Discarding,
+}
+
+/// Extents of a session.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Segment {
+    pub(super) extents: Vec<Extent>,
+}
+
+/// What a tag points to.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct TagRecord {
+    pub(super) digest: Digest,
+}
+
+/// The first line of a stored manifest; its bytes follow.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ManifestHeader {
+    pub(super) media_type: MediaType,
+    /// Kept here so that deleting a manifest need not read it again as JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) subject: Option<Digest>,
+}
+
+/// The bytes of a record, one line.
+pub(super) fn encode<T: Record>(record: &T) -> Bytes {
+    let versioned = Versioned { version: VERSION, record };
+    let encoded = serde_json::to_vec(&versioned)
+        .unwrap_or_else(|error| unreachable!("plain data always serialises: {error}"));
+    encoded.into()
+}
+
+/// The record in `bytes`, which were found under `key`.
+pub(super) fn decode<T: Record>(key: &Key, bytes: &[u8]) -> Result<T> {
+    #[derive(Deserialize)]
+    struct Peek {
+        version: u32,
+    }
+    let damaged = |reason: String| Error::Record { key: key.clone(), reason };
+    let unreadable = |error: serde_json::Error| damaged(error.to_string());
+    let Peek { version } = serde_json::from_slice(bytes).map_err(unreadable)?;
+    if version > VERSION {
+        return Err(damaged(format!("it has version {version}, this release reads up to {VERSION}")));
+    }
+    serde_json::from_slice::<Versioned<T>>(bytes).map(|versioned| versioned.record).map_err(unreadable)
+}
+
+/// Reads a record, `None` when there is no object or an empty one.
+pub(super) async fn find<T: Record>(store: &dyn Store, key: &Key) -> Result<Option<(T, Version)>> {
+    match store.get(key).await {
+        Ok(Object { bytes, .. }) if bytes.is_empty() => Ok(None),
+        Ok(Object { bytes, version }) => Ok(Some((decode(key, &bytes)?, version))),
+        Err(storage_backends::Error::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Bytes as base64 text.
+mod inline {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD as BASE64;
+
+    use super::{Bytes, Deserialize};
+
+    pub(super) fn serialize<S: serde::Serializer>(bytes: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&BASE64.encode(bytes))
+    }
+
+    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        BASE64.decode(text.as_bytes()).map(Bytes::from).map_err(serde::de::Error::custom)
+    }
+}
+
+/// A repository name as text.
+mod name {
+    use super::{Deserialize, RepositoryName};
+
+    pub(super) fn serialize<S: serde::Serializer>(
+        name: &RepositoryName,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(name)
+    }
+
+    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<RepositoryName, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> Key {
+        Key::parse("some/record").unwrap()
+    }
+
+    #[test]
+    fn a_blob_record_of_every_kind_of_extent_reads_as_this_text() {
+        let record = BlobRecord {
+            size: 106,
+            extents: vec![
+                Extent::Data { object: Uuid::nil(), offset: 7, length: 100 },
+                Extent::Zero { length: 2 },
+                Extent::Inline(Bytes::from_static(b"abcd")),
+            ],
+        };
+        let text = r#"{"version":1,"size":106,"extents":[{"data":{"object":"00000000-0000-0000-0000-000000000000","offset":7,"length":100}},{"zero":{"length":2}},{"inline":"YWJjZA=="}]}"#;
+        assert_eq!(encode(&record), text);
+        assert_eq!(decode::<BlobRecord>(&key(), text.as_bytes()).unwrap(), record);
+    }
+
+    #[test]
+    fn a_later_version_and_a_later_kind_of_extent_are_refused_by_name() {
+        let later = br#"{"version":2,"size":1,"extents":[]}"#;
+        let error = decode::<BlobRecord>(&key(), later).unwrap_err().to_string();
+        assert!(error.contains("some/record") && error.contains("version 2"), "{error}");
+        let kind = br#"{"version":1,"size":1,"extents":[{"chunk":{"id":1}}]}"#;
+        let error = decode::<BlobRecord>(&key(), kind).unwrap_err().to_string();
+        assert!(error.contains("chunk"), "{error}");
+    }
+
+    #[test]
+    fn a_field_that_this_release_does_not_know_is_ignored() {
+        let text = br#"{"version":1,"size":0,"extents":[],"compressed":false}"#;
+        assert!(decode::<BlobRecord>(&key(), text).is_ok());
+    }
+
+    #[test]
+    fn a_damaged_record_is_an_error_not_a_panic() {
+        for text in ["", "{", "null", r#"{"version":1}"#, r#"{"size":1}"#, "\0\0\0"] {
+            assert!(decode::<BlobRecord>(&key(), text.as_bytes()).is_err(), "{text}");
+        }
+    }
+}

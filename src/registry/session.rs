@@ -1,0 +1,215 @@
+//! Upload sessions: what is kept of an upload between requests, and who may change it.
+//!
+//! A session lives in the store, so it survives the process and any replica can go on with it. Within a
+//! process one request at a time works on a session; between processes compare-and-swap decides, and the
+//! loser's bytes are dropped.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use storage_backends::{Condition, Store, Version};
+use tokio::sync::OwnedMutexGuard;
+use uuid::Uuid;
+
+use super::record::{Ending, Extent, Segment, SessionRecord};
+use super::{Error, Result, layout, record};
+use crate::oci::{Algorithm, Hasher, RepositoryName};
+
+/// The name of an upload session, unique in the registry: a UUID, as the spec asks of a location.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SessionId(Uuid);
+
+impl SessionId {
+    pub(super) fn new() -> Self {
+        Self(Uuid::now_v7())
+    }
+
+    pub(super) fn uuid(self) -> Uuid {
+        self.0
+    }
+}
+
+impl FromStr for SessionId {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let unknown = || Error::SessionUnknown { id: text.chars().take(100).collect() };
+        let id = Uuid::try_parse(text).map_err(|_| unknown())?;
+        // Only the spelling we gave out.
+        if id.to_string() == text { Ok(Self(id)) } else { Err(unknown()) }
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Extents in the session's own object before they move to one of their own. Arbitrary: about 25 KiB.
+const MAX_EXTENTS: usize = 256;
+
+/// A session as it was last read or written.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) id: SessionId,
+    pub(super) record: SessionRecord,
+    /// `None` for a session that is not in the store: an upload that is one request.
+    version: Option<Version>,
+}
+
+impl Session {
+    /// A session that nobody can come back to.
+    pub(super) fn transient(name: &RepositoryName, algorithm: Algorithm) -> Self {
+        let record = SessionRecord {
+            repository: name.clone(),
+            started: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+            length: 0,
+            hasher: Hasher::new(algorithm).state(),
+            segments: Vec::new(),
+            extents: Vec::new(),
+            writer: None,
+            ending: None,
+        };
+        Self { id: SessionId::new(), record, version: None }
+    }
+
+    /// A session in the store.
+    pub(super) async fn create(
+        store: &dyn Store,
+        name: &RepositoryName,
+        algorithm: Algorithm,
+    ) -> Result<Self> {
+        let mut session = Self::transient(name, algorithm);
+        let bytes = record::encode(&session.record);
+        let put = store.put(&layout::session(session.id.uuid()), bytes, Condition::Absent).await;
+        session.version = Some(put?);
+        Ok(session)
+    }
+
+    /// Reads a session of repository `name` that has not ended.
+    pub(super) async fn load(store: &dyn Store, name: &RepositoryName, id: SessionId) -> Result<Self> {
+        let found = record::find::<SessionRecord>(store, &layout::session(id.uuid())).await?;
+        match found {
+            Some((record, version))
+                if record.repository == *name && record.ending != Some(Ending::Discarding) =>
+            {
+                Ok(Self { id, record, version: Some(version) })
+            }
+            _ => Err(Error::SessionUnknown { id: id.to_string() }),
+        }
+    }
+
+    /// Whether clients can come back to it.
+    pub(super) fn is_stored(&self) -> bool {
+        self.version.is_some()
+    }
+
+    /// Whether ending it could discard bytes that somebody else is publishing.
+    pub(super) fn holds_data(&self) -> bool {
+        !self.record.segments.is_empty()
+            || self.record.writer.is_some()
+            || self.record.extents.iter().any(|extent| matches!(extent, Extent::Data { .. }))
+    }
+
+    /// Stores `changed` in place of what was last read, unless another request was faster.
+    pub(super) async fn save(&mut self, store: &dyn Store, mut changed: SessionRecord) -> Result<()> {
+        let Some(version) = self.version.clone() else {
+            self.record = changed;
+            return Ok(());
+        };
+        if changed.extents.len() > MAX_EXTENTS {
+            let segment = Uuid::now_v7();
+            let extents = Segment { extents: std::mem::take(&mut changed.extents) };
+            let key = layout::session_extents(self.id.uuid(), segment);
+            store.put(&key, record::encode(&extents), Condition::Absent).await?;
+            changed.segments.push(segment);
+        }
+        let key = layout::session(self.id.uuid());
+        let saved = store.put(&key, record::encode(&changed), Condition::Unchanged(version)).await;
+        let version = match saved {
+            Ok(version) => version,
+            Err(storage_backends::Error::Changed { .. }) => {
+                let current = Self::load(store, &self.record.repository, self.id).await?;
+                match current.version {
+                    // Our own write, repeated below us because its reply was lost.
+                    Some(version) if current.record == changed => version,
+                    _ => return Err(Error::OutOfOrder { id: self.id, length: current.record.length }),
+                }
+            }
+            Err(error) => return Err(error.into()),
+        };
+        self.record = changed;
+        self.version = Some(version);
+        Ok(())
+    }
+
+    /// Announces the end of the session, so that nobody else ends it otherwise.
+    pub(super) async fn end(&mut self, store: &dyn Store, ending: Ending) -> Result<()> {
+        if self.record.ending == Some(ending) {
+            return Ok(());
+        }
+        let changed = SessionRecord { ending: Some(ending), ..self.record.clone() };
+        self.save(store, changed).await
+    }
+
+    /// The extents before those in the record.
+    pub(super) async fn earlier_extents(&self, store: &dyn Store) -> Result<Vec<Extent>> {
+        let mut extents = Vec::new();
+        for segment in &self.record.segments {
+            let key = layout::session_extents(self.id.uuid(), *segment);
+            let (found, _) = record::find::<Segment>(store, &key)
+                .await?
+                .ok_or_else(|| Error::SessionUnknown { id: self.id.to_string() })?;
+            extents.extend(found.extents);
+        }
+        Ok(extents)
+    }
+
+    /// Forgets the session. Its data is the caller's business.
+    pub(super) async fn remove(&self, store: &dyn Store) -> Result<()> {
+        if !self.is_stored() {
+            return Ok(());
+        }
+        store.delete(&layout::session(self.id.uuid())).await?;
+        for segment in &self.record.segments {
+            store.delete(&layout::session_extents(self.id.uuid(), *segment)).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Joins small pieces into the one extent they become.
+pub(super) fn inline(pieces: &[Bytes]) -> Extent {
+    match pieces {
+        [piece] => Extent::Inline(piece.clone()),
+        pieces => Extent::Inline(pieces.concat().into()),
+    }
+}
+
+/// One lock per session that is being worked on in this process.
+#[derive(Debug, Default)]
+pub(super) struct Locks(Mutex<HashMap<SessionId, Weak<tokio::sync::Mutex<()>>>>);
+
+impl Locks {
+    /// Waits for other requests on the session.
+    pub(super) async fn lock(&self, id: SessionId) -> OwnedMutexGuard<()> {
+        let lock = {
+            let mut locks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(lock) = locks.get(&id).and_then(Weak::upgrade) {
+                lock
+            } else {
+                locks.retain(|_, lock| lock.strong_count() > 0);
+                let lock = Arc::new(tokio::sync::Mutex::new(()));
+                locks.insert(id, Arc::downgrade(&lock));
+                lock
+            }
+        };
+        lock.lock_owned().await
+    }
+}

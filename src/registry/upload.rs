@@ -1,0 +1,260 @@
+//! Uploads: begin, append, finish, cancel.
+//!
+//! The order of writes when an upload finishes is what makes "201 means durable" true: the data is sealed, then the
+//! blob's record is published, then the blob becomes a member of the repository, then the session
+//! goes. A crash between any two leaves garbage, or a session that can be finished again.
+
+use storage_backends::Condition;
+
+use super::ingest::{Body, Ingest};
+use super::record::{BlobRecord, Ending, Extent, Membership};
+use super::session::{Session, SessionId};
+use super::{Error, Registry, Result, layout, read, record};
+use crate::oci::{Algorithm, Digest, RepositoryName};
+
+/// Where an upload stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UploadStatus {
+    /// The session.
+    pub id: SessionId,
+    /// Bytes received and safe.
+    pub length: u64,
+}
+
+/// What a client says of the bytes that it sends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Append {
+    /// Where in the blob they begin.
+    pub start: Option<u64>,
+    /// How many they are.
+    pub length: Option<u64>,
+}
+
+impl Registry {
+    /// Begins an upload to repository `name` (end-4a). With the algorithm of the digest that will close it, the
+    /// bytes need not be read again.
+    pub async fn begin_upload(&self, name: &RepositoryName, algorithm: Algorithm) -> Result<UploadStatus> {
+        let session = Session::create(self.store.as_ref(), name, algorithm).await?;
+        Ok(UploadStatus { id: session.id, length: 0 })
+    }
+
+    /// Where an upload stands (end-13). While a request is adding to it, where it last was safe.
+    pub async fn upload_status(&self, name: &RepositoryName, id: SessionId) -> Result<UploadStatus> {
+        let session = Session::load(self.store.as_ref(), name, id).await?;
+        Ok(UploadStatus { id, length: session.record.length })
+    }
+
+    /// Adds the bytes of `body` (end-5). When it breaks off, what had come is kept.
+    pub async fn append(
+        &self,
+        name: &RepositoryName,
+        id: SessionId,
+        append: Append,
+        body: &mut Body,
+    ) -> Result<UploadStatus> {
+        let _lock = self.sessions.lock(id).await;
+        let mut session = Session::load(self.store.as_ref(), name, id).await?;
+        if session.record.ending.is_some() {
+            return Err(Error::SessionUnknown { id: id.to_string() });
+        }
+        check_start(&session, append)?;
+        let mut ingest = Ingest::resume(&self.store, self.rules, &session).await?;
+        let received = receive(&mut ingest, &mut session, append, body).await;
+        match received {
+            Ok(()) | Err(Error::BodyInterrupted | Error::BodyStalled { .. }) => {
+                ingest.pause(&mut session).await?;
+                received?;
+                Ok(UploadStatus { id, length: session.record.length })
+            }
+            Err(error) => {
+                ingest.abandon().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Adds the bytes of `body` and publishes the whole as blob `digest` (end-6).
+    pub async fn finish_upload(
+        &self,
+        name: &RepositoryName,
+        id: SessionId,
+        append: Append,
+        body: &mut Body,
+        digest: &Digest,
+    ) -> Result<()> {
+        let _lock = self.sessions.lock(id).await;
+        let session = Session::load(self.store.as_ref(), name, id).await?;
+        check_start(&session, append)?;
+        self.complete(session, append, body, digest).await
+    }
+
+    /// Takes in and publishes a blob in one request (end-4b).
+    pub async fn push_blob(
+        &self,
+        name: &RepositoryName,
+        append: Append,
+        body: &mut Body,
+        digest: &Digest,
+    ) -> Result<()> {
+        let session = Session::transient(name, digest.algorithm());
+        self.complete(session, append, body, digest).await
+    }
+
+    /// Ends an upload and frees what it holds (end-14).
+    pub async fn cancel_upload(&self, name: &RepositoryName, id: SessionId) -> Result<()> {
+        let _lock = self.sessions.lock(id).await;
+        let mut session = Session::load(self.store.as_ref(), name, id).await?;
+        self.discard(&mut session).await
+    }
+
+    async fn complete(
+        &self,
+        mut session: Session,
+        append: Append,
+        body: &mut Body,
+        digest: &Digest,
+    ) -> Result<()> {
+        let store = self.store.as_ref();
+        let mut ingest = Ingest::resume(&self.store, self.rules, &session).await?;
+        ingest.expect(digest);
+        let before = ingest.length();
+        if let Err(error) = receive(&mut ingest, &mut session, append, body).await {
+            let resumable = session.is_stored()
+                && matches!(error, Error::BodyInterrupted | Error::BodyStalled { .. });
+            if resumable {
+                ingest.pause(&mut session).await?;
+            } else {
+                ingest.abandon().await;
+            }
+            return Err(error);
+        }
+        if session.holds_data() && ingest.length() > before {
+            // Whoever cancels from now on has to know all data that may be published.
+            ingest.pause(&mut session).await?;
+            ingest = Ingest::resume(&self.store, self.rules, &session).await?;
+        }
+        let length = ingest.length();
+        let unneeded = match self.publish(&mut session, &mut ingest, digest).await {
+            Ok(Published::New) => Vec::new(),
+            Ok(Published::Already(ours)) => ours,
+            Err(error @ Error::DigestMismatch { .. }) => {
+                ingest.abandon().await;
+                if session.is_stored() {
+                    self.discard(&mut session).await?;
+                }
+                return Err(error);
+            }
+            // The record may have been written, so the data has to stay.
+            Err(error) => return Err(error),
+        };
+        self.join(&session.record.repository, digest, length).await?;
+        if let Err(error) = session.remove(store).await {
+            tracing::warn!(%error, session = %session.id, "failed to remove a finished upload session");
+        }
+        self.discard_extents(&unneeded).await;
+        Ok(())
+    }
+
+    /// Writes the blob's record.
+    async fn publish(
+        &self,
+        session: &mut Session,
+        ingest: &mut Ingest,
+        digest: &Digest,
+    ) -> Result<Published> {
+        let store = self.store.as_ref();
+        let (mut actual, tail) = ingest.finish().await?;
+        let mut extents = session.earlier_extents(store).await?;
+        extents.extend(tail);
+        let record = BlobRecord { size: ingest.length(), extents };
+        if actual.algorithm() != digest.algorithm() {
+            // The client did not say which algorithm it would close with, so the bytes are read once more.
+            actual = read::digest(&self.store, &record, digest.algorithm()).await?;
+        }
+        if actual != *digest {
+            return Err(Error::DigestMismatch { expected: digest.clone(), actual });
+        }
+        if session.holds_data() {
+            session.end(store, Ending::Finishing).await?;
+        }
+        let key = layout::blob(digest);
+        match store.put(&key, record::encode(&record), Condition::Absent).await {
+            Ok(_) => Ok(Published::New),
+            Err(storage_backends::Error::AlreadyExists { .. }) => {
+                let existing = record::find::<BlobRecord>(store, &key).await?;
+                // It is ours when an earlier attempt succeeded and its reply was lost.
+                if existing.is_some_and(|(existing, _)| existing == record) {
+                    Ok(Published::New)
+                } else {
+                    Ok(Published::Already(record.extents))
+                }
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Makes a blob a member of a repository, durably.
+    pub(super) async fn join(&self, name: &RepositoryName, digest: &Digest, size: u64) -> Result<()> {
+        let bytes = record::encode(&Membership { size });
+        self.store.put(&layout::membership(name, digest), bytes, Condition::None).await?;
+        Ok(())
+    }
+
+    /// Ends a session and frees its data.
+    async fn discard(&self, session: &mut Session) -> Result<()> {
+        let store = self.store.as_ref();
+        if session.record.ending == Some(Ending::Finishing) {
+            // Its blob may be published: the data is not ours to free any more.
+            return session.remove(store).await;
+        }
+        session.end(store, Ending::Discarding).await?;
+        let mut extents = session.earlier_extents(store).await?;
+        extents.extend(session.record.extents.iter().cloned());
+        if let Some(state) = &session.record.writer
+            && let Err(error) = store.discard_data(state).await
+        {
+            tracing::warn!(%error, session = %session.id, "failed to discard the data of a cancelled upload");
+        }
+        self.discard_extents(&extents).await;
+        session.remove(store).await
+    }
+
+    /// Frees data that nothing refers to. Best effort: what stays is garbage.
+    async fn discard_extents(&self, extents: &[Extent]) {
+        for extent in extents {
+            if let Extent::Data { object, .. } = extent
+                && let Err(error) = self.store.delete(&layout::data(*object)).await
+            {
+                tracing::warn!(%error, %object, "failed to delete unneeded data");
+            }
+        }
+    }
+}
+
+/// What publishing found.
+enum Published {
+    /// The record is ours.
+    New,
+    /// The blob was there, in other extents; these are not needed.
+    Already(Vec<Extent>),
+}
+
+fn check_start(session: &Session, append: Append) -> Result<()> {
+    match append.start {
+        Some(start) if start != session.record.length => {
+            Err(Error::OutOfOrder { id: session.id, length: session.record.length })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Takes in a body and checks its length against what was announced.
+async fn receive(ingest: &mut Ingest, session: &mut Session, append: Append, body: &mut Body) -> Result<()> {
+    let before = ingest.length();
+    ingest.receive(body, session).await??;
+    let actual = ingest.length() - before;
+    match append.length {
+        Some(expected) if expected != actual => Err(Error::SizeMismatch { expected, actual }),
+        _ => Ok(()),
+    }
+}

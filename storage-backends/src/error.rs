@@ -1,0 +1,106 @@
+//! What can go wrong with a store, as far as a caller can act on it.
+
+use crate::Key;
+
+/// The result of a storage operation.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+type Source = Box<dyn std::error::Error + Send + Sync>;
+
+/// A storage operation that did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no object under the key.
+    #[error("no object under {key}")]
+    NotFound {
+        /// What was asked for.
+        key: Key,
+    },
+    /// `put` with [`Condition::Absent`](crate::Condition::Absent) met an object. It may be the caller's
+    /// own, when the reply of an earlier attempt was lost.
+    #[error("an object exists under {key}")]
+    AlreadyExists {
+        /// What was to be created.
+        key: Key,
+    },
+    /// `put` with [`Condition::Unchanged`](crate::Condition::Unchanged) met another version.
+    #[error("the object under {key} has changed meanwhile")]
+    Changed {
+        /// What was to be replaced.
+        key: Key,
+    },
+    /// A suspended writer cannot go on: what it had written is gone or incomplete.
+    #[error("the data written so far under {key} is lost: {reason}")]
+    DataLost {
+        /// The data object.
+        key: Key,
+        /// What was found.
+        reason: String,
+    },
+    /// The medium is full.
+    #[error("no space left in the store")]
+    Full {
+        /// The operating system's or the server's word for it.
+        #[source]
+        source: Source,
+    },
+    /// The store refuses what a configuration asks of it, or cannot be opened.
+    #[error("{what}")]
+    Unusable {
+        /// What is wrong and the way out.
+        what: String,
+        /// Why, where something else said so.
+        #[source]
+        source: Option<Source>,
+    },
+    /// The store failed or cannot be reached. Trying again later may help.
+    #[error("failed to {operation} {key}")]
+    Unavailable {
+        /// A verb, such as `read`.
+        operation: &'static str,
+        /// The object or prefix.
+        key: String,
+        /// The underlying failure.
+        #[source]
+        source: Source,
+    },
+}
+
+impl Error {
+    pub(crate) fn unusable(what: impl Into<String>) -> Self {
+        Self::Unusable { what: what.into(), source: None }
+    }
+
+    pub(crate) fn unavailable(
+        operation: &'static str,
+        key: impl Into<String>,
+        source: impl Into<Source>,
+    ) -> Self {
+        let source = source.into();
+        if is_full(source.as_ref()) {
+            return Self::Full { source };
+        }
+        Self::Unavailable { operation, key: key.into(), source }
+    }
+
+    /// The meaning of an `object_store` error for an operation on `key`. Written by hand, because only
+    /// the caller knows whether "not found" is an answer or a fault.
+    pub(crate) fn from_object_store(operation: &'static str, key: &Key, error: object_store::Error) -> Self {
+        use object_store::Error as E;
+        match error {
+            E::NotFound { .. } => Self::NotFound { key: key.clone() },
+            E::AlreadyExists { .. } => Self::AlreadyExists { key: key.clone() },
+            E::Precondition { .. } => Self::Changed { key: key.clone() },
+            other => Self::unavailable(operation, key.as_str(), other),
+        }
+    }
+}
+
+/// Whether "no space" is anywhere in the chain of causes: backends bury it under their own errors.
+fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |e| e.source()).any(|e| {
+        e.downcast_ref::<std::io::Error>().is_some_and(|io| {
+            matches!(io.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+        })
+    })
+}

@@ -1,0 +1,141 @@
+//! Data files: written in place under their final name, appended to across requests, never renamed.
+//!
+//! An unfinished file needs no other name, because nothing refers to it before it is sealed.
+
+use std::fs::File;
+use std::io::{self, IoSlice, Seek, SeekFrom, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::{blocking, failed, sync};
+use crate::{DataWriter, Error, Key, Paused, Result, WriterState};
+
+/// Appends to one data file. All file operations run on the blocking threads.
+#[derive(Debug)]
+pub(super) struct FileWriter {
+    file: Arc<File>,
+    path: PathBuf,
+    key: Key,
+    length: u64,
+    /// Bytes that the last sync covered; `None` until the directory entry was synced too.
+    synced: Option<u64>,
+}
+
+impl FileWriter {
+    pub(super) async fn create(path: PathBuf, key: Key) -> Result<Self> {
+        let target = path.clone();
+        let file = blocking(move || {
+            if let Some(parent) = target.parent() {
+                sync::create_dir_all(parent)?;
+            }
+            File::options().write(true).create_new(true).open(&target)
+        })
+        .await
+        .map_err(|e| Error::unavailable("create", key.as_str(), e))?;
+        Ok(Self { file: Arc::new(file), path, key, length: 0, synced: None })
+    }
+
+    pub(super) async fn resume(path: PathBuf, key: Key, length: u64) -> Result<Self> {
+        let target = path.clone();
+        let opened = blocking(move || -> io::Result<Result<File, u64>> {
+            let mut file = File::options().write(true).open(&target)?;
+            let found = file.metadata()?.len();
+            if found < length {
+                return Ok(Err(found));
+            }
+            file.set_len(length)?;
+            file.seek(SeekFrom::Start(length))?;
+            Ok(Ok(file))
+        })
+        .await;
+        let lost = |reason: String| Error::DataLost { key: key.clone(), reason };
+        match opened {
+            Ok(Ok(file)) => Ok(Self { file: Arc::new(file), path, key, length, synced: Some(length) }),
+            Ok(Err(found)) => Err(lost(format!("{found} of {length} bytes are left"))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(lost("the file is gone".into())),
+            Err(error) => Err(Error::unavailable("open", key.as_str(), error)),
+        }
+    }
+
+    async fn sync(&mut self) -> Result<()> {
+        if self.synced == Some(self.length) {
+            return Ok(());
+        }
+        let (file, path, entry_synced) = (Arc::clone(&self.file), self.path.clone(), self.synced.is_some());
+        blocking(move || {
+            file.sync_data()?;
+            if entry_synced { Ok(()) } else { sync::sync_parent(&path) }
+        })
+        .await
+        .map_err(|e| Error::unavailable("sync", self.key.as_str(), e))?;
+        self.synced = Some(self.length);
+        Ok(())
+    }
+
+    fn state(&self) -> WriterState {
+        WriterState { key: self.key.as_str().to_owned(), length: self.length, multipart: None }
+    }
+}
+
+#[async_trait]
+impl DataWriter for FileWriter {
+    async fn write(&mut self, pieces: Vec<Bytes>) -> Result<()> {
+        let file = Arc::clone(&self.file);
+        let written = blocking(move || write_all(&file, &pieces))
+            .await
+            .map_err(|e| Error::unavailable("write", self.key.as_str(), e))?;
+        self.length += written;
+        Ok(())
+    }
+
+    fn length(&self) -> u64 {
+        self.length
+    }
+
+    async fn checkpoint(&mut self) -> Result<Option<WriterState>> {
+        self.sync().await?;
+        Ok(Some(self.state()))
+    }
+
+    async fn pause(mut self: Box<Self>) -> Result<Paused> {
+        self.sync().await?;
+        Ok(Paused::Open(self.state()))
+    }
+
+    async fn seal(mut self: Box<Self>) -> Result<u64> {
+        self.sync().await?;
+        Ok(self.length)
+    }
+
+    async fn discard(self: Box<Self>) -> Result<()> {
+        let Self { path, key, .. } = *self;
+        blocking(move || sync::remove_file(&path)).await.map_err(|e| failed("delete", &key, e))
+    }
+}
+
+/// Writes all pieces with as few calls as the system allows, and says how many bytes that was.
+fn write_all(mut file: &File, pieces: &[Bytes]) -> io::Result<u64> {
+    /// Linux takes at most this many slices a call (`IOV_MAX`).
+    const MAX_SLICES: usize = 1024;
+    let mut total = 0;
+    for group in pieces.chunks(MAX_SLICES) {
+        let mut slices: Vec<IoSlice<'_>> =
+            group.iter().filter(|piece| !piece.is_empty()).map(|piece| IoSlice::new(piece)).collect();
+        let mut rest = slices.as_mut_slice();
+        while !rest.is_empty() {
+            match file.write_vectored(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => {
+                    total += n as u64;
+                    IoSlice::advance_slices(&mut rest, n);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(total)
+}

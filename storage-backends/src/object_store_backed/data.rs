@@ -1,0 +1,222 @@
+//! Data objects in parts: full parts go out while the next one fills.
+//!
+//! Parts have one size from first to last. Growing them, the usual way past the limit of 10,000 parts,
+//! would let memory grow with the size of a blob; here a blob that outgrows an object goes on in
+//! another ([`Capabilities::max_data_object`](crate::Capabilities::max_data_object)), so there is no
+//! size limit and memory stays the same.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use object_store::multipart::{MultipartStore, PartId};
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
+use tokio::task::JoinSet;
+
+use crate::data::MultipartState;
+use crate::{DataWriter, Error, Key, Paused, Result, WriterState};
+
+/// How data objects are cut into parts.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PartRule {
+    /// Bytes in a part; the last part of an object may have fewer. S3 takes no less than 5 MiB.
+    pub(crate) size: u64,
+    /// The most parts in an object. S3 takes 10,000.
+    pub(crate) most: u64,
+    /// Parts of one object on their way at one time. With the one that is filling, this bounds the memory
+    /// of a writer at `(in_flight + 1) * size`.
+    pub(crate) in_flight: usize,
+}
+
+impl PartRule {
+    /// The largest object under this rule.
+    pub(crate) fn max_object(&self) -> u64 {
+        self.size.saturating_mul(self.most)
+    }
+}
+
+/// Writes one object in parts, or with a single put when it fits in one.
+#[derive(Debug)]
+pub(super) struct PartWriter<S> {
+    store: Arc<S>,
+    key: Key,
+    path: Path,
+    rule: PartRule,
+    multipart: Option<String>,
+    /// Parts in order; `None` while on their way.
+    parts: Vec<Option<PartId>>,
+    sending: JoinSet<(usize, object_store::Result<PartId>)>,
+    filling: Vec<Bytes>,
+    filled: u64,
+    length: u64,
+}
+
+impl<S: ObjectStore + MultipartStore> PartWriter<S> {
+    pub(super) fn new(store: Arc<S>, key: Key, rule: PartRule) -> Self {
+        let path = key.to_path();
+        Self {
+            store,
+            key,
+            path,
+            rule,
+            multipart: None,
+            parts: Vec::new(),
+            sending: JoinSet::new(),
+            filling: Vec::new(),
+            filled: 0,
+            length: 0,
+        }
+    }
+
+    fn failed(&self, error: object_store::Error) -> Error {
+        Error::from_object_store("write", &self.key, error)
+    }
+
+    /// Sends what has been filled as the next part, waiting for a place among those on their way.
+    async fn send_part(&mut self) -> Result<()> {
+        if self.filled == 0 {
+            return Ok(());
+        }
+        let id = match &self.multipart {
+            Some(id) => id.clone(),
+            None => {
+                let id = self.store.create_multipart(&self.path).await.map_err(|e| self.failed(e))?;
+                self.multipart.insert(id).clone()
+            }
+        };
+        while self.sending.len() >= self.rule.in_flight {
+            self.settle_one().await?;
+        }
+        let payload = PutPayload::from_iter(std::mem::take(&mut self.filling));
+        self.filled = 0;
+        let index = self.parts.len();
+        self.parts.push(None);
+        let (store, path) = (Arc::clone(&self.store), self.path.clone());
+        self.sending.spawn(async move { (index, store.put_part(&path, &id, index, payload).await) });
+        Ok(())
+    }
+
+    /// Waits for one part on its way, if there is any.
+    async fn settle_one(&mut self) -> Result<()> {
+        match self.sending.join_next().await {
+            None => Ok(()),
+            Some(Ok((index, Ok(part)))) => {
+                self.parts[index] = Some(part);
+                Ok(())
+            }
+            Some(Ok((_, Err(error)))) => Err(self.failed(error)),
+            Some(Err(error)) => Err(Error::unavailable("write", self.key.as_str(), error)),
+        }
+    }
+
+    async fn settle_all(&mut self) -> Result<Vec<PartId>> {
+        while !self.sending.is_empty() {
+            self.settle_one().await?;
+        }
+        self.parts
+            .iter()
+            .cloned()
+            .collect::<Option<Vec<_>>>()
+            .ok_or_else(|| Error::unavailable("write", self.key.as_str(), "an earlier part failed"))
+    }
+
+    async fn publish(&mut self) -> Result<u64> {
+        let Some(id) = self.multipart.clone() else {
+            if self.length > 0 {
+                let payload = PutPayload::from_iter(std::mem::take(&mut self.filling));
+                self.store.put(&self.path, payload).await.map_err(|e| self.failed(e))?;
+            }
+            return Ok(self.length);
+        };
+        self.send_part().await?;
+        let parts = self.settle_all().await?;
+        self.store.complete_multipart(&self.path, &id, parts).await.map_err(|e| self.failed(e))?;
+        Ok(self.length)
+    }
+}
+
+#[async_trait]
+impl<S: ObjectStore + MultipartStore + std::fmt::Debug> DataWriter for PartWriter<S> {
+    async fn write(&mut self, pieces: Vec<Bytes>) -> Result<()> {
+        for mut piece in pieces {
+            while !piece.is_empty() {
+                let room = self.rule.size - self.filled;
+                let take = usize::try_from(room).unwrap_or(usize::MAX).min(piece.len());
+                self.filling.push(piece.split_to(take));
+                self.filled += take as u64;
+                self.length += take as u64;
+                if self.filled == self.rule.size {
+                    self.send_part().await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// There is something to come back to only where the bytes so far fill whole parts.
+    async fn checkpoint(&mut self) -> Result<Option<WriterState>> {
+        let Some(id) = self.multipart.clone().filter(|_| self.filled == 0) else { return Ok(None) };
+        let parts = self.settle_all().await?.into_iter().map(|part| part.content_id).collect();
+        Ok(Some(WriterState {
+            key: self.key.as_str().to_owned(),
+            length: self.length,
+            multipart: Some(MultipartState { id, parts }),
+        }))
+    }
+
+    async fn pause(mut self: Box<Self>) -> Result<Paused> {
+        Ok(Paused::Sealed(self.publish().await?))
+    }
+
+    async fn seal(mut self: Box<Self>) -> Result<u64> {
+        self.publish().await
+    }
+
+    async fn discard(mut self: Box<Self>) -> Result<()> {
+        self.sending.shutdown().await;
+        if let Some(id) = &self.multipart {
+            abort(self.store.as_ref(), &self.key, id).await?;
+        }
+        match self.store.delete(&self.path).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(Error::from_object_store("delete", &self.key, error)),
+        }
+    }
+}
+
+/// Aborts a multipart upload; one that is unknown is aborted already.
+pub(super) async fn abort<S: MultipartStore>(store: &S, key: &Key, id: &String) -> Result<()> {
+    match store.abort_multipart(&key.to_path(), id).await {
+        Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+        // Memory has no other failure, and no name for this one.
+        Err(object_store::Error::Generic { store: "InMemory", .. }) => Ok(()),
+        Err(error) => Err(Error::from_object_store("discard", key, error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::s3::PARTS;
+
+    #[test]
+    fn ten_thousand_parts_never_limit_a_blob() {
+        const TIB: u64 = 1 << 40;
+        for blob in [1, PARTS.max_object(), TIB, 100 * TIB + 1] {
+            let objects = blob.div_ceil(PARTS.max_object());
+            let last = blob - (objects - 1) * PARTS.max_object();
+            assert!(last.div_ceil(PARTS.size) <= 10_000);
+            assert!(PARTS.max_object() <= 5 * TIB, "S3 takes no larger object");
+            assert!(objects * PARTS.max_object() >= blob);
+        }
+    }
+
+    #[test]
+    fn every_part_but_the_last_is_large_enough_for_s3() {
+        assert!(PARTS.size >= 5 << 20);
+    }
+}
