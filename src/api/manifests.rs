@@ -1,5 +1,6 @@
 //! Manifests: GET, HEAD, PUT, DELETE.
 
+use axum::body::Body;
 use axum::extract::Request;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, LOCATION};
 use axum::http::request::Parts;
@@ -39,9 +40,8 @@ pub(super) async fn get(
         (CONTENT_TYPE, header(manifest.media_type.as_str())),
         (CONTENT_LENGTH, manifest.bytes.len().into()),
     ];
-    let mut response = (headers, manifest.bytes).into_response();
-    response.headers_mut().extend(content);
-    Ok(response)
+    // A body that is no `Bytes`: axum gives those a type of its own.
+    Ok((headers, content, Body::from(manifest.bytes)).into_response())
 }
 
 /// end-7
