@@ -60,7 +60,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { idle_timeout: Duration::from_secs(60), max_manifest: 4 << 20 }
+        Self { idle_timeout: Duration::from_mins(1), max_manifest: 4 << 20 }
     }
 }
 

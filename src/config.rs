@@ -202,9 +202,7 @@ fn explain(error: figment::Error, file: Option<&Path>) -> String {
         .map(|error| {
             let key = error.path.join(".");
             let source = match error.metadata.as_ref().map(|metadata| metadata.name.as_ref()) {
-                Some("TOML source string") => {
-                    file.map(|path| path.display().to_string()).unwrap_or_default()
-                }
+                Some("TOML source string") => file.map(|path| path.display().to_string()).unwrap_or_default(),
                 Some(name) => name.to_owned(),
                 None => "the configuration".to_owned(),
             };
@@ -224,13 +222,14 @@ mod tests {
     use figment::providers::Serialized;
     use std::io::Write as _;
 
-    fn load(
-        toml: &str,
-        variables: &[(&str, &str)],
-        flags: &[(&str, &str)],
-    ) -> Result<Config, Error> {
+    fn file(toml: &str) -> tempfile::NamedTempFile {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(toml.as_bytes()).unwrap();
+        file
+    }
+
+    fn load(toml: &str, variables: &[(&str, &str)], flags: &[(&str, &str)]) -> Result<Config, Error> {
+        let file = file(toml);
         let variables = variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
         let flags: std::collections::BTreeMap<_, _> = flags.iter().copied().collect();
         Config::load_from(Some(file.path()), variables, Serialized::globals(flags))

@@ -11,7 +11,7 @@ mod reference;
 mod tag;
 
 pub use digest::{Algorithm, Digest, Hasher, HasherState, InvalidDigest};
-pub use manifest::{Blob, Child, InvalidManifest, Manifest, Referrer};
+pub use manifest::{Blob, InvalidManifest, Manifest, Referrer};
 pub use media_type::{InvalidMediaType, MediaType};
 pub use name::{InvalidName, RepositoryName};
 pub use oci_spec::distribution::ErrorCode;

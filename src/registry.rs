@@ -76,7 +76,7 @@ impl Default for Rules {
             require_blobs: true,
             // Above image configs and below anything worth a file of its own. Arbitrary.
             inline: 16 << 10,
-            // A few seconds of a fast push. A multiple of the part size of S3, which can only save whole parts.
+            // A few seconds of a fast push.
             checkpoint: 256 << 20,
         }
     }
@@ -93,6 +93,12 @@ impl Registry {
     #[must_use]
     pub fn with_rules(store: Arc<dyn Store>, rules: Rules) -> Self {
         Self { store, sessions: session::Locks::default(), rules }
+    }
+
+    /// The least bytes that a chunk of an upload should have, where smaller ones make slow reads.
+    #[must_use]
+    pub fn min_chunk(&self) -> Option<u64> {
+        self.store.capabilities().min_pause
     }
 
     /// Whether the store answers.

@@ -4,13 +4,12 @@ import contextlib
 import json
 import os
 import random
-import socket
 import time
 import uuid
 
 import pytest
 
-from wire import INDEX, Client, digest_of, encode, index
+from wire import INDEX, Client, digest_of, encode, eventually, index
 
 NAME = "disks/ubuntu"
 DIGEST = digest_of(b"nothing has this digest")
@@ -179,11 +178,11 @@ def test_what_is_no_tag_is_refused(local, tag):
         assert method == "HEAD" or answer.codes()
 
 
-def test_a_tag_may_have_128_characters(client):
+def test_a_tag_may_have_128_characters(local):
     tag = "T" * 128
-    assert client.put_manifest(NAME, tag, PLAIN).status == 201
-    assert client.get(f"/v2/{NAME}/tags/list").json()["tags"] == [tag]
-    assert client.get(f"/v2/{NAME}/manifests/{tag}").body == PLAIN
+    assert local.put_manifest(NAME, tag, PLAIN).status == 201
+    assert local.get(f"/v2/{NAME}/tags/list").json()["tags"] == [tag]
+    assert local.get(f"/v2/{NAME}/manifests/{tag}").body == PLAIN
 
 
 @pytest.mark.parametrize("digest", ["sha256:", "sha256:baddigeststring", f"md5:{'0' * 32}", DIGEST.upper(), ":", "a:b"])
@@ -264,7 +263,13 @@ def test_an_old_client_without_keep_alive_is_served(local):
     assert received.endswith(b"\r\n\r\n{}")
 
 
-SMUGGLED = b"GET /v2/smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
+PUT = b"PUT /v2/a/manifests/v1 HTTP/1.1\r\nHost: x\r\n"
+SMUGGLED = b"GET /v2/smuggled HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+
+def test_two_requests_may_come_at_once(local):
+    received = local.raw(PUT + b"Content-Length: 0\r\n\r\n" + SMUGGLED)
+    assert received.count(b"HTTP/1.1 ") == 2, received
 
 
 @pytest.mark.parametrize(
@@ -286,8 +291,7 @@ SMUGGLED = b"GET /v2/smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
 )
 def test_a_request_of_two_meanings_ends_its_connection(local, framing, body):
     """RFC 9112, 6.1: what follows on the connection could be a part of the body to somebody in between."""
-    head = b"PUT /v2/a/manifests/v1 HTTP/1.1\r\nHost: x\r\n" + framing + b"\r\n"
-    received = local.raw(head + body + SMUGGLED, timeout=5)
+    received = local.raw(PUT + framing + b"\r\n" + body + SMUGGLED)
     assert received.count(b"HTTP/1.1 ") <= 1, received
     assert status(received) in (400, None), received
     alive(local)
@@ -366,17 +370,13 @@ def test_a_client_that_falls_silent_in_a_manifest_is_cut_off(start):
 
 
 def test_a_client_that_does_not_read_is_cut_off(start):
-    client = Client(start("filesystem", DVCR_IDLE_TIMEOUT="1").host)
-    digest = client.push_blob(NAME, bytes(32 << 20))
+    server = start("filesystem", DVCR_IDLE_TIMEOUT="1")
+    client = Client(server.host)
+    path = f"/v2/{NAME}/blobs/{client.push_blob(NAME, bytes(32 << 20))}"
     with client.connect() as connection:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        connection.sendall(f"GET /v2/{NAME}/blobs/{digest} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-        time.sleep(3)
-        received = 0
-        with contextlib.suppress(ConnectionResetError):
-            while piece := connection.recv(1 << 20):
-                received += len(piece)
-        assert received < 32 << 20
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        lines = eventually(lambda: [line for line in server.log.read_text().splitlines() if f'"{path}"' in line])
+    assert "broken_off=true" in lines[0]
     alive(client)
 
 
@@ -431,8 +431,10 @@ def test_random_requests_never_fail_the_server(start, backend):
         body, chunked = pick(bodies), generator.random() < 0.2
         if chunked:
             body, sent["Transfer-Encoding"] = iter([body or b""]), "chunked"
-        answer = client.send(method, target, body, sent, chunked=chunked, timeout=20)
-        assert 200 <= answer.status < 500, (method, target, sent, answer)
-        if answer.status >= 400 and method != "HEAD":
-            assert answer.codes(), (method, target, sent, answer)
+        # An answer to a body that nobody reads may be lost; test_blobs_and_uploads has that rule.
+        with contextlib.suppress(ConnectionError):
+            answer = client.send(method, target, body, sent, chunked=chunked, timeout=20)
+            assert 200 <= answer.status < 500, (method, target, sent, answer)
+            if answer.status >= 400 and method != "HEAD":
+                assert answer.codes(), (method, target, sent, answer)
     alive(client)

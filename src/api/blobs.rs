@@ -50,12 +50,8 @@ pub(super) async fn get(
         Wanted::Part(range) => (StatusCode::PARTIAL_CONTENT, range),
         Wanted::Unsatisfiable => {
             let message = format!("the blob has {size} bytes, and the range is not in them");
-            return Err(ApiError::new(
-                StatusCode::RANGE_NOT_SATISFIABLE,
-                ErrorCode::SizeInvalid,
-                message,
-            )
-            .with_header(CONTENT_RANGE, header(&format!("bytes */{size}"))));
+            return Err(ApiError::new(StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::SizeInvalid, message)
+                .with_header(CONTENT_RANGE, header(&format!("bytes */{size}"))));
         }
     };
     let length = [(CONTENT_LENGTH, range.end - range.start)];

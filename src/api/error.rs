@@ -1,26 +1,44 @@
 //! The only place where a failure becomes a status and a code of the spec.
 
 use axum::http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::oci::{ErrorCode, InvalidDigest, InvalidMediaType, InvalidName, InvalidReference, InvalidTag};
 use crate::registry::Error;
 
+/// A code of an answer.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Code {
+    /// One of the spec's, which are all about what the client did.
+    Spec(ErrorCode),
+    /// Docker's for what is nobody's fault. Its client tries again on these, and would not on `UNSUPPORTED`.
+    Docker(&'static str),
+}
+
+const UNAVAILABLE: Code = Code::Docker("UNAVAILABLE");
+const UNKNOWN: Code = Code::Docker("UNKNOWN");
+
 /// An answer that is not a success: `{"errors":[{"code":…,"message":…,"detail":…}]}`.
 #[derive(Debug)]
 pub(super) struct ApiError {
     status: StatusCode,
-    code: ErrorCode,
+    code: Code,
     message: String,
     details: Vec<Value>,
-    headers: HeaderMap,
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl ApiError {
     pub(super) fn new(status: StatusCode, code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), details: Vec::new(), headers: HeaderMap::new() }
+        Self::with_code(status, Code::Spec(code), message)
+    }
+
+    fn with_code(status: StatusCode, code: Code, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into(), details: Vec::new(), headers: Vec::new() }
     }
 
     fn with_detail(mut self, detail: Value) -> Self {
@@ -29,7 +47,7 @@ impl ApiError {
     }
 
     pub(super) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.insert(name, value);
+        self.headers.push((name, value));
         self
     }
 
@@ -52,7 +70,7 @@ impl ApiError {
     /// A bug, or the process is going down. The cause goes to the log.
     pub(super) fn internal(error: &(dyn std::error::Error + 'static)) -> Self {
         tracing::error!(error, "a request failed");
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Unsupported, "the request failed")
+        Self::with_code(StatusCode::INTERNAL_SERVER_ERROR, UNKNOWN, "the request failed")
     }
 }
 
@@ -71,7 +89,8 @@ impl IntoResponse for ApiError {
             self.details.into_iter().map(|detail| error(Some(detail))).collect()
         };
         let body = json!({ "errors": errors }).to_string();
-        let mut response = (self.status, self.headers, body).into_response();
+        let mut response = (self.status, body).into_response();
+        response.headers_mut().extend(self.headers);
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         response
     }
@@ -79,28 +98,31 @@ impl IntoResponse for ApiError {
 
 impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
-        use ErrorCode as Code;
         use StatusCode as Status;
         let (status, code) = match &error {
-            Error::BlobUnknown { .. } => (Status::NOT_FOUND, Code::BlobUnknown),
-            Error::ManifestUnknown { .. } => (Status::NOT_FOUND, Code::ManifestUnknown),
-            Error::RepositoryUnknown { .. } => (Status::NOT_FOUND, Code::NameUnknown),
-            Error::SessionUnknown { .. } => (Status::NOT_FOUND, Code::BlobUploadUnknown),
-            Error::OutOfOrder { .. } => (Status::RANGE_NOT_SATISFIABLE, Code::BlobUploadInvalid),
-            Error::SizeMismatch { .. } => (Status::BAD_REQUEST, Code::SizeInvalid),
-            Error::DigestMismatch { .. } => (Status::BAD_REQUEST, Code::DigestInvalid),
-            Error::ManifestInvalid(_) => (Status::BAD_REQUEST, Code::ManifestInvalid),
-            Error::ManifestBlobUnknown { .. } => (Status::NOT_FOUND, Code::ManifestBlobUnknown),
-            Error::BodyInterrupted => (Status::BAD_REQUEST, Code::BlobUploadInvalid),
-            Error::BodyStalled { .. } => (Status::REQUEST_TIMEOUT, Code::BlobUploadInvalid),
-            Error::Full => (Status::INSUFFICIENT_STORAGE, Code::Denied),
-            Error::Store(_) => (Status::SERVICE_UNAVAILABLE, Code::Unsupported),
-            Error::Record { .. } => (Status::INTERNAL_SERVER_ERROR, Code::Unsupported),
+            Error::BlobUnknown { .. } => (Status::NOT_FOUND, Code::Spec(ErrorCode::BlobUnknown)),
+            Error::ManifestUnknown { .. } => (Status::NOT_FOUND, Code::Spec(ErrorCode::ManifestUnknown)),
+            Error::RepositoryUnknown { .. } => (Status::NOT_FOUND, Code::Spec(ErrorCode::NameUnknown)),
+            Error::SessionUnknown { .. } => (Status::NOT_FOUND, Code::Spec(ErrorCode::BlobUploadUnknown)),
+            Error::OutOfOrder { .. } => {
+                (Status::RANGE_NOT_SATISFIABLE, Code::Spec(ErrorCode::BlobUploadInvalid))
+            }
+            Error::SizeMismatch { .. } => (Status::BAD_REQUEST, Code::Spec(ErrorCode::SizeInvalid)),
+            Error::DigestMismatch { .. } => (Status::BAD_REQUEST, Code::Spec(ErrorCode::DigestInvalid)),
+            Error::ManifestInvalid(_) => (Status::BAD_REQUEST, Code::Spec(ErrorCode::ManifestInvalid)),
+            Error::ManifestBlobUnknown { .. } => {
+                (Status::NOT_FOUND, Code::Spec(ErrorCode::ManifestBlobUnknown))
+            }
+            Error::BodyInterrupted => (Status::BAD_REQUEST, Code::Spec(ErrorCode::BlobUploadInvalid)),
+            Error::BodyStalled { .. } => (Status::REQUEST_TIMEOUT, Code::Spec(ErrorCode::BlobUploadInvalid)),
+            Error::Full => (Status::INSUFFICIENT_STORAGE, UNAVAILABLE),
+            Error::Store(_) => (Status::SERVICE_UNAVAILABLE, UNAVAILABLE),
+            Error::Record { .. } => (Status::INTERNAL_SERVER_ERROR, UNKNOWN),
         };
         if status.is_server_error() {
             tracing::error!(error = &error as &dyn std::error::Error, "a request failed");
         }
-        let answer = Self::new(status, code, error.to_string());
+        let answer = Self::with_code(status, code, error.to_string());
         match error {
             Error::BlobUnknown { digest, .. } => answer.with_detail(json!({ "digest": digest })),
             Error::DigestMismatch { expected, actual } => {

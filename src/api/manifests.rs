@@ -1,16 +1,16 @@
 //! Manifests: GET, HEAD, PUT, DELETE.
 
 use axum::body::Body;
-use axum::extract::Request;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, LOCATION};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
+use super::Api;
 use super::blobs::{DOCKER_CONTENT_DIGEST, etag, header, none_match};
+use super::body::{self, Incoming};
 use super::error::ApiError;
 use super::query::Query;
-use super::{Api, body};
 use crate::oci::{ErrorCode, MediaType, Reference, RepositoryName, Tag};
 
 /// Tells a client that its `subject` was taken in.
@@ -31,15 +31,12 @@ pub(super) async fn get(
 ) -> Result<Response, ApiError> {
     let manifest = api.registry.manifest(name, &reference.parse()?).await?;
     let etag = etag(&manifest.digest);
-    let headers =
-        [(ETAG, header(&etag)), (DOCKER_CONTENT_DIGEST, header(&manifest.digest.to_string()))];
+    let headers = [(ETAG, header(&etag)), (DOCKER_CONTENT_DIGEST, header(&manifest.digest.to_string()))];
     if none_match(&request.headers, &etag) {
         return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
     }
-    let content = [
-        (CONTENT_TYPE, header(manifest.media_type.as_str())),
-        (CONTENT_LENGTH, manifest.bytes.len().into()),
-    ];
+    let content =
+        [(CONTENT_TYPE, header(manifest.media_type.as_str())), (CONTENT_LENGTH, manifest.bytes.len().into())];
     // A body that is no `Bytes`: axum gives those a type of its own.
     Ok((headers, content, Body::from(manifest.bytes)).into_response())
 }
@@ -49,25 +46,21 @@ pub(super) async fn put(
     api: &Api,
     name: &RepositoryName,
     reference: &str,
-    request: Request,
+    request: &Parts,
+    body: &mut Incoming,
 ) -> Result<Response, ApiError> {
     let reference: Reference = reference.parse()?;
-    let tags = tags(&reference, &Query::of(request.uri()))?;
-    let content_type =
-        request.headers().get(CONTENT_TYPE).map(|value| media_type(value)).transpose()?;
+    let tags = tags(&reference, &Query::of(&request.uri))?;
+    let content_type = request.headers.get(CONTENT_TYPE).map(media_type).transpose()?;
     let limit = api.settings.max_manifest;
     let too_large = || {
         let message = format!("a manifest may have {limit} bytes");
         ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::ManifestInvalid, message)
     };
-    let headers = request.headers().clone();
-    let announced = body::announced(&headers).unwrap_or(0);
-    let body = body::stream(request, api.settings.idle_timeout);
-    if announced > limit as u64 {
-        body::drain(body, &headers).await;
+    if body::announced(&request.headers).is_some_and(|announced| announced > limit as u64) {
         return Err(too_large());
     }
-    let bytes = body::whole(body, limit).await?.ok_or_else(too_large)?;
+    let bytes = body.whole(limit).await?.ok_or_else(too_large)?;
     let pushed = api.registry.push_manifest(name, &reference, &tags, content_type, bytes).await?;
     let digest = pushed.digest;
     let created = [
@@ -97,7 +90,11 @@ pub(super) async fn delete(api: &Api, name: &RepositoryName, reference: &str) ->
 fn tags(reference: &Reference, query: &Query<'_>) -> Result<Vec<Tag>, ApiError> {
     let tags = query.all("tag").map(str::parse).collect::<Result<Vec<Tag>, _>>()?;
     if let (Reference::Tag(tag), [other, ..]) = (reference, tags.as_slice()) {
-        return Err(ApiError::bad_parameter("tag", other.as_str(), &format!("left out when pushing to {tag}")));
+        return Err(ApiError::bad_parameter(
+            "tag",
+            other.as_str(),
+            &format!("left out when pushing to {tag}"),
+        ));
     }
     if tags.len() > MAX_TAGS {
         let message = format!("a push may name {MAX_TAGS} tags");

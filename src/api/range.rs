@@ -27,9 +27,7 @@ pub(super) fn wanted(header: Option<&str>, size: u64) -> Wanted {
         Some(("", suffix)) => number(suffix).map(|length| size.saturating_sub(length)..size),
         Some((first, "")) => number(first).map(|first| first..size),
         Some((first, last)) => match (number(first), number(last)) {
-            (Some(first), Some(last)) if first <= last => {
-                Some(first..size.min(last.saturating_add(1)))
-            }
+            (Some(first), Some(last)) if first <= last => Some(first..size.min(last.saturating_add(1))),
             _ => None,
         },
         None => None,
@@ -74,8 +72,17 @@ mod tests {
     #[test]
     fn a_range_that_is_not_there_or_not_a_range_is_unsatisfiable() {
         for header in [
-            "bytes=1000-", "bytes=5000-6000", "bytes=500-0", "bytes=-0", "bytes=", "bytes=-", "bytes=a-b",
-            "bytes=1", "bytes=+1-2", "bytes=1--2", "bytes=99999999999999999999-",
+            "bytes=1000-",
+            "bytes=5000-6000",
+            "bytes=500-0",
+            "bytes=-0",
+            "bytes=",
+            "bytes=-",
+            "bytes=a-b",
+            "bytes=1",
+            "bytes=+1-2",
+            "bytes=1--2",
+            "bytes=99999999999999999999-",
         ] {
             assert_eq!(wanted(Some(header), 1000), Wanted::Unsatisfiable, "{header}");
         }
@@ -93,7 +100,9 @@ mod tests {
     fn a_chunk_has_neither_unit_nor_total() {
         assert_eq!(chunk("0-0"), Some(Append { start: Some(0), length: Some(1) }));
         assert_eq!(chunk("10-19"), Some(Append { start: Some(10), length: Some(10) }));
-        for header in ["", "-", "5", "5-", "-5", "5-4", "bytes 0-9/10", "0-9/10", "a-b", "0-18446744073709551615"] {
+        for header in
+            ["", "-", "5", "5-", "-5", "5-4", "bytes 0-9/10", "0-9/10", "a-b", "0-18446744073709551615"]
+        {
             assert_eq!(chunk(header), None, "{header}");
         }
     }

@@ -11,7 +11,7 @@ use super::error::ApiError;
 use super::query::{Query, next_page};
 use crate::oci::{Digest, MediaType, RepositoryName};
 
-/// The most descriptors of one page. Arbitrary: a few hundred kilobytes of JSON.
+/// The most descriptors of one page. Arbitrary.
 const PAGE: usize = 1_000;
 
 /// Tells a client that the list is filtered.
@@ -31,8 +31,7 @@ pub(super) async fn list(
     let artifact_type = query.get("artifactType").filter(|wanted| !wanted.is_empty());
     let page = api.registry.referrers(name, &subject, artifact_type, limit, last.as_ref()).await?;
     let next = page.referrers.last().filter(|_| page.more).map(|referrer| referrer.digest.to_string());
-    let index =
-        json!({ "schemaVersion": 2, "mediaType": MediaType::INDEX, "manifests": page.referrers });
+    let index = json!({ "schemaVersion": 2, "mediaType": MediaType::INDEX, "manifests": page.referrers });
     let mut response = index.to_string().into_response();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(MediaType::INDEX));

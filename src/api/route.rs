@@ -26,9 +26,7 @@ pub(super) fn parse(path: &str) -> Result<Route, ApiError> {
         }
         [name @ .., "blobs", "uploads", id] => Ok(Route::Upload { name: join(name)?, id: (*id).to_owned() }),
         [name @ .., "tags", "list"] => Ok(Route::Tags { name: join(name)? }),
-        [name @ .., "blobs", digest] => {
-            Ok(Route::Blob { name: join(name)?, digest: (*digest).to_owned() })
-        }
+        [name @ .., "blobs", digest] => Ok(Route::Blob { name: join(name)?, digest: (*digest).to_owned() }),
         [name @ .., "manifests", reference] => {
             Ok(Route::Manifest { name: join(name)?, reference: (*reference).to_owned() })
         }
@@ -62,7 +60,10 @@ mod tests {
             ("blobs/uploads/manifests/v1", Route::Manifest { name: uploads(), reference: "v1".into() }),
             ("blobs/uploads/tags/list", Route::Tags { name: uploads() }),
             ("tags/list/tags/list", Route::Tags { name: name("tags/list") }),
-            ("manifests/manifests/manifests", Route::Manifest { name: name("manifests"), reference: "manifests".into() }),
+            (
+                "manifests/manifests/manifests",
+                Route::Manifest { name: name("manifests"), reference: "manifests".into() },
+            ),
             ("a/b/referrers/sha256:0", Route::Referrers { name: name("a/b"), digest: "sha256:0".into() }),
         ] {
             assert_eq!(parse(path).unwrap(), route, "{path}");
@@ -78,8 +79,19 @@ mod tests {
     #[test]
     fn what_is_no_endpoint_or_no_name_is_refused() {
         for path in [
-            "", "a", "blobs/uploads/", "/blobs/sha256:0", "a//blobs/x", "../blobs/x", "a/../b/tags/list",
-            "a/%2e%2e/b/tags/list", "A/tags/list", "a/tags/other", "a/%ff/tags/list", "a/blobs", "tags/list",
+            "",
+            "a",
+            "blobs/uploads/",
+            "/blobs/sha256:0",
+            "a//blobs/x",
+            "../blobs/x",
+            "a/../b/tags/list",
+            "a/%2e%2e/b/tags/list",
+            "A/tags/list",
+            "a/tags/other",
+            "a/%ff/tags/list",
+            "a/blobs",
+            "tags/list",
         ] {
             assert!(parse(path).is_err(), "{path} was accepted");
         }

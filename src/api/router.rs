@@ -2,12 +2,13 @@
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{HeaderName, HeaderValue, Method};
 use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue, Method};
 use axum::middleware::{from_fn, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 
+use super::body::Incoming;
 use super::error::ApiError;
 use super::route::{Route, parse};
 use super::{Api, access_log, blobs, health, manifests, referrers, tags, uploads};
@@ -37,17 +38,20 @@ async fn dispatch(State(api): State<Api>, request: Request) -> Response {
         Ok(route) => route,
         Err(error) => return error.into_response(),
     };
-    if matches!(*request.method(), Method::GET | Method::HEAD) {
-        let (parts, _) = request.into_parts();
+    let (parts, body) = request.into_parts();
+    if matches!(parts.method, Method::GET | Method::HEAD) {
         return read(&api, route, &parts).await.unwrap_or_else(IntoResponse::into_response);
     }
     let changing = api.clone();
-    let change = api.tasks.spawn(async move { change(&changing, route, request).await });
-    match change.await {
-        Ok(Ok(response)) => response,
-        Ok(Err(error)) => error.into_response(),
-        Err(error) => ApiError::internal(&error).into_response(),
-    }
+    let change = api.tasks.spawn(async move {
+        let mut body = Incoming::new(body, changing.settings.idle_timeout);
+        let changed = change(&changing, route, &parts, &mut body).await;
+        if changed.is_err() {
+            body.drain(&parts.headers).await;
+        }
+        changed.unwrap_or_else(IntoResponse::into_response)
+    });
+    change.await.unwrap_or_else(|error| ApiError::internal(&error).into_response())
 }
 
 async fn read(api: &Api, route: Route, request: &Parts) -> Result<Response, ApiError> {
@@ -61,15 +65,14 @@ async fn read(api: &Api, route: Route, request: &Parts) -> Result<Response, ApiE
     }
 }
 
-async fn change(api: &Api, route: Route, request: Request) -> Result<Response, ApiError> {
-    let method = request.method().clone();
-    match (route, method.as_str()) {
-        (Route::Uploads { name }, "POST") => uploads::begin(api, &name, request).await, //           end-4, 11
-        (Route::Upload { name, id }, "PATCH") => uploads::append(api, &name, &id, request).await, // end-5
-        (Route::Upload { name, id }, "PUT") => uploads::finish(api, &name, &id, request).await, //   end-6
+async fn change(api: &Api, route: Route, request: &Parts, body: &mut Incoming) -> Result<Response, ApiError> {
+    match (route, request.method.as_str()) {
+        (Route::Uploads { name }, "POST") => uploads::begin(api, &name, request, body).await, //           end-4, 11
+        (Route::Upload { name, id }, "PATCH") => uploads::append(api, &name, &id, request, body).await, // end-5
+        (Route::Upload { name, id }, "PUT") => uploads::finish(api, &name, &id, request, body).await, //   end-6
         (Route::Upload { name, id }, "DELETE") => uploads::cancel(api, &name, &id).await, //         end-14
         (Route::Manifest { name, reference }, "PUT") => {
-            manifests::put(api, &name, &reference, request).await //                                 end-7
+            manifests::put(api, &name, &reference, request, body).await //                                 end-7
         }
         (Route::Manifest { name, reference }, "DELETE") => {
             manifests::delete(api, &name, &reference).await //                                       end-9

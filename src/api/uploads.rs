@@ -1,16 +1,20 @@
 //! Uploads of blobs: POST, PATCH, PUT, GET and DELETE of sessions, and mounts.
 
-use axum::extract::Request;
 use axum::http::header::{CONTENT_RANGE, LOCATION, RANGE};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use super::blobs::{DOCKER_CONTENT_DIGEST, header};
+use super::body::{self, Incoming};
 use super::error::ApiError;
 use super::query::Query;
-use super::{Api, body, range};
+use super::{Api, range};
 use crate::oci::{Algorithm, Digest, ErrorCode, RepositoryName};
 use crate::registry::{Append, Error, SessionId, UploadStatus};
+
+/// Asks clients that send chunks for chunks of at least so many bytes. Smaller ones are taken too.
+const OCI_CHUNK_MIN_LENGTH: HeaderName = HeaderName::from_static("oci-chunk-min-length");
 
 /// Docker's name for the session.
 const DOCKER_UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
@@ -19,17 +23,17 @@ const DOCKER_UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uu
 pub(super) async fn begin(
     api: &Api,
     name: &RepositoryName,
-    request: Request,
+    request: &Parts,
+    body: &mut Incoming,
 ) -> Result<Response, ApiError> {
-    let uri = request.uri().clone();
-    let query = Query::of(&uri);
+    let query = Query::of(&request.uri);
     if let Some(digest) = query.get("digest") {
         let digest: Digest = digest.parse()?;
-        return push(api, name, request, &digest).await;
+        return push(api, name, request, body, &digest).await;
     }
     let mut algorithm =
         query.get("digest-algorithm").map(str::parse).transpose()?.unwrap_or(Algorithm::Sha256);
-    // A mount that fails, for whatever reason, is an upload that begins.
+    // A mount that is not possible is an upload that begins.
     if let Some(Ok(digest)) = query.get("mount").map(str::parse::<Digest>) {
         if mount(api, name, &digest, query.get("from")).await? {
             return Ok(created(name, &digest));
@@ -37,7 +41,11 @@ pub(super) async fn begin(
         algorithm = digest.algorithm();
     }
     let status = api.registry.begin_upload(name, algorithm).await?;
-    Ok((StatusCode::ACCEPTED, session_headers(name, status)).into_response())
+    let mut response = (StatusCode::ACCEPTED, session_headers(name, status)).into_response();
+    if let Some(bytes) = api.registry.min_chunk() {
+        response.headers_mut().insert(OCI_CHUNK_MIN_LENGTH, bytes.into());
+    }
+    Ok(response)
 }
 
 async fn mount(
@@ -56,19 +64,13 @@ async fn mount(
 async fn push(
     api: &Api,
     name: &RepositoryName,
-    request: Request,
+    request: &Parts,
+    body: &mut Incoming,
     digest: &Digest,
 ) -> Result<Response, ApiError> {
-    let headers = request.headers().clone();
-    let append = Append { start: None, length: body::announced(&headers) };
-    let mut body = body::stream(request, api.settings.idle_timeout);
-    match api.registry.push_blob(name, append, &mut body, digest).await {
-        Ok(()) => Ok(created(name, digest)),
-        Err(error) => {
-            body::drain(body, &headers).await;
-            Err(error.into())
-        }
-    }
+    let append = Append { start: None, length: body::announced(&request.headers) };
+    api.registry.push_blob(name, append, &mut body.stream, digest).await?;
+    Ok(created(name, digest))
 }
 
 /// end-5
@@ -76,19 +78,14 @@ pub(super) async fn append(
     api: &Api,
     name: &RepositoryName,
     id: &str,
-    request: Request,
+    request: &Parts,
+    body: &mut Incoming,
 ) -> Result<Response, ApiError> {
     let id: SessionId = id.parse()?;
-    let append = announced(api, name, id, request.headers()).await?;
-    let headers = request.headers().clone();
-    let mut body = body::stream(request, api.settings.idle_timeout);
-    match api.registry.append(name, id, append, &mut body).await {
-        Ok(status) => Ok((StatusCode::ACCEPTED, session_headers(name, status)).into_response()),
-        Err(error) => {
-            body::drain(body, &headers).await;
-            Err(refusal(name, error))
-        }
-    }
+    let append = announced(api, name, id, &request.headers).await?;
+    let appended = api.registry.append(name, id, append, &mut body.stream).await;
+    let status = appended.map_err(|error| refusal(name, error))?;
+    Ok((StatusCode::ACCEPTED, session_headers(name, status)).into_response())
 }
 
 /// end-6
@@ -96,26 +93,20 @@ pub(super) async fn finish(
     api: &Api,
     name: &RepositoryName,
     id: &str,
-    request: Request,
+    request: &Parts,
+    body: &mut Incoming,
 ) -> Result<Response, ApiError> {
     let id: SessionId = id.parse()?;
-    let digest: Digest = match Query::of(request.uri()).get("digest") {
-        Some(digest) => digest.parse()?,
-        None => {
-            let message = "the parameter digest is missing: it names the blob that the upload makes";
-            return Err(ApiError::new(StatusCode::BAD_REQUEST, ErrorCode::DigestInvalid, message));
-        }
+    let query = Query::of(&request.uri);
+    let Some(digest) = query.get("digest") else {
+        let message = "the parameter digest is missing: it names the blob that the upload makes";
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, ErrorCode::DigestInvalid, message));
     };
-    let append = announced(api, name, id, request.headers()).await?;
-    let headers = request.headers().clone();
-    let mut body = body::stream(request, api.settings.idle_timeout);
-    match api.registry.finish_upload(name, id, append, &mut body, &digest).await {
-        Ok(()) => Ok(created(name, &digest)),
-        Err(error) => {
-            body::drain(body, &headers).await;
-            Err(refusal(name, error))
-        }
-    }
+    let digest: Digest = digest.parse()?;
+    let append = announced(api, name, id, &request.headers).await?;
+    let finished = api.registry.finish_upload(name, id, append, &mut body.stream, &digest).await;
+    finished.map_err(|error| refusal(name, error))?;
+    Ok(created(name, &digest))
 }
 
 /// end-13
@@ -144,8 +135,7 @@ async fn announced(
     let Some(append) = content_range.to_str().ok().and_then(range::chunk) else {
         let status = api.registry.upload_status(name, id).await?;
         let message = format!("Content-Range must read <first byte>-<last byte>, not {content_range:?}");
-        let answer =
-            ApiError::new(StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::BlobUploadInvalid, message);
+        let answer = ApiError::new(StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::BlobUploadInvalid, message);
         return Err(with_session(answer, name, status));
     };
     match (append.length, length) {

@@ -29,9 +29,7 @@ impl Healthcheck {
         let asked = runtime()?.block_on(async { tokio::time::timeout(TIMEOUT, ask(&address)).await });
         match asked {
             Ok(Ok(200)) => Ok(()),
-            Ok(Ok(status)) => {
-                Err(Failure::Failed(format!("the registry on {address} answered {status}")))
-            }
+            Ok(Ok(status)) => Err(Failure::Failed(format!("the registry on {address} answered {status}"))),
             Ok(Err(error)) => {
                 Err(Failure::because(format!("the registry on {address} does not answer"), &*error))
             }
@@ -54,8 +52,7 @@ async fn ask(address: &str) -> Result<u16, Box<dyn std::error::Error>> {
     let stream = TcpStream::connect(address).await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
-    let request =
-        hyper::Request::get("/readyz").header("host", address).body(Empty::<bytes::Bytes>::new())?;
+    let request = hyper::Request::get("/readyz").header("host", address).body(Empty::<bytes::Bytes>::new())?;
     Ok(sender.send_request(request).await?.status().as_u16())
 }
 

@@ -44,10 +44,10 @@ pub(super) struct Flags {
     /// The data directory [default: ./dvcr-data].
     #[arg(long, value_name = "DIR")]
     data: Option<String>,
-    /// Where the data is, if not in a directory: s3://BUCKET/PREFIX.
+    /// Where the data is, if not in a directory: `s3://BUCKET/PREFIX`.
     #[arg(long, value_name = "URL", conflicts_with = "data")]
     storage: Option<String>,
-    /// An S3 server other than AWS: http(s)://HOST:PORT.
+    /// An S3 server other than AWS: `http(s)://HOST:PORT`.
     #[arg(long, value_name = "URL")]
     s3_endpoint: Option<String>,
     /// How log lines look: text or json [default: text].
@@ -102,18 +102,14 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     let store = open(config).await.map_err(|error| Failure::because("cannot open the storage", &error))?;
     let capabilities = store.capabilities();
     let idle_timeout = Duration::from_secs(config.idle_timeout);
-    let settings = Settings {
-        idle_timeout,
-        max_manifest: usize::try_from(config.max_manifest).unwrap_or(usize::MAX),
-    };
+    let settings =
+        Settings { idle_timeout, max_manifest: usize::try_from(config.max_manifest).unwrap_or(usize::MAX) };
     let rules = Rules { require_blobs: config.missing_blobs == MissingBlobs::Refuse, ..Rules::default() };
     let api = Api::new(Arc::new(Registry::with_rules(store, rules)), settings);
-    let options =
-        ServerOptions { idle_timeout, header_timeout: Duration::from_secs(config.header_timeout) };
+    let options = ServerOptions { idle_timeout, header_timeout: Duration::from_secs(config.header_timeout) };
     let server = bind(config, options).await?;
-    let address = server
-        .address()
-        .map_err(|error| Failure::because("cannot tell where the server listens", &error))?;
+    let address =
+        server.address().map_err(|error| Failure::because("cannot tell where the server listens", &error))?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         storage = %location(config),

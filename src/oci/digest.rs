@@ -104,8 +104,7 @@ impl FromStr for Digest {
 
     fn from_str(text: &str) -> Result<Self, InvalidDigest> {
         let invalid = |reason| InvalidDigest { text: text.chars().take(200).collect(), reason };
-        let (algorithm, hex) =
-            text.split_once(':').ok_or_else(|| invalid("it must read algorithm:hex"))?;
+        let (algorithm, hex) = text.split_once(':').ok_or_else(|| invalid("it must read algorithm:hex"))?;
         let algorithm: Algorithm =
             algorithm.parse().map_err(|InvalidDigest { reason, .. }| invalid(reason))?;
         if hex.len() != algorithm.hex_length() {
@@ -222,12 +221,8 @@ impl Hasher {
         }
         let state = BASE64.decode(&stored.state).ok()?;
         Some(Self(match stored.algorithm {
-            Algorithm::Sha256 => {
-                Inner::Sha256(Sha256::deserialize(&state.as_slice().try_into().ok()?).ok()?)
-            }
-            Algorithm::Sha512 => {
-                Inner::Sha512(Sha512::deserialize(&state.as_slice().try_into().ok()?).ok()?)
-            }
+            Algorithm::Sha256 => Inner::Sha256(Sha256::deserialize(&state.as_slice().try_into().ok()?).ok()?),
+            Algorithm::Sha512 => Inner::Sha512(Sha512::deserialize(&state.as_slice().try_into().ok()?).ok()?),
         }))
     }
 }
@@ -252,7 +247,9 @@ mod tests {
     fn the_digest_of_nothing_is_the_published_one() {
         assert_eq!(Digest::of(Algorithm::Sha256, b"").to_string(), EMPTY);
         let sha512 = Digest::of(Algorithm::Sha512, b"").to_string();
-        assert!(sha512.starts_with("sha512:cf83e1357eefb8bdf1542850d66d8007d620e4050b5715dc83f4a921d36ce9ce"));
+        assert!(
+            sha512.starts_with("sha512:cf83e1357eefb8bdf1542850d66d8007d620e4050b5715dc83f4a921d36ce9ce")
+        );
     }
 
     #[test]

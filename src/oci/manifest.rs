@@ -18,8 +18,6 @@ pub struct Manifest {
     pub media_type: MediaType,
     /// The config and the layers, as far as they must be in the registry.
     pub blobs: Vec<Blob>,
-    /// The manifests of an index. They need not be in the registry.
-    pub children: Vec<Child>,
     /// The manifest that this one refers to.
     pub subject: Option<Digest>,
     /// What it is called in a list of referrers: its `artifactType`, or for an image the type of its config.
@@ -35,13 +33,6 @@ pub struct Blob {
     pub digest: Digest,
     /// Bytes, by the manifest's word.
     pub size: u64,
-}
-
-/// A manifest that an index names.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Child {
-    /// Its name.
-    pub digest: Digest,
 }
 
 /// The descriptor of a manifest that refers to another, as lists of referrers show it.
@@ -152,7 +143,7 @@ impl Fields {
             .collect::<Result<_, _>>()?;
         let artifact_type =
             self.artifact_type.clone().filter(|t| !t.is_empty()).or(Some(config.media_type().to_string()));
-        self.manifest(media_type, blobs, Vec::new(), artifact_type)
+        self.manifest(media_type, blobs, artifact_type)
     }
 
     fn index(self, media_type: MediaType) -> Result<Manifest, InvalidManifest> {
@@ -160,25 +151,21 @@ impl Fields {
             return Err(invalid("an index has neither config nor layers"));
         }
         let Some(manifests) = &self.manifests else { return Err(invalid("an index needs manifests")) };
-        let children = manifests
-            .iter()
-            .map(|descriptor| Ok(Child { digest: digest(descriptor)? }))
-            .collect::<Result<_, _>>()?;
+        // They need not be in the registry, but they need names.
+        manifests.iter().try_for_each(|descriptor| digest(descriptor).map(drop))?;
         let artifact_type = self.artifact_type.clone().filter(|t| !t.is_empty());
-        self.manifest(media_type, Vec::new(), children, artifact_type)
+        self.manifest(media_type, Vec::new(), artifact_type)
     }
 
     fn manifest(
         self,
         media_type: MediaType,
         blobs: Vec<Blob>,
-        children: Vec<Child>,
         artifact_type: Option<String>,
     ) -> Result<Manifest, InvalidManifest> {
         Ok(Manifest {
             media_type,
             blobs,
-            children,
             subject: self.subject.as_ref().map(digest).transpose()?,
             artifact_type,
             annotations: self.annotations.unwrap_or_default(),
@@ -188,7 +175,7 @@ impl Fields {
 
 /// Layers that may be left out, or fetched from elsewhere, are not asked for.
 fn must_be_present(descriptor: &Descriptor) -> bool {
-    !MediaType::is_nondistributable(&descriptor.media_type().to_string())
+    !MediaType::is_nondistributable(descriptor.media_type().as_ref())
         && descriptor.urls().as_ref().is_none_or(Vec::is_empty)
 }
 

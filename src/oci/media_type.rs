@@ -50,8 +50,7 @@ impl FromStr for MediaType {
     fn from_str(text: &str) -> Result<Self, InvalidMediaType> {
         let essence = text.split(';').next().unwrap_or_default().trim();
         let is_token = |part: &str| {
-            !part.is_empty()
-                && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&b))
+            !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&b))
         };
         match essence.split_once('/') {
             Some((kind, subtype)) if is_token(kind) && is_token(subtype) && essence.len() <= 255 => {

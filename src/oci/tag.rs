@@ -33,11 +33,7 @@ impl FromStr for Tag {
         let valid = matches!(text.len(), 1..=128)
             && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
             && !text.starts_with(['.', '-']);
-        if valid {
-            Ok(Self(text.into()))
-        } else {
-            Err(InvalidTag { text: text.chars().take(200).collect() })
-        }
+        if valid { Ok(Self(text.into())) } else { Err(InvalidTag { text: text.chars().take(200).collect() }) }
     }
 }
 

@@ -48,7 +48,7 @@ pub enum Error {
         /// Bytes it has.
         length: u64,
     },
-    /// The body did not have the announced number of bytes. Nothing of it was kept.
+    /// The body did not have the announced number of bytes. The session stands where it last was safe.
     #[error("the body has {actual} bytes where {expected} were announced")]
     SizeMismatch {
         /// Announced.

@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use storage_backends::{DataWriter, Paused, Resumed, Store};
+use storage_backends::{DataWriter, Paused, Resumed, Store, WriterState};
 use uuid::Uuid;
 
+use super::blocking::blocking;
 use super::record::{Extent, SessionRecord};
 use super::session::{Session, inline};
-use super::blocking::blocking;
-use super::{Error, Rules, Result, layout};
+use super::{Error, Result, Rules, layout};
 use crate::oci::{Digest, Hasher};
 
 /// The body of a request.
@@ -48,13 +48,25 @@ struct Batch {
     end: Option<Result<(), BodyError>>,
 }
 
+/// Smaller pieces are copied together: a client that sends its body byte by byte must not cost a
+/// whole buffer for each.
+const SMALL_PIECE: usize = 4 << 10;
+
 async fn next_batch(body: &mut Body) -> Batch {
     let mut batch = Batch { pieces: Vec::new(), end: None };
+    let mut crumbs = BytesMut::new();
     let mut filled = 0;
     while filled < BATCH {
         match body.next().await {
             Some(Ok(piece)) => {
                 filled += piece.len();
+                if piece.len() < SMALL_PIECE {
+                    crumbs.extend_from_slice(&piece);
+                    continue;
+                }
+                if !crumbs.is_empty() {
+                    batch.pieces.push(crumbs.split().freeze());
+                }
                 batch.pieces.push(piece);
             }
             Some(Err(error)) => {
@@ -66,6 +78,9 @@ async fn next_batch(body: &mut Body) -> Batch {
                 break;
             }
         }
+    }
+    if !crumbs.is_empty() {
+        batch.pieces.push(crumbs.freeze());
     }
     batch
 }
@@ -159,27 +174,32 @@ impl Ingest {
         self.length
     }
 
-    /// Takes in a body to its end, saving the session now and then. Says how the body ended: what came before
-    /// a broken end has been taken in too.
+    /// Takes in a body to its end, saving the session now and then. What came before a broken end has been
+    /// taken in too.
     pub(super) async fn receive(
         &mut self,
         body: &mut Body,
+        announced: Option<u64>,
         session: &mut Session,
-    ) -> Result<Result<(), BodyError>> {
+    ) -> Result<()> {
+        let before = self.length;
         let mut batch = next_batch(body).await;
         loop {
-            match batch.end {
-                Some(end) => {
-                    self.absorb_all(batch.pieces, session).await?;
-                    return Ok(end);
-                }
-                None => {
-                    let (absorbed, next) =
-                        tokio::join!(self.absorb_all(batch.pieces, session), next_batch(body));
-                    absorbed?;
-                    batch = next;
-                }
+            let actual = self.length - before + total(&batch.pieces);
+            if let Some(expected) = announced.filter(|expected| actual > *expected) {
+                return Err(Error::SizeMismatch { expected, actual });
             }
+            if let Some(end) = batch.end {
+                self.absorb_all(batch.pieces, session).await?;
+                end?;
+                return match announced {
+                    Some(expected) if expected != actual => Err(Error::SizeMismatch { expected, actual }),
+                    _ => Ok(()),
+                };
+            }
+            let (absorbed, next) = tokio::join!(self.absorb_all(batch.pieces, session), next_batch(body));
+            absorbed?;
+            batch = next;
         }
     }
 
@@ -202,11 +222,15 @@ impl Ingest {
         };
         let most = self.store.capabilities().max_data_object;
         let room = if written >= most { most } else { most - written };
-        room.min(self.rules.checkpoint - written % self.rules.checkpoint)
+        room.min(self.checkpoint_every() - written % self.checkpoint_every())
     }
 
     fn at_checkpoint(&self) -> bool {
-        self.writer.as_ref().is_some_and(|active| active.writer.length() % self.rules.checkpoint == 0)
+        self.writer.as_ref().is_some_and(|active| active.writer.length() % self.checkpoint_every() == 0)
+    }
+
+    fn checkpoint_every(&self) -> u64 {
+        self.rules.checkpoint.next_multiple_of(self.store.capabilities().checkpoint_unit)
     }
 
     /// Hashes and writes, at the same time and off the async threads.
@@ -238,13 +262,12 @@ impl Ingest {
         if self.writer.as_ref().is_some_and(|active| active.writer.length() >= most) {
             self.seal().await?;
         }
-        let active = match &mut self.writer {
-            Some(active) => active,
-            None => {
-                let object = Uuid::now_v7();
-                let writer = self.store.create_data(&layout::data(object)).await?;
-                self.writer.insert(Active { writer, object, inherited: false })
-            }
+        let active = if let Some(active) = &mut self.writer {
+            active
+        } else {
+            let object = Uuid::now_v7();
+            let writer = self.store.create_data(&layout::data(object)).await?;
+            self.writer.insert(Active { writer, object, inherited: false })
         };
         active.writer.write(pieces).await?;
         Ok(())
@@ -272,24 +295,19 @@ impl Ingest {
     async fn checkpoint(&mut self, session: &mut Session) -> Result<()> {
         let Some(active) = &mut self.writer else { return Ok(()) };
         let Some(state) = active.writer.checkpoint().await? else { return Ok(()) };
-        let record = SessionRecord {
-            length: self.length,
-            hasher: self.hasher.state(),
-            extents: self.extents.clone(),
-            writer: Some(state),
-            ..session.record.clone()
-        };
-        session.save(self.store.as_ref(), record).await?;
-        // Saving may have moved the extents into a segment.
-        self.extents.clone_from(&session.record.extents);
+        // From here on the session may refer to the data, even if saving it seems to fail.
         active.inherited = true;
         self.sealed.clear();
-        Ok(())
+        self.save(session, Some(state)).await
     }
 
     /// Puts everything aside and saves the session.
     pub(super) async fn pause(mut self, session: &mut Session) -> Result<()> {
         let writer = self.put_aside().await?;
+        self.save(session, writer).await
+    }
+
+    async fn save(&mut self, session: &mut Session, writer: Option<WriterState>) -> Result<()> {
         let record = SessionRecord {
             length: self.length,
             hasher: self.hasher.state(),
@@ -297,15 +315,13 @@ impl Ingest {
             writer,
             ..session.record.clone()
         };
-        let saved = session.save(self.store.as_ref(), record).await;
-        // After any other failure the session may well refer to the data.
-        if let Err(Error::OutOfOrder { .. } | Error::SessionUnknown { .. }) = saved {
-            self.abandon().await;
-        }
-        saved
+        session.save(self.store.as_ref(), record).await?;
+        // Saving may have moved the extents into a segment.
+        self.extents.clone_from(&session.record.extents);
+        Ok(())
     }
 
-    async fn put_aside(&mut self) -> Result<Option<storage_backends::WriterState>> {
+    async fn put_aside(&mut self) -> Result<Option<WriterState>> {
         if !self.small.is_empty() {
             self.extents.push(inline(&std::mem::take(&mut self.small)));
         }

@@ -178,7 +178,10 @@ mod tests {
         let digest: Digest = format!("sha256:{}", "ab".repeat(32)).parse().unwrap();
         assert_eq!(blob(&digest).as_str(), format!("blobs/sha256/ab/{}", "ab".repeat(32)));
         assert_eq!(catalog_entry(&name).as_str(), "catalog/vi.default.ubuntu!22-04");
-        assert_eq!(tag(&name, &"v1".parse().unwrap()).as_str(), "repositories/vi/default/ubuntu-22.04/_tags/v1");
+        assert_eq!(
+            tag(&name, &"v1".parse().unwrap()).as_str(),
+            "repositories/vi/default/ubuntu-22.04/_tags/v1"
+        );
     }
 
     proptest! {

@@ -1,7 +1,7 @@
 //! Manifests: stored and served as the bytes that were pushed.
 
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, stream};
 use storage_backends::Condition;
 
 use super::blocking::blocking;
@@ -38,8 +38,7 @@ pub struct PushedManifest {
 impl Registry {
     /// Reads a manifest (end-3).
     pub async fn manifest(&self, name: &RepositoryName, reference: &Reference) -> Result<StoredManifest> {
-        let unknown =
-            || Error::ManifestUnknown { name: name.clone(), reference: reference.clone() };
+        let unknown = || Error::ManifestUnknown { name: name.clone(), reference: reference.clone() };
         let digest = match reference {
             Reference::Digest(digest) => digest.clone(),
             Reference::Tag(tag) => self.find_tag(name, tag).await?.ok_or_else(unknown)?,
@@ -73,17 +72,15 @@ impl Registry {
         }
         self.require_blobs(name, &manifest.blobs).await?;
         self.ensure_repository(name).await?;
-        if let Some(subject) = &manifest.subject {
-            let referrer = manifest.referrer(&digest, bytes.len() as u64);
-            self.add_referrer(name, subject, &referrer).await?;
-        }
-        let header =
-            ManifestHeader { media_type: manifest.media_type.clone(), subject: manifest.subject.clone() };
+        let referrer = manifest.referrer(&digest, bytes.len() as u64);
+        let header = ManifestHeader { media_type: manifest.media_type, subject: manifest.subject.clone() };
         let stored = [record::encode(&header), Bytes::from_static(b"\n"), bytes].concat();
         self.store.put(&layout::manifest(name, &digest), stored.into(), Condition::None).await?;
+        if let Some(subject) = &manifest.subject {
+            self.add_referrer(name, subject, &referrer).await?;
+        }
         for tag in tags {
             self.move_tag(name, tag, &digest).await?;
-            self.adopt_fallback_tag(name, tag, &manifest).await?;
         }
         Ok(PushedManifest { digest, subject: manifest.subject })
     }
@@ -115,10 +112,10 @@ impl Registry {
             Err(storage_backends::Error::NotFound { .. }) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let end = stored.iter().position(|b| *b == b'\n').ok_or_else(|| Error::Record {
-            key: key.clone(),
-            reason: "it has no header".to_owned(),
-        })?;
+        let end = stored
+            .iter()
+            .position(|b| *b == b'\n')
+            .ok_or_else(|| Error::Record { key: key.clone(), reason: "it has no header".to_owned() })?;
         let header: ManifestHeader = record::decode(&key, &stored[..end])?;
         Ok(Some(StoredManifest {
             digest: digest.clone(),
@@ -156,28 +153,4 @@ impl Registry {
             Err(Error::ManifestBlobUnknown { name: name.clone(), digests: missing })
         }
     }
-
-    /// An index that is pushed to the tag in which clients without the referrers API keep their lists
-    /// (`sha256-<hex>`): the manifests in it that do refer to that subject are listed by the API too
-    /// ("Enabling the Referrers API").
-    async fn adopt_fallback_tag(&self, name: &RepositoryName, tag: &Tag, index: &Manifest) -> Result<()> {
-        let Some(subject) = fallback_subject(tag) else { return Ok(()) };
-        let mut children = stream::iter(index.children.clone())
-            .map(|child| async move { self.find_manifest(name, &child.digest).await })
-            .buffered(LOOKUPS);
-        while let Some(found) = children.try_next().await? {
-            let Some(child) = found.filter(|child| child.subject.as_ref() == Some(&subject)) else { continue };
-            let parsed = Manifest::parse(&child.bytes, Some(child.media_type))?;
-            let referrer = parsed.referrer(&child.digest, child.bytes.len() as u64);
-            self.add_referrer(name, &subject, &referrer).await?;
-        }
-        Ok(())
-    }
-}
-
-/// The subject whose referrers are listed under `tag`, if it is such a tag. (A sha512 digest does not fit into a
-/// tag: clients cut it, and nobody can tell what it was.)
-fn fallback_subject(tag: &Tag) -> Option<Digest> {
-    let hex = tag.as_str().strip_prefix("sha256-")?;
-    format!("sha256:{hex}").parse().ok()
 }

@@ -7,14 +7,17 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use storage_backends::{ByteStream, Store};
 
-use super::record::{BlobRecord, Extent};
 use super::blocking::blocking;
+use super::record::{BlobRecord, Extent};
 use super::{Result, layout};
 use crate::oci::{Algorithm, Digest, Hasher};
 
-/// Extents that are opened ahead of the reader, so that a blob of many small ones is not one round trip
-/// after the other.
+/// Small extents that are opened ahead of the reader, so that a blob of many is not one round trip after the
+/// other. Large ones are opened when it is their turn: the store would wait with their bytes.
 const AHEAD: usize = 4;
+
+/// Extents of at least this size on average count as large.
+const LARGE: u64 = 4 << 20;
 
 /// Zeros are sent from here.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
@@ -22,12 +25,15 @@ static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 /// The bytes of `range`, which lies within the blob.
 pub(super) fn stream(store: &Arc<dyn Store>, record: &BlobRecord, range: Range<u64>) -> ByteStream {
     let store = Arc::clone(store);
-    stream::iter(overlapping(record, range))
+    let length = range.end - range.start;
+    let wanted = overlapping(record, range);
+    let ahead = if length / (wanted.len() as u64).max(1) < LARGE { AHEAD } else { 1 };
+    stream::iter(wanted)
         .map(move |(extent, part)| {
             let store = Arc::clone(&store);
             async move { open(store.as_ref(), extent, part).await }
         })
-        .buffered(AHEAD)
+        .buffered(ahead)
         .try_flatten()
         .boxed()
 }
@@ -110,7 +116,8 @@ mod tests {
             Extent::Data { object, offset: 0, length: 10 },
             Extent::Zero { length: 1 },
         ];
-        let bytes = [b"inline".as_slice(), &[0; 100_000], &data[1000..51_000], &data[..10], &[0]].concat();
+        let bytes =
+            [b"inline".as_slice(), &vec![0; 100_000], &data[1000..51_000], &data[..10], &[0]].concat();
         (store, BlobRecord { size: bytes.len() as u64, extents }, bytes)
     }
 
@@ -120,8 +127,7 @@ mod tests {
         let cuts = [0, 1, 5, 6, 7, 100_005, 100_006, 100_007, 150_006, 150_010, 150_016, 150_017];
         for start in cuts {
             for end in cuts.into_iter().filter(|end| *end >= start) {
-                let found: Vec<Bytes> =
-                    stream(&store, &record, start..end).try_collect().await.unwrap();
+                let found: Vec<Bytes> = stream(&store, &record, start..end).try_collect().await.unwrap();
                 let (from, to) = (usize::try_from(start).unwrap(), usize::try_from(end).unwrap());
                 assert!(found.concat() == bytes[from..to], "{start}..{end}");
             }

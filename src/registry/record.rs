@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use storage_backends::{Key, Object, Store, Version, WriterState};
 use uuid::Uuid;
 
+use super::blocking::blocking;
 use super::{Error, Result};
 use crate::oci::{Digest, HasherState, MediaType, Referrer, RepositoryName};
 
@@ -98,11 +99,11 @@ pub(super) struct SessionRecord {
 }
 
 /// How a session ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum Ending {
-    /// A blob record may refer to its data from now on.
-    Finishing,
+    /// The record of this blob may refer to its data from now on.
+    Finishing(Digest),
     /// Its data may be gone from now on.
     Discarding,
 }
@@ -152,10 +153,21 @@ pub(super) fn decode<T: Record>(key: &Key, bytes: &[u8]) -> Result<T> {
     serde_json::from_slice::<Versioned<T>>(bytes).map(|versioned| versioned.record).map_err(unreadable)
 }
 
+/// Larger records, of blobs in very many extents, are read on the blocking threads.
+const DECODE_IN_PLACE: usize = 64 << 10;
+
 /// Reads a record, `None` when there is no object or an empty one.
-pub(super) async fn find<T: Record>(store: &dyn Store, key: &Key) -> Result<Option<(T, Version)>> {
+pub(super) async fn find<T: Record + Send + 'static>(
+    store: &dyn Store,
+    key: &Key,
+) -> Result<Option<(T, Version)>> {
     match store.get(key).await {
         Ok(Object { bytes, .. }) if bytes.is_empty() => Ok(None),
+        Ok(Object { bytes, version }) if bytes.len() > DECODE_IN_PLACE => {
+            let found = key.clone();
+            let record = blocking(move || decode(&found, &bytes)).await?;
+            Ok(Some((record, version)))
+        }
         Ok(Object { bytes, version }) => Ok(Some((decode(key, &bytes)?, version))),
         Err(storage_backends::Error::NotFound { .. }) => Ok(None),
         Err(error) => Err(error.into()),

@@ -1,4 +1,8 @@
 //! Referrers: manifests that name another one as their subject.
+//!
+//! They are listed from the moment they are pushed, whatever the client knows of this API. So the lists that
+//! older clients keep in tags (`sha256-<hex>`) need no migration here: what is in them was pushed, and
+//! is listed ("Enabling the Referrers API").
 
 use futures::{StreamExt, TryStreamExt};
 use storage_backends::Condition;
@@ -8,6 +12,10 @@ use crate::oci::{Digest, Referrer, RepositoryName};
 
 /// Referrers that are read at one time.
 const LOOKUPS: usize = 16;
+
+/// A page ends when its descriptors come to this, since each may have as many annotations as fit into a
+/// manifest. As much as a manifest, which clients take.
+const MAX_PAGE_BYTES: u64 = 4 << 20;
 
 /// A page of the referrers of a subject.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,20 +43,23 @@ impl Registry {
             .list(&layout::referrers(name, subject), after.as_ref())
             .map(|entry| async {
                 let entry = entry?;
-                record::find::<Referrer>(store, &entry.key).await
+                let found = record::find::<Referrer>(store, &entry.key).await?;
+                Ok::<_, super::Error>(found.map(|(referrer, _)| (referrer, entry.size)))
             })
             .buffered(LOOKUPS);
+        let mut bytes = 0;
         let mut page = ReferrersPage { referrers: Vec::new(), more: false };
         while let Some(entry) = found.try_next().await? {
             // Gone since the listing.
-            let Some((referrer, _)) = entry else { continue };
+            let Some((referrer, stored)) = entry else { continue };
             if artifact_type.is_some_and(|wanted| referrer.artifact_type.as_deref() != Some(wanted)) {
                 continue;
             }
-            if page.referrers.len() == limit {
+            if page.referrers.len() == limit || bytes >= MAX_PAGE_BYTES {
                 page.more = true;
                 break;
             }
+            bytes += stored;
             page.referrers.push(referrer);
         }
         Ok(page)

@@ -87,7 +87,8 @@ impl Session {
     ) -> Result<Self> {
         let mut session = Self::transient(name, algorithm);
         let bytes = record::encode(&session.record);
-        let put = store.put(&layout::session(session.id.uuid()), bytes, Condition::Absent).await;
+        // Nobody else has this id, so there is nothing to guard, and the put can be repeated below us.
+        let put = store.put(&layout::session(session.id.uuid()), bytes, Condition::None).await;
         session.version = Some(put?);
         Ok(session)
     }
@@ -127,7 +128,7 @@ impl Session {
             let segment = Uuid::now_v7();
             let extents = Segment { extents: std::mem::take(&mut changed.extents) };
             let key = layout::session_extents(self.id.uuid(), segment);
-            store.put(&key, record::encode(&extents), Condition::Absent).await?;
+            store.put(&key, record::encode(&extents), Condition::None).await?;
             changed.segments.push(segment);
         }
         let key = layout::session(self.id.uuid());
@@ -151,11 +152,14 @@ impl Session {
 
     /// Announces the end of the session, so that nobody else ends it otherwise.
     pub(super) async fn end(&mut self, store: &dyn Store, ending: Ending) -> Result<()> {
-        if self.record.ending == Some(ending) {
-            return Ok(());
+        match &self.record.ending {
+            Some(announced) if *announced == ending => Ok(()),
+            Some(_) => Err(Error::SessionUnknown { id: self.id.to_string() }),
+            None => {
+                let changed = SessionRecord { ending: Some(ending), ..self.record.clone() };
+                self.save(store, changed).await
+            }
         }
-        let changed = SessionRecord { ending: Some(ending), ..self.record.clone() };
-        self.save(store, changed).await
     }
 
     /// The extents before those in the record.

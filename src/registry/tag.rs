@@ -66,10 +66,10 @@ impl Registry {
         let store = self.store.as_ref();
         let entries: Vec<_> = store.list(&layout::tagged(name, digest), None).try_collect().await?;
         for entry in entries {
+            // The entry stays: the tag may be on its way back.
             if let Some(tag) = layout::tag_name(&entry.key) {
                 self.delete_tag_of(name, &tag, digest).await?;
             }
-            store.delete(&entry.key).await?;
         }
         Ok(())
     }

@@ -12,6 +12,9 @@ use super::session::{Session, SessionId};
 use super::{Error, Registry, Result, layout, read, record};
 use crate::oci::{Algorithm, Digest, RepositoryName};
 
+/// How often an operation tries again when others get in its way. Arbitrary: someone else succeeded each time.
+const ATTEMPTS: usize = 8;
+
 /// Where an upload stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UploadStatus {
@@ -59,7 +62,7 @@ impl Registry {
         }
         check_start(&session, append)?;
         let mut ingest = Ingest::resume(&self.store, self.rules, &session).await?;
-        let received = receive(&mut ingest, &mut session, append, body).await;
+        let received = ingest.receive(body, append.length, &mut session).await;
         match received {
             Ok(()) | Err(Error::BodyInterrupted | Error::BodyStalled { .. }) => {
                 ingest.pause(&mut session).await?;
@@ -118,15 +121,19 @@ impl Registry {
         let mut ingest = Ingest::resume(&self.store, self.rules, &session).await?;
         ingest.expect(digest);
         let before = ingest.length();
-        if let Err(error) = receive(&mut ingest, &mut session, append, body).await {
-            let resumable = session.is_stored()
-                && matches!(error, Error::BodyInterrupted | Error::BodyStalled { .. });
+        if let Err(error) = ingest.receive(body, append.length, &mut session).await {
+            let resumable =
+                session.is_stored() && matches!(error, Error::BodyInterrupted | Error::BodyStalled { .. });
             if resumable {
                 ingest.pause(&mut session).await?;
             } else {
                 ingest.abandon().await;
             }
             return Err(error);
+        }
+        if session.record.ending.is_some() && ingest.length() > before {
+            // An earlier attempt has taken in the last bytes already.
+            return Err(Error::OutOfOrder { id: session.id, length: before });
         }
         if session.holds_data() && ingest.length() > before {
             // Whoever cancels from now on has to know all data that may be published.
@@ -139,8 +146,10 @@ impl Registry {
             Ok(Published::Already(ours)) => ours,
             Err(error @ Error::DigestMismatch { .. }) => {
                 ingest.abandon().await;
-                if session.is_stored() {
-                    self.discard(&mut session).await?;
+                if session.is_stored()
+                    && let Err(error) = self.discard(&mut session).await
+                {
+                    tracing::warn!(%error, session = %session.id, "failed to discard a refused upload");
                 }
                 return Err(error);
             }
@@ -167,6 +176,10 @@ impl Registry {
         let mut extents = session.earlier_extents(store).await?;
         extents.extend(tail);
         let record = BlobRecord { size: ingest.length(), extents };
+        if record.extents.iter().map(Extent::length).sum::<u64>() != record.size {
+            tracing::error!(session = %session.id, "an upload does not add up; the client has to begin again");
+            return Err(Error::SessionUnknown { id: session.id.to_string() });
+        }
         if actual.algorithm() != digest.algorithm() {
             // The client did not say which algorithm it would close with, so the bytes are read once more.
             actual = read::digest(&self.store, &record, digest.algorithm()).await?;
@@ -175,22 +188,34 @@ impl Registry {
             return Err(Error::DigestMismatch { expected: digest.clone(), actual });
         }
         if session.holds_data() {
-            session.end(store, Ending::Finishing).await?;
+            session.end(store, Ending::Finishing(digest.clone())).await?;
         }
+        self.put_record(digest, record).await
+    }
+
+    /// Writes a blob's record, unless there is one.
+    async fn put_record(&self, digest: &Digest, record: BlobRecord) -> Result<Published> {
         let key = layout::blob(digest);
-        match store.put(&key, record::encode(&record), Condition::Absent).await {
-            Ok(_) => Ok(Published::New),
-            Err(storage_backends::Error::AlreadyExists { .. }) => {
-                let existing = record::find::<BlobRecord>(store, &key).await?;
-                // It is ours when an earlier attempt succeeded and its reply was lost.
-                if existing.is_some_and(|(existing, _)| existing == record) {
-                    Ok(Published::New)
-                } else {
-                    Ok(Published::Already(record.extents))
+        let bytes = record::encode(&record);
+        for _ in 0..ATTEMPTS {
+            let put = self.store.put(&key, bytes.clone(), Condition::Absent).await;
+            // Whatever the answer, what is stored decides: a reply may have been lost.
+            let Err(refused) = put else { return Ok(Published::New) };
+            match self.find_blob(digest).await? {
+                Some(existing) if existing == record => return Ok(Published::New),
+                Some(existing) if existing.size == record.size => {
+                    return Ok(Published::Already(record.extents));
                 }
+                Some(existing) => {
+                    let reason =
+                        format!("it has {} bytes, and a blob of that digest {}", existing.size, record.size);
+                    return Err(Error::Record { key, reason });
+                }
+                None if matches!(refused, storage_backends::Error::AlreadyExists { .. }) => {}
+                None => return Err(refused.into()),
             }
-            Err(error) => Err(error.into()),
         }
+        Err(Error::Record { key, reason: "it can neither be read nor written".to_owned() })
     }
 
     /// Makes a blob a member of a repository, durably.
@@ -203,11 +228,20 @@ impl Registry {
     /// Ends a session and frees its data.
     async fn discard(&self, session: &mut Session) -> Result<()> {
         let store = self.store.as_ref();
-        if session.record.ending == Some(Ending::Finishing) {
-            // Its blob may be published: the data is not ours to free any more.
-            return session.remove(store).await;
+        for attempt in 1.. {
+            if let Some(Ending::Finishing(_)) = session.record.ending {
+                // Its blob may be published: the data is not ours to free any more.
+                return session.remove(store).await;
+            }
+            match session.end(store, Ending::Discarding).await {
+                Ok(()) => break,
+                // Another replica is adding to it, and will learn of the end the next time.
+                Err(Error::OutOfOrder { .. }) if attempt < ATTEMPTS => {
+                    *session = Session::load(store, &session.record.repository, session.id).await?;
+                }
+                Err(error) => return Err(error),
+            }
         }
-        session.end(store, Ending::Discarding).await?;
         let mut extents = session.earlier_extents(store).await?;
         extents.extend(session.record.extents.iter().cloned());
         if let Some(state) = &session.record.writer
@@ -244,17 +278,6 @@ fn check_start(session: &Session, append: Append) -> Result<()> {
         Some(start) if start != session.record.length => {
             Err(Error::OutOfOrder { id: session.id, length: session.record.length })
         }
-        _ => Ok(()),
-    }
-}
-
-/// Takes in a body and checks its length against what was announced.
-async fn receive(ingest: &mut Ingest, session: &mut Session, append: Append, body: &mut Body) -> Result<()> {
-    let before = ingest.length();
-    ingest.receive(body, session).await??;
-    let actual = ingest.length() - before;
-    match append.length {
-        Some(expected) if expected != actual => Err(Error::SizeMismatch { expected, actual }),
         _ => Ok(()),
     }
 }

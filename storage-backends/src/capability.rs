@@ -11,6 +11,10 @@ pub struct Capabilities {
     /// A writer paused with bytes in it goes on in the same data object. Where this is false, every
     /// pause seals the object and the next bytes begin another.
     pub appends: bool,
-    /// The largest data object in bytes. A writer never takes more; the engine goes on in another.
+    /// The largest data object in bytes. Whoever writes more has to go on in another.
     pub max_data_object: u64,
+    /// A writer can be checkpointed when its length is a multiple of this.
+    pub checkpoint_unit: u64,
+    /// The least bytes that a writer should be given between two pauses, where fewer make slow reads.
+    pub min_pause: Option<u64>,
 }

@@ -3,7 +3,12 @@
 //! `contract_tests!(fixture)` makes one test of each function here, where `fixture` is an async function that
 //! gives a [`Fixture`] over an empty store. A backend that cannot be opened fails.
 
-#![expect(clippy::missing_panics_doc, clippy::unwrap_used, reason = "these are tests; panicking is their verdict")]
+#![expect(
+    clippy::missing_panics_doc,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "these are tests; panicking is their verdict"
+)]
 
 mod data;
 mod faults;

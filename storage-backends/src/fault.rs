@@ -126,9 +126,7 @@ impl Store for Faulty {
         let stream = self.inner.read(key, range).await?;
         Ok(match trip(&self.armed, Operation::Read) {
             None => stream,
-            Some(_) => {
-                stream.take(1).chain(stream::once(async { Err(injected(Operation::Read)) })).boxed()
-            }
+            Some(_) => stream.take(1).chain(stream::once(async { Err(injected(Operation::Read)) })).boxed(),
         })
     }
 
@@ -136,9 +134,7 @@ impl Store for Faulty {
         let entries = self.inner.list(prefix, after);
         match trip(&self.armed, Operation::List) {
             None => entries,
-            Some(_) => {
-                entries.take(1).chain(stream::once(async { Err(injected(Operation::List)) })).boxed()
-            }
+            Some(_) => entries.take(1).chain(stream::once(async { Err(injected(Operation::List)) })).boxed(),
         }
     }
 

@@ -12,7 +12,7 @@ mod list;
 mod read;
 mod sync;
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -64,11 +64,12 @@ impl Filesystem {
             .truncate(false)
             .open(root.join(Self::OWNER))
             .map_err(fail)?;
-        owner.try_lock().map_err(|_| {
-            Error::unusable(format!(
+        owner.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => Error::unusable(format!(
                 "another process is using the data directory {}; stop it, or name another directory",
                 root.display()
-            ))
+            )),
+            TryLockError::Error(source) => fail(source),
         })?;
         let publisher = LocalFileSystem::new_with_prefix(&root)
             .map_err(|source| Error::unavailable("open", root.display().to_string(), source))?
@@ -84,7 +85,14 @@ impl Filesystem {
 #[async_trait]
 impl Store for Filesystem {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { backend: "filesystem", shared: false, appends: true, max_data_object: u64::MAX }
+        Capabilities {
+            backend: "filesystem",
+            shared: false,
+            appends: true,
+            max_data_object: u64::MAX,
+            checkpoint_unit: 1,
+            min_pause: None,
+        }
     }
 
     async fn put(&self, key: &Key, bytes: Bytes, condition: Condition) -> Result<Version> {
@@ -101,11 +109,17 @@ impl Store for Filesystem {
                 PutMode::Overwrite
             }
         };
-        self.publisher
-            .put_opts(&key.to_path(), PutPayload::from_bytes(bytes.clone()), PutOptions::from(mode))
-            .await
-            .map_err(|error| Error::from_object_store("write", key, error))?;
-        Ok(Version(Stamp::Content(bytes)))
+        let payload = PutPayload::from_bytes(bytes.clone());
+        match self.publisher.put_opts(&key.to_path(), payload, PutOptions::from(mode)).await {
+            Ok(_) => Ok(Version(Stamp::Content(bytes))),
+            Err(object_store::Error::AlreadyExists { .. }) => {
+                // It may stem from an attempt whose last sync failed, and the caller will rely on it.
+                let path = self.path(key);
+                blocking(move || sync::sync_parent(&path)).await.map_err(|e| failed("sync", key, e))?;
+                Err(Error::AlreadyExists { key: key.clone() })
+            }
+            Err(error) => Err(Error::from_object_store("write", key, error)),
+        }
     }
 
     async fn get(&self, key: &Key) -> Result<Object> {
@@ -147,8 +161,7 @@ impl Store for Filesystem {
 
 /// The key that a suspended writer names; the state comes back from outside this process.
 fn data_key(state: &WriterState) -> Result<Key> {
-    Key::parse(state.key.as_str())
-        .map_err(|invalid| Error::unavailable("resume", state.key.clone(), invalid))
+    Key::parse(state.key.as_str()).map_err(|invalid| Error::unavailable("resume", state.key.clone(), invalid))
 }
 
 fn failed(operation: &'static str, key: &Key, error: io::Error) -> Error {

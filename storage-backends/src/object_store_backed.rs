@@ -51,10 +51,9 @@ impl<S: ObjectStore + MultipartStore> Cloud<S> {
         let mode = match &condition {
             Condition::None => PutMode::Overwrite,
             Condition::Absent => PutMode::Create,
-            Condition::Unchanged(version) => PutMode::Update(UpdateVersion {
-                e_tag: Some(etag(version, key)?.to_owned()),
-                version: None,
-            }),
+            Condition::Unchanged(version) => {
+                PutMode::Update(UpdateVersion { e_tag: Some(etag(version, key)?.to_owned()), version: None })
+            }
         };
         let put =
             self.store.put_opts(&key.to_path(), PutPayload::from_bytes(bytes), PutOptions::from(mode)).await;
@@ -100,6 +99,8 @@ impl<S: ObjectStore + MultipartStore + Debug> Store for Cloud<S> {
             shared: self.emulated.is_none(),
             appends: false,
             max_data_object: self.parts.max_object(),
+            checkpoint_unit: self.parts.size,
+            min_pause: Some(self.parts.size),
         }
     }
 
@@ -124,8 +125,7 @@ impl<S: ObjectStore + MultipartStore + Debug> Store for Cloud<S> {
         if range.is_empty() {
             return Ok(futures::stream::empty().boxed());
         }
-        let options =
-            GetOptions { range: Some(GetRange::Bounded(range.clone())), ..GetOptions::default() };
+        let options = GetOptions { range: Some(GetRange::Bounded(range.clone())), ..GetOptions::default() };
         let result = self
             .store
             .get_opts(&key.to_path(), options)
@@ -172,17 +172,13 @@ impl<S: ObjectStore + MultipartStore + Debug> Store for Cloud<S> {
     async fn resume_data(&self, state: &WriterState) -> Result<Resumed> {
         let key = Key::parse(state.key.as_str())
             .map_err(|invalid| Error::unavailable("resume", state.key.clone(), invalid))?;
-        let Some(multipart) = &state.multipart else { return Ok(Resumed::Sealed(0)) };
-        let parts = multipart.parts.iter().map(|id| PartId { content_id: id.clone() }).collect();
-        let path = key.to_path();
-        let Err(error) = self.store.complete_multipart(&path, &multipart.id, parts).await else {
-            return Ok(Resumed::Sealed(state.length));
+        let Some(multipart) = &state.multipart else {
+            let reason = "it was written to a store of another kind".to_owned();
+            return Err(Error::DataLost { key, reason });
         };
-        // An earlier attempt may have completed it and its reply been lost.
-        match self.store.head(&path).await {
-            Ok(meta) if meta.size == state.length => Ok(Resumed::Sealed(state.length)),
-            _ => Err(Error::DataLost { key, reason: error.to_string() }),
-        }
+        let parts = multipart.parts.iter().map(|id| PartId { content_id: id.clone() }).collect();
+        data::complete(self.store.as_ref(), &key, &multipart.id, parts, state.length).await?;
+        Ok(Resumed::Sealed(state.length))
     }
 
     async fn discard_data(&self, state: &WriterState) -> Result<()> {

@@ -61,11 +61,12 @@ fn connect(options: &S3Options) -> Result<AmazonS3> {
     let client = ClientOptions::new()
         .with_timeout_disabled()
         .with_connect_timeout(Duration::from_secs(5))
-        .with_read_timeout(Duration::from_secs(30));
+        // Servers put thousands of parts together before they answer.
+        .with_read_timeout(Duration::from_mins(2));
     let retry = RetryConfig {
         backoff: BackoffConfig::default(),
         max_retries: 10,
-        retry_timeout: Duration::from_secs(120),
+        retry_timeout: Duration::from_mins(3),
     };
     let mut builder = AmazonS3Builder::from_env()
         .with_bucket_name(&options.bucket)

@@ -63,8 +63,10 @@ pub struct Entry {
 
 /// A place that keeps objects by key.
 ///
-/// All operations are safe to repeat. A reply may be lost after the operation took effect, so an
-/// error says nothing about the state of the store: read it again, or repeat.
+/// A reply may be lost after the operation took effect, so an error says nothing about the state of the
+/// store. Unconditional operations may simply be repeated. A conditional put that fails its condition may
+/// have met the caller's own write, also at the first attempt, because backends repeat below: read the object
+/// to know.
 #[async_trait]
 pub trait Store: Debug + Send + Sync {
     /// What this store can do beyond the contract.

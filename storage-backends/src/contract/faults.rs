@@ -59,8 +59,7 @@ pub async fn a_read_that_fails_is_an_error_not_an_end(f: &Fixture) {
     writer.write(vec![sample(1_000_000)]).await.unwrap();
     writer.seal().await.unwrap();
     store.arm(Some(Operation::Read), 0, Fault::Fails);
-    let broken: Result<Vec<Bytes>, Error> =
-        store.read(&key, 0..1_000_000).await.unwrap().try_collect().await;
+    let broken: Result<Vec<Bytes>, Error> = store.read(&key, 0..1_000_000).await.unwrap().try_collect().await;
     assert!(broken.is_err());
 }
 

@@ -39,8 +39,8 @@ pub async fn of_racing_creations_exactly_one_wins(f: &Fixture) {
 pub async fn of_racing_replacements_of_one_version_exactly_one_wins(f: &Fixture) {
     let key = key("small/swapped");
     let first = f.store.put(&key, Bytes::from_static(b"first"), Condition::None).await.unwrap();
-    let racers = (0..24u8)
-        .map(|i| f.store.put(&key, Bytes::from(vec![i]), Condition::Unchanged(first.clone())));
+    let racers =
+        (0..24u8).map(|i| f.store.put(&key, Bytes::from(vec![i]), Condition::Unchanged(first.clone())));
     let outcomes = join_all(racers).await;
     assert_eq!(outcomes.iter().filter(|o| o.is_ok()).count(), 1, "{outcomes:?}");
     assert!(outcomes.iter().all(|o| matches!(o, Ok(_) | Err(Error::Changed { .. }))), "{outcomes:?}");

@@ -23,11 +23,8 @@ pub(super) fn list(
     prefix: &Key,
     after: Option<&Key>,
 ) -> impl Stream<Item = Result<Entry>> + Send + 'static {
-    let walk = Walk {
-        root,
-        after: after.map(|key| key.as_str().to_owned()),
-        pending: vec![format!("{prefix}/")],
-    };
+    let walk =
+        Walk { root, after: after.map(|key| key.as_str().to_owned()), pending: vec![format!("{prefix}/")] };
     let prefix = prefix.clone();
     stream::try_unfold(walk, move |mut walk| {
         let prefix = prefix.clone();

@@ -78,12 +78,11 @@ impl<S: ObjectStore + MultipartStore> PartWriter<S> {
         if self.filled == 0 {
             return Ok(());
         }
-        let id = match &self.multipart {
-            Some(id) => id.clone(),
-            None => {
-                let id = self.store.create_multipart(&self.path).await.map_err(|e| self.failed(e))?;
-                self.multipart.insert(id).clone()
-            }
+        let id = if let Some(id) = &self.multipart {
+            id.clone()
+        } else {
+            let id = self.store.create_multipart(&self.path).await.map_err(|e| self.failed(e))?;
+            self.multipart.insert(id).clone()
         };
         while self.sending.len() >= self.rule.in_flight {
             self.settle_one().await?;
@@ -131,7 +130,7 @@ impl<S: ObjectStore + MultipartStore> PartWriter<S> {
         };
         self.send_part().await?;
         let parts = self.settle_all().await?;
-        self.store.complete_multipart(&self.path, &id, parts).await.map_err(|e| self.failed(e))?;
+        complete(self.store.as_ref(), &self.key, &id, parts, self.length).await?;
         Ok(self.length)
     }
 }
@@ -189,12 +188,42 @@ impl<S: ObjectStore + MultipartStore + std::fmt::Debug> DataWriter for PartWrite
     }
 }
 
+/// Makes an object of the first `length` bytes of a multipart upload.
+///
+/// The reply to an earlier attempt may have been lost, of ours or of one that `object_store` repeated: then the
+/// upload is unknown and the object is there. It may be longer, where its writer died between completing
+/// it and saying so; the first bytes are the same.
+pub(super) async fn complete<S: ObjectStore + MultipartStore>(
+    store: &S,
+    key: &Key,
+    id: &String,
+    parts: Vec<PartId>,
+    length: u64,
+) -> Result<()> {
+    let path = key.to_path();
+    let Err(error) = store.complete_multipart(&path, id, parts).await else { return Ok(()) };
+    match store.head(&path).await {
+        Ok(meta) if meta.size >= length => Ok(()),
+        Ok(_) | Err(object_store::Error::NotFound { .. }) if is_unknown_upload(&error) => {
+            Err(Error::DataLost { key: key.clone(), reason: error.to_string() })
+        }
+        _ => Err(Error::unavailable("complete", key.as_str(), error)),
+    }
+}
+
+fn is_unknown_upload(error: &object_store::Error) -> bool {
+    // Memory has no name for it, and no other failure.
+    matches!(
+        error,
+        object_store::Error::NotFound { .. } | object_store::Error::Generic { store: "InMemory", .. }
+    )
+}
+
 /// Aborts a multipart upload; one that is unknown is aborted already.
 pub(super) async fn abort<S: MultipartStore>(store: &S, key: &Key, id: &String) -> Result<()> {
     match store.abort_multipart(&key.to_path(), id).await {
-        Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-        // Memory has no other failure, and no name for this one.
-        Err(object_store::Error::Generic { store: "InMemory", .. }) => Ok(()),
+        Ok(()) => Ok(()),
+        Err(error) if is_unknown_upload(&error) => Ok(()),
         Err(error) => Err(Error::from_object_store("discard", key, error)),
     }
 }

@@ -33,10 +33,14 @@ async fn examine(store: &dyn Store, key: &Key) -> Result<Verdict> {
         match outcome {
             Ok(version) => winners.push(version),
             Err(Error::AlreadyExists { .. }) => {}
-            Err(error) => return Err(unreachable_server(error)),
+            Err(error) => return Err(unreachable_server(&error)),
         }
     }
-    let [first] = winners.as_slice() else { return Ok(Verdict::Broken("several creations of one key won")) };
+    let first = match winners.as_slice() {
+        [first] => first,
+        [] => return Err(Error::unusable("the S3 server refused to create an object that is not there")),
+        _ => return Ok(Verdict::Broken("several creations of one key won")),
+    };
     store.put(key, Bytes::from_static(b"next"), Condition::Unchanged(first.clone())).await?;
     match store.put(key, Bytes::from_static(b"stale"), Condition::Unchanged(first.clone())).await {
         Err(Error::Changed { .. }) => Ok(Verdict::Honoured),
@@ -46,10 +50,12 @@ async fn examine(store: &dyn Store, key: &Key) -> Result<Verdict> {
 }
 
 /// The probe is the first request to the server, so its failure is mostly a wrong setting.
-fn unreachable_server(error: Error) -> Error {
-    let cause = std::iter::successors(Some(&error as &dyn std::error::Error), |e| e.source())
+fn unreachable_server(error: &Error) -> Error {
+    let cause = std::iter::successors(Some(error as &dyn std::error::Error), |e| e.source())
         .map(ToString::to_string)
         .collect::<Vec<_>>()
         .join(": ");
-    Error::unusable(format!("cannot write to the S3 bucket; check endpoint, bucket and credentials ({cause})"))
+    Error::unusable(format!(
+        "cannot write to the S3 bucket; check endpoint, bucket and credentials ({cause})"
+    ))
 }

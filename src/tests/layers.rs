@@ -1,0 +1,85 @@
+//! Imports go only downwards. The table is the README's map; a module that is not in it fails.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Each module with the modules that it may import.
+const MAY_IMPORT: [(&str, &[&str]); 6] = [
+    ("oci", &[]),
+    ("telemetry", &[]),
+    ("config", &[]),
+    ("registry", &["oci"]),
+    ("api", &["oci", "registry"]),
+    ("cli", &["api", "config", "registry", "telemetry"]),
+];
+
+/// Crates that only some modules may name.
+const RESERVED: [(&str, &[&str]); 4] = [
+    ("axum", &["api"]),
+    ("hyper", &["api", "cli"]),
+    ("storage_backends", &["registry", "config", "cli"]),
+    ("clap", &["cli"]),
+];
+
+fn sources() -> BTreeMap<PathBuf, String> {
+    fn collect(folder: &Path, found: &mut BTreeMap<PathBuf, String>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                if path.file_name().is_some_and(|name| name != "tests") {
+                    collect(&path, found);
+                }
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.insert(path.clone(), std::fs::read_to_string(&path).unwrap());
+            }
+        }
+    }
+    let mut found = BTreeMap::new();
+    collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
+    found
+}
+
+/// The top-level module that a file belongs to; `None` for the roots of the two crates.
+fn module_of(path: &Path) -> Option<String> {
+    let below = path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap();
+    let first = below.components().next().unwrap().as_os_str().to_str().unwrap();
+    let module = first.trim_end_matches(".rs");
+    (!matches!(module, "lib" | "main")).then(|| module.to_owned())
+}
+
+/// The words behind each occurrence of `marker`.
+fn words_after<'a>(text: &'a str, marker: &str) -> Vec<&'a str> {
+    let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    code.flat_map(|line| line.split(marker).skip(1))
+        .map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default())
+        .collect()
+}
+
+#[test]
+fn no_module_imports_upwards() {
+    let allowed: BTreeMap<_, _> = MAY_IMPORT.into_iter().collect();
+    for (path, text) in sources() {
+        let Some(module) = module_of(&path) else { continue };
+        let may = allowed.get(module.as_str()).unwrap_or_else(|| panic!("{module} is not in the table"));
+        for imported in words_after(&text, "crate::") {
+            assert!(
+                imported == module || may.contains(&imported),
+                "{} imports {imported}, and {module} may import only {may:?}",
+                path.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn only_the_api_knows_http_and_only_the_engine_knows_storage() {
+    for (path, text) in sources() {
+        let Some(module) = module_of(&path) else { continue };
+        for (name, users) in RESERVED {
+            let used = text
+                .lines()
+                .any(|line| !line.trim_start().starts_with("//") && line.contains(&format!("{name}::")));
+            assert!(!used || users.contains(&module.as_str()), "{} uses {name}", path.display());
+        }
+    }
+}
