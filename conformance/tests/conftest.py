@@ -78,5 +78,5 @@ def client(server):
 
 @pytest.fixture
 def local(start):
-    """A registry over a directory alone, for rules in which the store has no part: S3 takes seconds to start."""
+    """A registry over a directory alone, for rules in which the store has no part."""
     return Client(start("filesystem").host)

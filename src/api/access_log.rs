@@ -7,6 +7,8 @@ use std::time::Instant;
 
 use axum::body::{Body, HttpBody};
 use axum::extract::{ConnectInfo, Request};
+use axum::http::Method;
+use axum::http::header::CONTENT_LENGTH;
 use axum::middleware::Next;
 use axum::response::Response;
 use bytes::Bytes;
@@ -21,12 +23,14 @@ pub(super) async fn log(request: Request, next: Next) -> Response {
         started: Instant::now(),
         status: 0,
         sent: 0,
-        complete: false,
+        expected: None,
     };
+    let without_body = request.method() == Method::HEAD;
     let response = next.run(request).await;
     let (parts, inner) = response.into_parts();
-    let complete = inner.is_end_stream();
-    let line = Line { status: parts.status.as_u16(), complete, ..line };
+    let announced = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let expected = if without_body { Some(0) } else { announced.or(inner.size_hint().exact()) };
+    let line = Line { status: parts.status.as_u16(), expected, ..line };
     Response::from_parts(parts, Body::new(Logged { inner, line: line.into() }))
 }
 
@@ -37,7 +41,8 @@ struct Line {
     started: Instant,
     status: u16,
     sent: u64,
-    complete: bool,
+    /// Bytes in the whole body. Whoever has sent so many does not ask a stream for its end.
+    expected: Option<u64>,
 }
 
 /// A body that counts what is sent.
@@ -58,9 +63,8 @@ impl HttpBody for Logged {
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 self.line.sent += frame.data_ref().map_or(0, Bytes::len) as u64;
-                self.line.complete = self.inner.is_end_stream();
             }
-            Poll::Ready(None) => self.line.complete = true,
+            Poll::Ready(None) => self.line.expected = Some(self.line.sent),
             Poll::Ready(Some(Err(_))) | Poll::Pending => {}
         }
         polled
@@ -86,7 +90,7 @@ impl Drop for Logged {
             sent = line.sent,
             ms = u64::try_from(line.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             client = line.client.map(tracing::field::display),
-            broken_off = (!line.complete).then_some(true),
+            broken_off = (line.expected != Some(line.sent)).then_some(true),
             "request"
         );
     }

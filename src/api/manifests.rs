@@ -71,8 +71,10 @@ pub(super) async fn put(
     if let Some(subject) = pushed.subject {
         response.headers_mut().insert(OCI_SUBJECT, header(&subject.to_string()));
     }
-    for tag in &tags {
-        response.headers_mut().append(OCI_TAG, header(tag.as_str()));
+    if !tags.is_empty() {
+        // One list: clients limit the number of headers.
+        let list = tags.iter().map(Tag::as_str).collect::<Vec<_>>().join(", ");
+        response.headers_mut().insert(OCI_TAG, header(&list));
     }
     Ok(response)
 }

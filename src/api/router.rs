@@ -33,23 +33,27 @@ pub fn router(api: Api) -> Router {
 
 /// The endpoints whose paths begin with a repository.
 async fn dispatch(State(api): State<Api>, request: Request) -> Response {
-    let path = request.uri().path();
-    let route = match parse(path.strip_prefix("/v2/").unwrap_or(path)) {
-        Ok(route) => route,
-        Err(error) => return error.into_response(),
-    };
     let (parts, body) = request.into_parts();
+    let path = parts.uri.path();
+    let route = parse(path.strip_prefix("/v2/").unwrap_or(path));
     if matches!(parts.method, Method::GET | Method::HEAD) {
-        return read(&api, route, &parts).await.unwrap_or_else(IntoResponse::into_response);
+        let answer = match route {
+            Ok(route) => read(&api, route, &parts).await,
+            Err(error) => Err(error),
+        };
+        return answer.unwrap_or_else(IntoResponse::into_response);
     }
     let changing = api.clone();
     let change = api.tasks.spawn(async move {
         let mut body = Incoming::new(body, changing.settings.idle_timeout);
-        let changed = change(&changing, route, &parts, &mut body).await;
-        if changed.is_err() {
+        let answer = match route {
+            Ok(route) => change(&changing, route, &parts, &mut body).await,
+            Err(error) => Err(error),
+        };
+        if answer.is_err() {
             body.drain(&parts.headers).await;
         }
-        changed.unwrap_or_else(IntoResponse::into_response)
+        answer.unwrap_or_else(IntoResponse::into_response)
     });
     change.await.unwrap_or_else(|error| ApiError::internal(&error).into_response())
 }

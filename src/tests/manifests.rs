@@ -70,9 +70,9 @@ async fn of_tags_pushed_at_once_one_is_kept_and_whole() {
     let replicas: Vec<_> = (0..8).map(|_| registry(&store)).collect();
     let layers: Vec<_> = (0..8).map(|i| sample(500 + i)).collect();
     let pushes = replicas.iter().zip(&layers).map(|(replica, layer)| replica.push_image("a", "v1", layer));
-    let pushed: Vec<_> = join_all(pushes).await.into_iter().map(Result::unwrap).collect();
+    let digests: Vec<_> = join_all(pushes).await.into_iter().map(Result::unwrap).collect();
     let kept = replicas[0].manifest(&name("a"), &Reference::Tag(tag("v1"))).await.unwrap();
-    assert!(pushed.contains(&kept.digest));
+    assert!(digests.contains(&kept.digest));
 }
 
 #[tokio::test]

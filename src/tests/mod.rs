@@ -1,5 +1,11 @@
 //! Tests of the engine over stores in memory and on disk, with faults, races and counted bytes.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::unwrap_in_result,
+    reason = "clippy sees tests only in functions that are marked as such"
+)]
+
 mod faults;
 mod layers;
 mod manifests;

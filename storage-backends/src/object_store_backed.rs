@@ -17,6 +17,8 @@ use object_store::{
     UpdateVersion,
 };
 
+use tokio::sync::Semaphore;
+
 pub(crate) use data::PartRule;
 
 use crate::lock::KeyLocks;
@@ -32,13 +34,16 @@ pub struct Cloud<S> {
     store: Arc<S>,
     backend: &'static str,
     parts: PartRule,
+    /// Places for parts on their way.
+    places: Arc<Semaphore>,
     /// Where the server cannot compare and swap, one process does it for itself, a key at a time.
     emulated: Option<KeyLocks>,
 }
 
 impl<S: ObjectStore + MultipartStore> Cloud<S> {
     pub(crate) fn new(store: S, backend: &'static str, parts: PartRule) -> Self {
-        Self { store: Arc::new(store), backend, parts, emulated: None }
+        let places = Arc::new(Semaphore::new(parts.in_flight));
+        Self { store: Arc::new(store), backend, parts, places, emulated: None }
     }
 
     /// Stops relying on conditional writes of the server. From then on only one process may use the store.
@@ -164,7 +169,8 @@ impl<S: ObjectStore + MultipartStore + Debug> Store for Cloud<S> {
     }
 
     async fn create_data(&self, key: &Key) -> Result<Box<dyn DataWriter>> {
-        Ok(Box::new(data::PartWriter::new(Arc::clone(&self.store), key.clone(), self.parts)))
+        let (store, places) = (Arc::clone(&self.store), Arc::clone(&self.places));
+        Ok(Box::new(data::PartWriter::new(store, key.clone(), self.parts, places)))
     }
 
     /// Completes the multipart upload with the parts that are known. Going on in it would be unsafe: a

@@ -14,9 +14,9 @@ use crate::{Cloud, Error, Result};
 /// A store in a bucket, below a prefix.
 pub type S3 = Cloud<PrefixStore<AmazonS3>>;
 
-/// 8 MiB parts, three of them in memory for one upload: 24 MiB, so that eight uploads at once stay under
-/// 200 MiB. An object then ends at 78 GiB.
-pub(crate) const PARTS: PartRule = PartRule { size: 8 << 20, most: 10_000, in_flight: 2 };
+/// 8 MiB parts, eight on their way: enough for one upload to fill a fast link over 100 ms, and eight uploads at once
+/// hold 128 MiB. An object ends at 78 GiB.
+pub(crate) const PARTS: PartRule = PartRule { size: 8 << 20, most: 10_000, in_flight: 8 };
 
 /// Where the bucket is. What is not given is taken from the usual `AWS_*` environment variables
 /// (and, in a cluster, from the instance or the service account).

@@ -12,7 +12,8 @@ use bytes::Bytes;
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
-use tokio::task::JoinSet;
+use tokio::sync::Semaphore;
+use tokio::task::{JoinError, JoinSet};
 
 use crate::data::MultipartState;
 use crate::{DataWriter, Error, Key, Paused, Result, WriterState};
@@ -24,8 +25,8 @@ pub(crate) struct PartRule {
     pub(crate) size: u64,
     /// The most parts in an object. S3 takes 10,000.
     pub(crate) most: u64,
-    /// Parts of one object on their way at one time. With the one that is filling, this bounds the memory
-    /// of a writer at `(in_flight + 1) * size`.
+    /// Parts on their way at one time, of all objects together: one upload may use them all, and many share them.
+    /// Each writer holds one more, the one that is filling, so `n` uploads hold `(in_flight + n) * size` bytes.
     pub(crate) in_flight: usize,
 }
 
@@ -43,6 +44,7 @@ pub(super) struct PartWriter<S> {
     key: Key,
     path: Path,
     rule: PartRule,
+    places: Arc<Semaphore>,
     multipart: Option<String>,
     /// Parts in order; `None` while on their way.
     parts: Vec<Option<PartId>>,
@@ -53,13 +55,14 @@ pub(super) struct PartWriter<S> {
 }
 
 impl<S: ObjectStore + MultipartStore> PartWriter<S> {
-    pub(super) fn new(store: Arc<S>, key: Key, rule: PartRule) -> Self {
+    pub(super) fn new(store: Arc<S>, key: Key, rule: PartRule, places: Arc<Semaphore>) -> Self {
         let path = key.to_path();
         Self {
             store,
             key,
             path,
             rule,
+            places,
             multipart: None,
             parts: Vec::new(),
             sending: JoinSet::new(),
@@ -84,34 +87,41 @@ impl<S: ObjectStore + MultipartStore> PartWriter<S> {
             let id = self.store.create_multipart(&self.path).await.map_err(|e| self.failed(e))?;
             self.multipart.insert(id).clone()
         };
-        while self.sending.len() >= self.rule.in_flight {
-            self.settle_one().await?;
+        let place = Arc::clone(&self.places)
+            .acquire_owned()
+            .await
+            .map_err(|closed| Error::unavailable("write", self.key.as_str(), closed))?;
+        while let Some(sent) = self.sending.try_join_next() {
+            self.settle(sent)?;
         }
         let payload = PutPayload::from_iter(std::mem::take(&mut self.filling));
         self.filled = 0;
         let index = self.parts.len();
         self.parts.push(None);
         let (store, path) = (Arc::clone(&self.store), self.path.clone());
-        self.sending.spawn(async move { (index, store.put_part(&path, &id, index, payload).await) });
+        self.sending.spawn(async move {
+            let sent = store.put_part(&path, &id, index, payload).await;
+            drop(place);
+            (index, sent)
+        });
         Ok(())
     }
 
-    /// Waits for one part on its way, if there is any.
-    async fn settle_one(&mut self) -> Result<()> {
-        match self.sending.join_next().await {
-            None => Ok(()),
-            Some(Ok((index, Ok(part)))) => {
+    /// Notes what became of a part.
+    fn settle(&mut self, sent: Result<(usize, object_store::Result<PartId>), JoinError>) -> Result<()> {
+        match sent {
+            Ok((index, Ok(part))) => {
                 self.parts[index] = Some(part);
                 Ok(())
             }
-            Some(Ok((_, Err(error)))) => Err(self.failed(error)),
-            Some(Err(error)) => Err(Error::unavailable("write", self.key.as_str(), error)),
+            Ok((_, Err(error))) => Err(self.failed(error)),
+            Err(error) => Err(Error::unavailable("write", self.key.as_str(), error)),
         }
     }
 
     async fn settle_all(&mut self) -> Result<Vec<PartId>> {
-        while !self.sending.is_empty() {
-            self.settle_one().await?;
+        while let Some(sent) = self.sending.join_next().await {
+            self.settle(sent)?;
         }
         self.parts
             .iter()

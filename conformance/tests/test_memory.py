@@ -1,0 +1,58 @@
+"""Memory is bounded, whatever the size of what is pushed and pulled."""
+
+import hashlib
+import http.client
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from disk import MIB
+from wire import Client
+
+pytestmark = pytest.mark.slow
+
+CLIENTS, SIZE = 8, 2048 * MIB
+
+
+def noise(seed):
+    """2 GiB that do not compress and are in no other blob, a MiB at a time."""
+    block = hashlib.shake_256(seed.to_bytes(8, "big")).digest(MIB)
+    for i in range(SIZE // MIB):
+        yield i.to_bytes(8, "big") + block[8:]
+
+
+def push(server, seed):
+    client = Client(server.host)
+    sha256 = hashlib.sha256()
+
+    def pieces():
+        for piece in noise(seed):
+            sha256.update(piece)
+            yield piece
+
+    name = f"disks/of-{seed}"
+    location = client.begin(name)
+    patched = client.send("PATCH", location, pieces(), {"Transfer-Encoding": "chunked"}, chunked=True, timeout=600)
+    assert patched.status == 202, patched
+    digest = f"sha256:{sha256.hexdigest()}"
+    assert client.finish(location, digest).status == 201
+    return name, digest
+
+
+def pull(server, name, digest):
+    connection = http.client.HTTPConnection(server.host, timeout=600)
+    connection.request("GET", f"/v2/{name}/blobs/{digest}")
+    response = connection.getresponse()
+    found = hashlib.file_digest(response, "sha256").hexdigest()
+    connection.close()
+    assert f"sha256:{found}" == digest
+
+
+@pytest.mark.parametrize(("backend", "limit"), [("filesystem", 128), ("s3", 256)], indirect=["backend"])
+def test_eight_clients_that_push_2_gib_each_stay_within_the_limit(server, limit):
+    with ThreadPoolExecutor(CLIENTS) as clients:
+        pushed = list(clients.map(lambda seed: push(server, seed), range(CLIENTS)))
+        after_push = server.peak_memory()
+        list(clients.map(lambda blob: pull(server, *blob), pushed))
+    print(f"{server.storage[0]}: peak {after_push:.0f} MiB after pushes, {server.peak_memory():.0f} MiB after pulls")
+    assert server.peak_memory() < limit
