@@ -1,8 +1,8 @@
 //! The distribution specification over HTTP.
 //!
-//! [`router`](self::router) is the table of contents: every endpoint on one page, with its number in the spec. A handler
+//! `router.rs` is the table of contents: every endpoint on one page, with its number in the spec. A handler
 //! parses what the client sent into the types of [`oci`](crate::oci), calls the engine, and says the
-//! answer in headers. Only [`error`](self::error) knows which status and code a failure has.
+//! answer in headers. Only `error.rs` knows which status and code a failure has.
 //!
 //! # Known quirks
 //!

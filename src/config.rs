@@ -246,6 +246,12 @@ mod tests {
     }
 
     #[test]
+    fn the_example_file_holds_the_defaults() {
+        let example = include_str!("../deploy/dvcr.toml");
+        assert_eq!(load(example, &[], &[]).unwrap(), Config::default());
+    }
+
+    #[test]
     fn values_that_look_like_numbers_stay_what_they_are() {
         let variables = [
             ("DVCR_S3_ACCESS_KEY_ID", "0123"),

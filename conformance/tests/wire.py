@@ -7,7 +7,9 @@ import json
 import os
 import re
 import socket
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import quote, urlsplit
 
 IMAGE = "application/vnd.oci.image.manifest.v1+json"
@@ -104,6 +106,14 @@ class Client:
         separator = "&" if urlsplit(location).query else "?"
         return self.send("PUT", f"{location}{separator}digest={quote(digest)}", data, headers)
 
+    def offset(self, location):
+        """How many bytes an upload has; a single byte and none look alike."""
+        answer = self.get(location)
+        assert answer.status == 204, answer
+        first, last = answer.headers["Range"].split("-")
+        assert first == "0"
+        return int(last) + 1
+
     def push_blob(self, name, data, algorithm="sha256"):
         """Pushes bytes by POST and PUT, and gives the digest."""
         digest = digest_of(data, algorithm)
@@ -139,6 +149,19 @@ def eventually(check, seconds=10):
         time.sleep(0.02)
     assert found
     return found
+
+
+def at_once(calls):
+    """What the calls give, which all begin at the same moment, each on a thread of its own."""
+    calls = list(calls)
+    start = threading.Barrier(len(calls))
+
+    def run(call):
+        start.wait()
+        return call()
+
+    with ThreadPoolExecutor(len(calls)) as threads:
+        return list(threads.map(run, calls))
 
 
 def digest_of(data, algorithm="sha256"):

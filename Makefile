@@ -1,0 +1,34 @@
+# Every target is what CI runs; there is no other way to build or test.
+
+CARGO ?= cargo
+export CARGO_TERM_PROGRESS_WHEN ?= never
+
+.PHONY: help check test unit conformance bench build clean
+
+help: ## This list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+build: ## The binary, target/release/dvcr
+	$(CARGO) build --release --locked
+
+check: ## Format, lints, documentation, licences
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --all-features --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked --quiet
+	conformance/deny
+
+unit: ## Unit and engine tests, and the contract on every backend (starts an S3 server)
+	conformance/with-s3 $(CARGO) test --workspace --all-features --locked
+
+conformance: build ## The built binary against real clients, real servers and the official suite
+	conformance/with-s3 conformance/pytest
+
+test: check unit conformance ## Everything, from a fresh machine
+
+bench: build ## docker push and pull of a 2 GiB disk image beside Debian's docker-registry
+	conformance/setup >/dev/null
+	python3 conformance/bench_docker.py
+
+clean: ## Build results and test reports; the tools in the cache stay
+	$(CARGO) clean
+	rm -rf conformance/results
