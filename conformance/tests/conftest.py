@@ -6,6 +6,7 @@ import uuid
 
 import pytest
 
+from dockerd import Dockerd
 from dvcr import BINARY, Dvcr
 from wire import Client
 
@@ -80,3 +81,13 @@ def client(server):
 def local(start):
     """A registry over a directory alone, for rules in which the store has no part."""
     return Client(start("filesystem").host)
+
+
+@pytest.fixture(scope="session")
+def docker():
+    """A Docker daemon of the tests' own."""
+    daemon = Dockerd()
+    try:
+        yield daemon.start()
+    finally:
+        daemon.stop()

@@ -6,20 +6,10 @@ import time
 
 import pytest
 
-from dockerd import Dockerd
 from dvcr import ROOT, free_port
 from wire import Client
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def docker():
-    daemon = Dockerd()
-    try:
-        yield daemon.start()
-    finally:
-        daemon.stop()
 
 
 @pytest.fixture(scope="module")

@@ -3,19 +3,9 @@
 import pytest
 
 from disk import MIB, build_disk_image, sha256_of
-from dockerd import Dockerd
 from wire import Client
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def docker():
-    daemon = Dockerd()
-    try:
-        yield daemon.start()
-    finally:
-        daemon.stop()
 
 
 def pulled_disk(docker, reference, folder):

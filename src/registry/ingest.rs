@@ -304,7 +304,15 @@ impl Ingest {
     /// Puts everything aside and saves the session.
     pub(super) async fn pause(mut self, session: &mut Session) -> Result<()> {
         let writer = self.put_aside().await?;
-        self.save(session, writer).await
+        let saved = self.save(session, writer).await;
+        // Another request was faster, perhaps on top of what this one did save. A session that is gone may have
+        // been finished with these bytes.
+        if matches!(saved, Err(Error::OutOfOrder { .. }))
+            && let Ok(false) = session.refers_to(self.store.as_ref(), &self.sealed).await
+        {
+            self.abandon().await;
+        }
+        saved
     }
 
     async fn save(&mut self, session: &mut Session, writer: Option<WriterState>) -> Result<()> {

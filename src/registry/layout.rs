@@ -10,7 +10,7 @@
 //! repositories/<name>/_manifests/sha256/<hex>          a manifest: one line of JSON, then its bytes
 //! repositories/<name>/_tags/<tag>                      what a tag points to; empty: deleted
 //! repositories/<name>/_tagged/sha256/<hex>/<tag>       empty; this tag has pointed to that manifest
-//! repositories/<name>/_referrers/sha256/<hex>/<alg>-<hex>   a referrer of that subject
+//! repositories/<name>/_referrers/sha256/<hex>/<alg>-<hex>   a referrer of that subject; empty: deleted
 //! ```
 //!
 //! - A blob's record and its bytes are global: stored once, whoever pushed them. Its membership is per
@@ -28,8 +28,8 @@
 //!
 //! # Known quirks
 //!
-//! A tag that is deleted together with its manifest stays behind as an empty object: stores have
-//! compare-and-swap but no compare-and-delete, and a plain delete could hit a tag that was just moved.
+//! A tag or a referrer that is deleted together with its manifest stays behind as an empty object: stores have
+//! compare-and-swap but no compare-and-delete, and a plain delete could hit one that was just pushed again.
 
 use storage_backends::Key;
 use uuid::Uuid;

@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
-use storage_backends::Condition;
+use storage_backends::{Condition, Key};
 
 use super::blocking::blocking;
-use super::record::ManifestHeader;
+use super::record::{ManifestHeader, Record};
 use super::{Error, Registry, Result, layout, record};
 use crate::oci::{
     Algorithm, Blob, Digest, InvalidManifest, Manifest, MediaType, Reference, RepositoryName, Tag,
@@ -13,6 +13,18 @@ use crate::oci::{
 
 /// Blobs of one manifest that are looked up at one time.
 const LOOKUPS: usize = 16;
+
+/// How often an operation tries again when others get in its way. Arbitrary: someone else succeeded each time.
+const ATTEMPTS: usize = 16;
+
+/// When, of a manifest's deletion, what points to it is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sweep {
+    /// While the manifest is there.
+    Ahead,
+    /// When it is gone.
+    Behind,
+}
 
 /// A manifest as it was pushed.
 #[derive(Debug, Clone)]
@@ -73,32 +85,87 @@ impl Registry {
         self.require_blobs(name, &manifest.blobs).await?;
         self.ensure_repository(name).await?;
         let referrer = manifest.referrer(&digest, bytes.len() as u64);
-        let header = ManifestHeader { media_type: manifest.media_type, subject: manifest.subject.clone() };
-        let stored = [record::encode(&header), Bytes::from_static(b"\n"), bytes].concat();
-        self.store.put(&layout::manifest(name, &digest), stored.into(), Condition::None).await?;
-        if let Some(subject) = &manifest.subject {
-            self.add_referrer(name, subject, &referrer).await?;
+        let subject = manifest.subject;
+        let header = ManifestHeader { media_type: manifest.media_type, subject: subject.clone() };
+        let stored = Bytes::from([record::encode(&header), Bytes::from_static(b"\n"), bytes].concat());
+        let key = layout::manifest(name, &digest);
+        for _ in 0..ATTEMPTS {
+            self.store.put(&key, stored.clone(), Condition::None).await?;
+            if let Some(subject) = &subject {
+                self.add_referrer(name, subject, &referrer).await?;
+            }
+            for tag in tags {
+                self.move_tag(name, tag, &digest).await?;
+            }
+            // Had somebody deleted the manifest meanwhile, what points to it would point to nothing.
+            if self.has_manifest(name, &digest).await? {
+                break;
+            }
         }
-        for tag in tags {
-            self.move_tag(name, tag, &digest).await?;
-        }
-        Ok(PushedManifest { digest, subject: manifest.subject })
+        Ok(PushedManifest { digest, subject })
     }
 
     /// Deletes a manifest and every tag that points to it (end-9 by digest).
+    ///
+    /// Until the manifest itself goes, the request can be repeated to finish the rest. What a push at the same time
+    /// adds is swept up behind it, or that push finds the manifest gone and begins again.
     pub async fn delete_manifest(&self, name: &RepositoryName, digest: &Digest) -> Result<()> {
-        let found = self.find_manifest(name, digest).await?;
-        let manifest = found.ok_or_else(|| Error::ManifestUnknown {
-            name: name.clone(),
-            reference: Reference::Digest(digest.clone()),
-        })?;
-        // The manifest goes last: until then the request can be repeated to finish the rest.
-        if let Some(subject) = &manifest.subject {
-            self.store.delete(&layout::referrer(name, subject, digest)).await?;
+        let Some(manifest) = self.find_manifest(name, digest).await? else {
+            self.delete_tags_of(name, digest, Sweep::Behind).await?;
+            return Err(Error::ManifestUnknown {
+                name: name.clone(),
+                reference: Reference::Digest(digest.clone()),
+            });
+        };
+        for sweep in [Sweep::Ahead, Sweep::Behind] {
+            if let Some(subject) = &manifest.subject {
+                self.delete_referrer(name, subject, digest, sweep).await?;
+            }
+            self.delete_tags_of(name, digest, sweep).await?;
+            if sweep == Sweep::Ahead {
+                self.store.delete(&layout::manifest(name, digest)).await?;
+            }
         }
-        self.delete_tags_of(name, digest).await?;
-        self.store.delete(&layout::manifest(name, digest)).await?;
         Ok(())
+    }
+
+    /// Empties a record that points to a manifest, if it does so still.
+    ///
+    /// Behind the deletion it is emptied only while the manifest is gone. The order is what makes this safe: a push
+    /// that stores the manifest again writes the record after it, so either the manifest is seen or the
+    /// version has changed.
+    pub(super) async fn retire<T: Record + Send + 'static>(
+        &self,
+        key: &Key,
+        name: &RepositoryName,
+        digest: &Digest,
+        sweep: Sweep,
+        points_there: impl Fn(&T) -> bool,
+    ) -> Result<()> {
+        for _ in 0..ATTEMPTS {
+            let version = match record::find::<T>(self.store.as_ref(), key).await? {
+                Some((record, version)) if points_there(&record) => version,
+                _ => return Ok(()),
+            };
+            if sweep == Sweep::Behind && self.has_manifest(name, digest).await? {
+                return Ok(());
+            }
+            match self.store.put(key, Bytes::new(), Condition::Unchanged(version)).await {
+                Ok(_) => return Ok(()),
+                Err(storage_backends::Error::Changed { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        // It changed each time we looked, so it was never still there when we struck.
+        Ok(())
+    }
+
+    async fn has_manifest(&self, name: &RepositoryName, digest: &Digest) -> Result<bool> {
+        match self.store.get(&layout::manifest(name, digest)).await {
+            Ok(_) => Ok(true),
+            Err(storage_backends::Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     pub(super) async fn find_manifest(

@@ -78,6 +78,8 @@ pub(super) struct SessionRecord {
     pub(super) repository: RepositoryName,
     /// When it began, in seconds since 1970.
     pub(super) started: u64,
+    /// Another one each time the session is saved: who meets it again knows his own write.
+    pub(super) revision: Uuid,
     /// Bytes received and safe.
     pub(super) length: u64,
     /// The hash of those bytes.

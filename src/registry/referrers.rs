@@ -7,6 +7,7 @@
 use futures::{StreamExt, TryStreamExt};
 use storage_backends::Condition;
 
+use super::manifest::Sweep;
 use super::{Registry, Result, layout, record};
 use crate::oci::{Digest, Referrer, RepositoryName};
 
@@ -50,7 +51,7 @@ impl Registry {
         let mut bytes = 0;
         let mut page = ReferrersPage { referrers: Vec::new(), more: false };
         while let Some(entry) = found.try_next().await? {
-            // Gone since the listing.
+            // Deleted, before or since the listing.
             let Some((referrer, stored)) = entry else { continue };
             if artifact_type.is_some_and(|wanted| referrer.artifact_type.as_deref() != Some(wanted)) {
                 continue;
@@ -63,6 +64,17 @@ impl Registry {
             page.referrers.push(referrer);
         }
         Ok(page)
+    }
+
+    pub(super) async fn delete_referrer(
+        &self,
+        name: &RepositoryName,
+        subject: &Digest,
+        digest: &Digest,
+        sweep: Sweep,
+    ) -> Result<()> {
+        let key = layout::referrer(name, subject, digest);
+        self.retire(&key, name, digest, sweep, |_: &Referrer| true).await
     }
 
     pub(super) async fn add_referrer(

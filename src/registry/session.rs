@@ -69,6 +69,7 @@ impl Session {
         let record = SessionRecord {
             repository: name.clone(),
             started: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+            revision: Uuid::now_v7(),
             length: 0,
             hasher: Hasher::new(algorithm).state(),
             segments: Vec::new(),
@@ -124,6 +125,7 @@ impl Session {
             self.record = changed;
             return Ok(());
         };
+        changed.revision = Uuid::now_v7();
         if changed.extents.len() > MAX_EXTENTS {
             let segment = Uuid::now_v7();
             let extents = Segment { extents: std::mem::take(&mut changed.extents) };
@@ -139,7 +141,7 @@ impl Session {
                 let current = Self::load(store, &self.record.repository, self.id).await?;
                 match current.version {
                     // Our own write, repeated below us because its reply was lost.
-                    Some(version) if current.record == changed => version,
+                    Some(version) if current.record.revision == changed.revision => version,
                     _ => return Err(Error::OutOfOrder { id: self.id, length: current.record.length }),
                 }
             }
@@ -173,6 +175,16 @@ impl Session {
             extents.extend(found.extents);
         }
         Ok(extents)
+    }
+
+    /// Whether the session, as it is in the store, refers to one of these data objects.
+    pub(super) async fn refers_to(&self, store: &dyn Store, objects: &[Uuid]) -> Result<bool> {
+        let current = Self::load(store, &self.record.repository, self.id).await?;
+        let earlier = current.earlier_extents(store).await?;
+        Ok(earlier
+            .iter()
+            .chain(&current.record.extents)
+            .any(|extent| matches!(extent, Extent::Data { object, .. } if objects.contains(object))))
     }
 
     /// Forgets the session. Its data is the caller's business.

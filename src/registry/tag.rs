@@ -3,13 +3,10 @@
 use futures::TryStreamExt;
 use storage_backends::Condition;
 
+use super::manifest::Sweep;
 use super::record::TagRecord;
 use super::{Error, Page, Registry, Result, layout, record};
 use crate::oci::{Digest, Reference, RepositoryName, Tag};
-
-/// How often an operation tries again when the tag it works on moves. Arbitrary: someone else succeeded each
-/// time.
-const ATTEMPTS: usize = 16;
 
 impl Registry {
     /// Up to `limit` tags after `last`, in byte order (end-8).
@@ -62,33 +59,19 @@ impl Registry {
     }
 
     /// Deletes every tag that points to a manifest, and no tag that is just being moved away from it.
-    pub(super) async fn delete_tags_of(&self, name: &RepositoryName, digest: &Digest) -> Result<()> {
-        let store = self.store.as_ref();
-        let entries: Vec<_> = store.list(&layout::tagged(name, digest), None).try_collect().await?;
+    pub(super) async fn delete_tags_of(
+        &self,
+        name: &RepositoryName,
+        digest: &Digest,
+        sweep: Sweep,
+    ) -> Result<()> {
+        let entries: Vec<_> = self.store.list(&layout::tagged(name, digest), None).try_collect().await?;
         for entry in entries {
             // The entry stays: the tag may be on its way back.
-            if let Some(tag) = layout::tag_name(&entry.key) {
-                self.delete_tag_of(name, &tag, digest).await?;
-            }
+            let Some(tag) = layout::tag_name(&entry.key) else { continue };
+            let points_there = |record: &TagRecord| record.digest == *digest;
+            self.retire(&layout::tag(name, &tag), name, digest, sweep, points_there).await?;
         }
-        Ok(())
-    }
-
-    async fn delete_tag_of(&self, name: &RepositoryName, tag: &Tag, digest: &Digest) -> Result<()> {
-        let store = self.store.as_ref();
-        let key = layout::tag(name, tag);
-        for _ in 0..ATTEMPTS {
-            let version = match record::find::<TagRecord>(store, &key).await? {
-                Some((record, version)) if record.digest == *digest => version,
-                _ => return Ok(()),
-            };
-            match store.put(&key, bytes::Bytes::new(), Condition::Unchanged(version)).await {
-                Ok(_) => return Ok(()),
-                Err(storage_backends::Error::Changed { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        // It moved each time we looked, so it was never still there when we struck.
         Ok(())
     }
 }

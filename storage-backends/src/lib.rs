@@ -15,15 +15,15 @@
 //!
 //! This crate knows nothing of OCI or of disks.
 
+mod bucket;
 mod capability;
 mod data;
 mod error;
 mod filesystem;
 mod key;
+mod location;
 mod lock;
 mod memory;
-mod object_store_backed;
-mod open;
 mod s3;
 mod store;
 
@@ -34,13 +34,13 @@ pub mod count;
 #[cfg(feature = "contract")]
 pub mod fault;
 
+pub use bucket::Bucket;
 pub use capability::Capabilities;
 pub use data::{DataWriter, Paused, Resumed, WriterState};
 pub use error::{Error, Result};
 pub use filesystem::Filesystem;
 pub use key::{InvalidKey, Key};
+pub use location::{Location, UnknownLocation};
 pub use memory::{Memory, MemoryOptions};
-pub use object_store_backed::Cloud;
-pub use open::{Location, UnknownLocation};
 pub use s3::{S3, S3Options};
 pub use store::{ByteStream, Condition, Entry, EntryStream, Object, Store, Version};

@@ -2,11 +2,11 @@
 
 use object_store::memory::InMemory;
 
-use crate::Cloud;
-use crate::object_store_backed::PartRule;
+use crate::Bucket;
+use crate::bucket::PartRule;
 
 /// A store in memory.
-pub type Memory = Cloud<InMemory>;
+pub type Memory = Bucket<InMemory>;
 
 /// How a store in memory cuts data objects, so that tests meet in kilobytes what S3 meets in gigabytes.
 #[derive(Debug, Clone, Copy)]

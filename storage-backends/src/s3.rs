@@ -8,11 +8,11 @@ use object_store::aws::{AmazonS3, AmazonS3Builder, S3ConditionalPut};
 use object_store::prefix::PrefixStore;
 use object_store::{BackoffConfig, ClientOptions, RetryConfig};
 
-use crate::object_store_backed::PartRule;
-use crate::{Cloud, Error, Result};
+use crate::bucket::PartRule;
+use crate::{Bucket, Error, Result};
 
 /// A store in a bucket, below a prefix.
-pub type S3 = Cloud<PrefixStore<AmazonS3>>;
+pub type S3 = Bucket<PrefixStore<AmazonS3>>;
 
 /// 8 MiB parts, eight on their way: enough for one upload to fill a fast link over 100 ms, and eight uploads at once
 /// hold 128 MiB. An object ends at 78 GiB.

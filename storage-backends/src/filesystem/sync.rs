@@ -18,10 +18,11 @@ pub(super) fn create_dir_all(path: &Path) -> io::Result<()> {
         Ok(()) => sync_parent(path),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => match path.parent() {
-            Some(parent) if parent != path => {
+            Some(parent) if !parent.exists() => {
                 create_dir_all(parent)?;
                 create_dir_all(path)
             }
+            // The parent is there, and takes no directories.
             _ => Err(error),
         },
         Err(error) => Err(error),

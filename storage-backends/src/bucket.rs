@@ -1,4 +1,4 @@
-//! [`Cloud`]: a store over any `object_store` that has multipart uploads and ordered listings.
+//! [`Bucket`]: a store over any `object_store` that has multipart uploads and ordered listings.
 //!
 //! S3 and memory are both this, so what the tests prove in memory is the code that runs against S3.
 
@@ -30,7 +30,7 @@ use crate::{
 
 /// A store over an `object_store`.
 #[derive(Debug)]
-pub struct Cloud<S> {
+pub struct Bucket<S> {
     store: Arc<S>,
     backend: &'static str,
     parts: PartRule,
@@ -40,7 +40,7 @@ pub struct Cloud<S> {
     emulated: Option<KeyLocks>,
 }
 
-impl<S: ObjectStore + MultipartStore> Cloud<S> {
+impl<S: ObjectStore + MultipartStore> Bucket<S> {
     pub(crate) fn new(store: S, backend: &'static str, parts: PartRule) -> Self {
         let places = Arc::new(Semaphore::new(parts.in_flight));
         Self { store: Arc::new(store), backend, parts, places, emulated: None }
@@ -97,7 +97,7 @@ impl<S: ObjectStore + MultipartStore> Cloud<S> {
 }
 
 #[async_trait]
-impl<S: ObjectStore + MultipartStore + Debug> Store for Cloud<S> {
+impl<S: ObjectStore + MultipartStore + Debug> Store for Bucket<S> {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             backend: self.backend,
