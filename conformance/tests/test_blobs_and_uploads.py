@@ -31,15 +31,6 @@ def has(client, digest, name=NAME):
     return status == 200
 
 
-def offset(client, location):
-    """How many bytes a session has; a single byte and none look alike."""
-    answer = client.get(location)
-    assert answer.status == 204, answer
-    first, last = answer.headers["Range"].split("-")
-    assert first == "0"
-    return int(last) + 1
-
-
 def usable(client, answer, name=NAME):
     """Whether the upload that an answer names can be finished."""
     data = os.urandom(10)
@@ -376,7 +367,7 @@ def test_a_chunk_out_of_order_is_refused_and_the_upload_goes_on(client):
             assert answer.headers["Location"] == location
         # The official suite asks with the parameter of the PUT still attached.
         for path in [location, f"{location}?digest={quote(digest)}"]:
-            assert offset(client, path) == 100_000
+            assert client.offset(path) == 100_000
     assert client.patch(location, data[100_000:], 100_000).status == 202
     assert client.finish(location, digest).status == 201
     assert blob(client, digest).body == data
@@ -480,7 +471,7 @@ def test_a_deleted_blob_is_gone_until_it_is_pushed_again(client):
 def test_a_repository_may_be_called_like_an_endpoint(local, name):
     location = local.begin(name)
     assert local.patch(location, b"layer").status == 202
-    assert offset(local, location) == 5
+    assert local.offset(location) == 5
     assert local.finish(location, digest_of(b"layer")).status == 201
     assert local.delete(local.begin(name)).status == 204
     config = local.push_blob(name, b"{}")
@@ -504,7 +495,7 @@ def cut_off(client, head, data):
     location = head.split(" ")[1]
     with client.connect() as connection:
         connection.sendall(head.encode() + data)
-    return eventually(lambda: (length := offset(client, location)) > 1 and length)
+    return eventually(lambda: (length := client.offset(location)) > 1 and length)
 
 
 @pytest.mark.parametrize(

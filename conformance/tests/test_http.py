@@ -11,7 +11,7 @@ import subprocess
 
 import pytest
 
-from dvcr import BINARY, free_port
+from dvcr import BINARY
 from wire import INDEX, Client, digest_of, encode, eventually, index
 
 NAME = "disks/ubuntu"
@@ -325,15 +325,3 @@ def test_missing_blobs_are_accepted_when_told(start):
     manifest = client.image("elsewhere")
     assert client.put_manifest(NAME, "v1", manifest).status == 201
     assert client.get(f"/v2/{NAME}/blobs/{manifest['config']['digest']}").status == 404
-
-
-def test_an_address_that_is_taken_is_a_failure_with_its_name(server, tmp_path):
-    result = run("serve", "--listen", server.host, "--data", str(tmp_path / "other"))
-    assert result.returncode == 1
-    assert server.host in result.stderr
-
-
-def test_a_data_directory_that_is_in_use_is_refused(server):
-    result = run("serve", "--listen", f"127.0.0.1:{free_port()}", *server.storage)
-    assert result.returncode == 1, result
-    assert server.storage[1] in result.stderr

@@ -35,8 +35,8 @@ impl From<BodyError> for Error {
     }
 }
 
-/// Bytes that are hashed and written in one go. Large enough that the hops between threads do not show,
-/// small enough that three of them a connection are nothing. Measured flat from 512 KiB to 4 MiB.
+/// Bytes that are hashed and written in one go. Arbitrary: large enough that the hops between threads cost little
+/// beside the hash (half a millisecond), small enough that three of them a connection are nothing.
 const BATCH: usize = 1 << 20;
 
 /// Below this, hashing costs less than handing the bytes to another thread.

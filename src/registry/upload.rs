@@ -133,6 +133,7 @@ impl Registry {
         }
         if session.record.ending.is_some() && ingest.length() > before {
             // An earlier attempt has taken in the last bytes already.
+            ingest.abandon().await;
             return Err(Error::OutOfOrder { id: session.id, length: before });
         }
         if session.holds_data() && ingest.length() > before {

@@ -18,6 +18,8 @@ pub type S3 = Bucket<PrefixStore<AmazonS3>>;
 /// hold 128 MiB. An object ends at 78 GiB.
 pub(crate) const PARTS: PartRule = PartRule { size: 8 << 20, most: 10_000, in_flight: 8 };
 
+const _: () = assert!(PARTS.size >= 5 << 20, "S3 takes no smaller parts, but for the last");
+
 /// Where the bucket is. What is not given is taken from the usual `AWS_*` environment variables
 /// (and, in a cluster, from the instance or the service account).
 #[derive(Debug, Clone, Default)]

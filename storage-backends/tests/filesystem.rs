@@ -1,5 +1,7 @@
 //! The contract, on a directory.
 
+#![expect(clippy::unwrap_used, reason = "clippy sees tests only in functions that are marked as such")]
+
 use std::sync::Arc;
 
 use storage_backends::contract::Fixture;

@@ -1,5 +1,11 @@
 //! The contract, on a real S3 server. `make test` starts one and says where it is.
 
+#![expect(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "clippy sees tests only in functions that are marked as such"
+)]
+
 use std::sync::Arc;
 
 use storage_backends::contract::Fixture;

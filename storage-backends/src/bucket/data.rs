@@ -253,9 +253,4 @@ mod tests {
             assert!(objects * PARTS.max_object() >= blob);
         }
     }
-
-    #[test]
-    fn every_part_but_the_last_is_large_enough_for_s3() {
-        assert!(PARTS.size >= 5 << 20);
-    }
 }
