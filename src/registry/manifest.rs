@@ -132,8 +132,8 @@ impl Registry {
     /// Empties a record that points to a manifest, if it does so still.
     ///
     /// Behind the deletion it is emptied only while the manifest is gone. The order is what makes this safe: a push
-    /// that stores the manifest again writes the record after it, so either the manifest is seen or the
-    /// version has changed.
+    /// that stores the manifest again writes the record after it, in another revision, so either the manifest is
+    /// seen or the version has changed.
     pub(super) async fn retire<T: Record + Send + 'static>(
         &self,
         key: &Key,

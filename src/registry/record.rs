@@ -26,7 +26,7 @@ impl Record for SessionRecord {}
 impl Record for Segment {}
 impl Record for TagRecord {}
 impl Record for ManifestHeader {}
-impl Record for Referrer {}
+impl Record for ReferrerRecord {}
 
 #[derive(Serialize, Deserialize)]
 struct Versioned<T> {
@@ -120,6 +120,17 @@ pub(super) struct Segment {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct TagRecord {
     pub(super) digest: Digest,
+    /// Another one for each push: equal bytes are an equal version to the store, and whoever deletes the tag must
+    /// not take a later push of the same manifest for the one he saw.
+    pub(super) revision: Uuid,
+}
+
+/// A referrer of some subject.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct ReferrerRecord {
+    pub(super) referrer: Referrer,
+    /// As that of a tag.
+    pub(super) revision: Uuid,
 }
 
 /// The first line of a stored manifest; its bytes follow.

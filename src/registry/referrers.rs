@@ -6,8 +6,10 @@
 
 use futures::{StreamExt, TryStreamExt};
 use storage_backends::Condition;
+use uuid::Uuid;
 
 use super::manifest::Sweep;
+use super::record::ReferrerRecord;
 use super::{Registry, Result, layout, record};
 use crate::oci::{Digest, Referrer, RepositoryName};
 
@@ -44,8 +46,8 @@ impl Registry {
             .list(&layout::referrers(name, subject), after.as_ref())
             .map(|entry| async {
                 let entry = entry?;
-                let found = record::find::<Referrer>(store, &entry.key).await?;
-                Ok::<_, super::Error>(found.map(|(referrer, _)| (referrer, entry.size)))
+                let found = record::find::<ReferrerRecord>(store, &entry.key).await?;
+                Ok::<_, super::Error>(found.map(|(record, _)| (record.referrer, entry.size)))
             })
             .buffered(LOOKUPS);
         let mut bytes = 0;
@@ -74,7 +76,7 @@ impl Registry {
         sweep: Sweep,
     ) -> Result<()> {
         let key = layout::referrer(name, subject, digest);
-        self.retire(&key, name, digest, sweep, |_: &Referrer| true).await
+        self.retire(&key, name, digest, sweep, |_: &ReferrerRecord| true).await
     }
 
     pub(super) async fn add_referrer(
@@ -84,7 +86,8 @@ impl Registry {
         referrer: &Referrer,
     ) -> Result<()> {
         let key = layout::referrer(name, subject, &referrer.digest);
-        self.store.put(&key, record::encode(referrer), Condition::None).await?;
+        let record = ReferrerRecord { referrer: referrer.clone(), revision: Uuid::now_v7() };
+        self.store.put(&key, record::encode(&record), Condition::None).await?;
         Ok(())
     }
 }

@@ -2,6 +2,7 @@
 
 use futures::TryStreamExt;
 use storage_backends::Condition;
+use uuid::Uuid;
 
 use super::manifest::Sweep;
 use super::record::TagRecord;
@@ -41,7 +42,7 @@ impl Registry {
     pub(super) async fn move_tag(&self, name: &RepositoryName, tag: &Tag, digest: &Digest) -> Result<()> {
         let index = layout::tagged_entry(name, digest, tag);
         self.store.put(&index, bytes::Bytes::new(), Condition::None).await?;
-        let bytes = record::encode(&TagRecord { digest: digest.clone() });
+        let bytes = record::encode(&TagRecord { digest: digest.clone(), revision: Uuid::now_v7() });
         self.store.put(&layout::tag(name, tag), bytes, Condition::None).await?;
         Ok(())
     }

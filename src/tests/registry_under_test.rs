@@ -10,7 +10,8 @@ use storage_backends::fault::Faulty;
 use storage_backends::{Memory, MemoryOptions, Store};
 
 /// Sizes that make kilobytes behave like gigabytes: parts of 1 KiB, 8 to an object, a checkpoint after 4.
-pub(crate) const SMALL: MemoryOptions = MemoryOptions { part_size: 1 << 10, most_parts: 8 };
+pub(crate) const SMALL: MemoryOptions =
+    MemoryOptions { part_size: 1 << 10, most_parts: 8, conditional_put: true };
 
 pub(crate) fn rules() -> Rules {
     Rules { inline: 256, checkpoint: 4 << 10, ..Rules::default() }

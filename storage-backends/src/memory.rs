@@ -15,11 +15,13 @@ pub struct MemoryOptions {
     pub part_size: u64,
     /// The most parts in an object.
     pub most_parts: u64,
+    /// Conditional puts are the store's own; otherwise this process does them, as for S3 servers without.
+    pub conditional_put: bool,
 }
 
 impl Default for MemoryOptions {
     fn default() -> Self {
-        Self { part_size: 1 << 20, most_parts: 10_000 }
+        Self { part_size: 1 << 20, most_parts: 10_000, conditional_put: true }
     }
 }
 
@@ -28,6 +30,7 @@ impl Memory {
     #[must_use]
     pub fn empty(options: MemoryOptions) -> Self {
         let parts = PartRule { size: options.part_size, most: options.most_parts, in_flight: 2 };
-        Self::new(InMemory::new(), "memory", parts)
+        let store = Self::new(InMemory::new(), "memory", parts);
+        if options.conditional_put { store } else { store.without_conditional_put() }
     }
 }

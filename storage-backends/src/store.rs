@@ -16,7 +16,8 @@ pub type ByteStream = BoxStream<'static, Result<Bytes>>;
 /// Entries of a listing.
 pub type EntryStream = BoxStream<'static, Result<Entry>>;
 
-/// The state of a small object, opaque to callers: equal versions mean equal bytes.
+/// The state of a small object, opaque to callers. Equal versions mean equal bytes, and the other way round: who must
+/// tell a later write of the same bytes from an earlier one has to make the bytes differ.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Version(pub(crate) Stamp);
 

@@ -60,3 +60,65 @@ fn unreachable_server(error: &Error) -> Error {
         "cannot write to the S3 bucket; check endpoint, bucket and credentials ({cause})"
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ByteStream, Capabilities, DataWriter, EntryStream, Memory, MemoryOptions, Object, Resumed, Version,
+        WriterState,
+    };
+    use async_trait::async_trait;
+    use std::ops::Range;
+
+    /// A server that ignores some of the conditions it is given, as several released ones have done.
+    #[derive(Debug)]
+    struct Careless {
+        inner: Memory,
+        ignores: fn(&Condition) -> bool,
+    }
+
+    #[async_trait]
+    impl Store for Careless {
+        fn capabilities(&self) -> Capabilities {
+            self.inner.capabilities()
+        }
+        async fn put(&self, key: &Key, bytes: Bytes, condition: Condition) -> Result<Version> {
+            let condition = if (self.ignores)(&condition) { Condition::None } else { condition };
+            self.inner.put(key, bytes, condition).await
+        }
+        async fn get(&self, key: &Key) -> Result<Object> {
+            self.inner.get(key).await
+        }
+        async fn read(&self, key: &Key, range: Range<u64>) -> Result<ByteStream> {
+            self.inner.read(key, range).await
+        }
+        fn list(&self, prefix: &Key, after: Option<&Key>) -> EntryStream {
+            self.inner.list(prefix, after)
+        }
+        async fn delete(&self, key: &Key) -> Result<()> {
+            self.inner.delete(key).await
+        }
+        async fn create_data(&self, key: &Key) -> Result<Box<dyn DataWriter>> {
+            self.inner.create_data(key).await
+        }
+        async fn resume_data(&self, state: &WriterState) -> Result<Resumed> {
+            self.inner.resume_data(state).await
+        }
+        async fn discard_data(&self, state: &WriterState) -> Result<()> {
+            self.inner.discard_data(state).await
+        }
+    }
+
+    async fn verdict(ignores: fn(&Condition) -> bool) -> Verdict {
+        let inner = Memory::empty(MemoryOptions::default());
+        conditional_put(&Careless { inner, ignores }).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_server_that_ignores_a_condition_is_found_out() {
+        assert_eq!(verdict(|_| false).await, Verdict::Honoured);
+        assert!(matches!(verdict(|c| matches!(c, Condition::Absent)).await, Verdict::Broken(_)));
+        assert!(matches!(verdict(|c| matches!(c, Condition::Unchanged(_))).await, Verdict::Broken(_)));
+    }
+}
