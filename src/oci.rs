@@ -4,13 +4,16 @@
 //! again. No I/O, no HTTP, no storage.
 
 mod digest;
+mod image_reference;
 mod manifest;
 mod media_type;
 mod name;
 mod reference;
 mod tag;
 
+pub(crate) use digest::hex;
 pub use digest::{Algorithm, Digest, Hasher, HasherState, InvalidDigest};
+pub use image_reference::{ImageReference, InvalidHost, InvalidImageReference, RegistryHost};
 pub use manifest::{Blob, InvalidManifest, Manifest, Referrer};
 pub use media_type::{InvalidMediaType, MediaType};
 pub use name::{InvalidName, RepositoryName};

@@ -30,6 +30,11 @@ impl MediaType {
     /// A Docker manifest list.
     pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 
+    /// The config of an OCI image.
+    pub const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+    /// An uncompressed layer.
+    pub const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+
     /// The type as text.
     #[must_use]
     pub fn as_str(&self) -> &str {

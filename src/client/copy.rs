@@ -1,0 +1,152 @@
+//! [`copy`]: an image from one place to another, byte for byte, so that its digests stay.
+//!
+//! What is there is not sent; within one registry blobs are mounted.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures::future::BoxFuture;
+use oci_spec::image::ImageIndex;
+use tokio::sync::mpsc;
+
+use super::{
+    BlobFeed, BlobReader, BlobUpload, ClientError, Connections, RemoteManifest, Repository, UploadError,
+};
+use crate::oci::{Blob, Digest, Manifest, MediaType, Reference};
+
+/// What a copy did.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Copied {
+    /// Blobs that were sent.
+    pub copied: usize,
+    /// Blobs that the registry took from its other repository.
+    pub mounted: usize,
+    /// Blobs that were there.
+    pub present: usize,
+    /// Bytes that were sent.
+    pub bytes: u64,
+}
+
+/// Copies the image `reference` of `from` to `to`, under the name `name`; an index with all that it names.
+/// Gives its digest. `sent` counts bytes while it goes on.
+pub async fn copy(
+    from: &Repository,
+    reference: &Reference,
+    to: &Repository,
+    name: &Reference,
+    sent: &Arc<AtomicU64>,
+) -> Result<(Digest, Copied), ClientError> {
+    let manifest = from.manifest(reference).await?;
+    let digest = manifest.digest.clone();
+    if let Reference::Digest(wanted) = name
+        && *wanted != digest
+    {
+        let what = to.called(name);
+        return Err(ClientError::WrongDigest { what, expected: wanted.clone(), actual: digest });
+    }
+    let mut copier = Copier { from, to, sent, done: BTreeSet::new(), copied: Copied::default() };
+    copier.manifest(manifest, name).await?;
+    Ok((digest, copier.copied))
+}
+
+struct Copier<'a> {
+    from: &'a Repository,
+    to: &'a Repository,
+    sent: &'a Arc<AtomicU64>,
+    done: BTreeSet<Digest>,
+    copied: Copied,
+}
+
+impl Copier<'_> {
+    fn manifest<'a>(
+        &'a mut self,
+        manifest: RemoteManifest,
+        name: &'a Reference,
+    ) -> BoxFuture<'a, Result<(), ClientError>> {
+        Box::pin(async move {
+            let wrong = |reason: String| ClientError::Protocol { url: self.from.called(name), reason };
+            let parsed = Manifest::parse(&manifest.bytes, Some(manifest.media_type.clone()))
+                .map_err(|error| wrong(error.to_string()))?;
+            if matches!(manifest.media_type.as_str(), MediaType::INDEX | MediaType::DOCKER_LIST) {
+                let index: ImageIndex =
+                    serde_json::from_slice(&manifest.bytes).map_err(|error| wrong(error.to_string()))?;
+                for child in index.manifests() {
+                    let digest: Digest = child
+                        .digest()
+                        .to_string()
+                        .parse()
+                        .map_err(|error: crate::oci::InvalidDigest| wrong(error.to_string()))?;
+                    if self.done.insert(digest.clone()) {
+                        let reference = Reference::Digest(digest);
+                        let child = self.from.manifest(&reference).await?;
+                        self.manifest(child, &reference).await?;
+                    }
+                }
+            }
+            for blob in &parsed.blobs {
+                if self.done.insert(blob.digest.clone()) {
+                    self.blob(blob).await?;
+                }
+            }
+            self.to.put_manifest(name, &manifest.media_type, manifest.bytes).await
+        })
+    }
+
+    async fn blob(&mut self, blob: &Blob) -> Result<(), ClientError> {
+        if self.to.has_blob(&blob.digest).await? {
+            self.copied.present += 1;
+            return Ok(());
+        }
+        let is_same_registry = self.from.registry() == self.to.registry();
+        if is_same_registry && self.to.mount(&blob.digest, self.from.name()).await? {
+            self.copied.mounted += 1;
+            return Ok(());
+        }
+        let mut upload = BlobUpload::begin(self.to.clone()).await?;
+        let before = self.sent.load(Ordering::Relaxed);
+        let outcome = self.stream(blob, &mut upload, before).await;
+        if let Err(error) = outcome {
+            // The session is of no use to anybody; what it was about is the first error.
+            let _ = upload.cancel().await;
+            return Err(error);
+        }
+        self.copied.copied += 1;
+        self.copied.bytes += blob.size;
+        Ok(())
+    }
+
+    async fn stream(&self, blob: &Blob, upload: &mut BlobUpload, before: u64) -> Result<(), ClientError> {
+        loop {
+            let mut reader =
+                BlobReader::open(self.from.clone(), blob.digest.clone(), blob.size, Connections::default())
+                    .await?;
+            let (sender, receiver) = mpsc::channel(16);
+            let progress = Arc::new(AtomicU64::new(0));
+            let feed = BlobFeed::new(receiver, blob.size, Arc::clone(&progress));
+            let read = async {
+                while let Some(piece) = reader.next().await? {
+                    self.sent.store(before + progress.load(Ordering::Relaxed), Ordering::Relaxed);
+                    if sender.send(piece).await.is_err() {
+                        break;
+                    }
+                }
+                drop(sender);
+                Ok::<_, ClientError>(())
+            };
+            let (read, sent) = tokio::join!(read, upload.send(feed));
+            match sent {
+                Ok(()) => break,
+                Err(UploadError::Rewind) => {}
+                Err(UploadError::Client(error)) => return Err(error),
+                Err(UploadError::Abandoned) => {
+                    read?;
+                    let reason = format!("{} is shorter than its manifest says", blob.digest);
+                    return Err(ClientError::Protocol { url: self.from.registry().to_string(), reason });
+                }
+            }
+        }
+        self.sent.store(before + blob.size, Ordering::Relaxed);
+        upload.finish(&blob.digest).await
+    }
+}

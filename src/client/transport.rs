@@ -1,0 +1,332 @@
+//! [`Transport`]: one HTTP request and its answer, with redirects, the egress rule and idle timeouts.
+//!
+//! There is no limit on how long an answer may take as a whole, only on how long it may be silent.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, LOCATION, RETRY_AFTER};
+use reqwest::{Certificate, Method, Request, StatusCode};
+use tokio::time::timeout;
+use url::Url;
+
+use super::egress::Resolver;
+use super::{ClientError, Egress};
+
+/// How servers are reached.
+#[derive(Debug, Clone)]
+pub struct TransportOptions {
+    /// Certificate authorities besides the system's, as PEM bundles.
+    pub authorities: Vec<Vec<u8>>,
+    /// Accept any certificate.
+    pub insecure: bool,
+    /// Which addresses may be spoken to.
+    pub egress: Egress,
+    /// For how long a server may be silent.
+    pub patience: Duration,
+}
+
+impl Default for TransportOptions {
+    fn default() -> Self {
+        Self {
+            authorities: Vec::new(),
+            insecure: false,
+            egress: Egress::default(),
+            patience: Duration::from_mins(1),
+        }
+    }
+}
+
+/// How many redirects are followed; what browsers and curl do is 20 to 50, a mirror needs one or two.
+const REDIRECTS: usize = 10;
+
+/// How much of an error's body is read.
+const ERROR_BODY: usize = 8 << 10;
+
+/// Sends requests.
+#[derive(Debug, Clone)]
+pub struct Transport {
+    /// Through the proxy of the environment, where there is one.
+    client: reqwest::Client,
+    /// To this machine itself no proxy leads.
+    direct: reqwest::Client,
+    egress: Egress,
+    patience: Duration,
+}
+
+/// An answer whose body is still to come.
+#[derive(Debug)]
+pub struct Response {
+    inner: reqwest::Response,
+    patience: Duration,
+}
+
+impl Transport {
+    /// A transport. Fails when an authority cannot be read.
+    pub fn new(options: &TransportOptions) -> Result<Self, ClientError> {
+        // A provider that is installed already is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut authorities = Vec::new();
+        for pem in &options.authorities {
+            let found = Certificate::from_pem_bundle(pem).map_err(|error| {
+                ClientError::Setup(format!("cannot read certificate authorities: {error}"))
+            })?;
+            if found.is_empty() {
+                return Err(ClientError::Setup(
+                    "a file of certificate authorities holds no PEM certificate".to_owned(),
+                ));
+            }
+            authorities.extend(found);
+        }
+        let build = |proxied: bool| {
+            let mut builder = reqwest::Client::builder()
+                .user_agent(concat!("dvcr/", env!("CARGO_PKG_VERSION")))
+                .redirect(reqwest::redirect::Policy::none())
+                .connect_timeout(options.patience.min(Duration::from_secs(30)))
+                .http2_adaptive_window(true)
+                .tcp_nodelay(true)
+                .dns_resolver(Resolver(options.egress))
+                .tls_danger_accept_invalid_certs(options.insecure);
+            if !authorities.is_empty() {
+                builder = builder.tls_certs_merge(authorities.clone());
+            }
+            if !proxied {
+                builder = builder.no_proxy();
+            }
+            builder.build().map_err(|error| ClientError::Setup(format!("cannot set up HTTP: {error}")))
+        };
+        Ok(Self {
+            client: build(true)?,
+            direct: build(false)?,
+            egress: options.egress,
+            patience: options.patience,
+        })
+    }
+
+    /// For how long a server may be silent.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    /// Asks with GET or HEAD and follows redirects. What the headers hold stays with the origin that it is for.
+    /// Any status is an answer.
+    pub async fn get(&self, method: Method, url: &Url, headers: &HeaderMap) -> Result<Response, ClientError> {
+        let mut next = url.clone();
+        let mut headers = headers.clone();
+        for _ in 0..=REDIRECTS {
+            let mut request = Request::new(method.clone(), next.clone());
+            *request.headers_mut() = headers.clone();
+            let response = self.send(request).await?;
+            let Some(location) = response.redirect()? else { return Ok(response) };
+            if location.origin() != next.origin() {
+                for secret in [AUTHORIZATION, COOKIE] {
+                    headers.remove(secret);
+                }
+                headers.retain_known();
+            }
+            tracing::debug!(from = %redacted(&next), to = %redacted(&location), "redirected");
+            next = location;
+        }
+        Err(ClientError::Redirects { url: redacted(url), count: REDIRECTS })
+    }
+
+    /// Sends one request that has no body or a small one, and follows nothing. Any status is an answer.
+    pub async fn send(&self, request: Request) -> Result<Response, ClientError> {
+        let url = request.url().clone();
+        let sent = timeout(self.patience, self.send_patiently(request)).await;
+        sent.map_err(|_| ClientError::Silent { url: redacted(&url), patience: self.patience })?
+    }
+
+    /// Sends one request and waits for its answer as long as it takes; the caller watches the time.
+    pub async fn send_patiently(&self, request: Request) -> Result<Response, ClientError> {
+        let url = request.url().clone();
+        self.egress.check(&url).await?;
+        let client = if is_loopback(&url) { &self.direct } else { &self.client };
+        let inner = client.execute(request).await.map_err(|error| ClientError::of(&url, error))?;
+        Ok(Response { inner, patience: self.patience })
+    }
+}
+
+/// Leaves of the headers for one server what any server may see.
+trait RetainKnown {
+    fn retain_known(&mut self);
+}
+
+impl RetainKnown for HeaderMap {
+    fn retain_known(&mut self) {
+        use reqwest::header::{ACCEPT, IF_MATCH, IF_RANGE, RANGE};
+        let known: [HeaderName; 4] = [ACCEPT, IF_MATCH, IF_RANGE, RANGE];
+        let kept: Self = self
+            .iter()
+            .filter(|(name, _)| known.contains(name))
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        *self = kept;
+    }
+}
+
+/// Where something is, without what may be secret.
+pub(super) fn redacted(url: &Url) -> String {
+    let mut shown = url.clone();
+    // These fail only for URLs that cannot have such parts.
+    let _ = shown.set_username("");
+    let _ = shown.set_password(None);
+    shown.set_query(None);
+    shown.set_fragment(None);
+    shown.into()
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+impl Response {
+    /// The status.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.inner.status()
+    }
+
+    /// Where the answer came from, behind all redirects.
+    #[must_use]
+    pub fn url(&self) -> &Url {
+        self.inner.url()
+    }
+
+    /// The headers.
+    #[must_use]
+    pub fn headers(&self) -> &HeaderMap {
+        self.inner.headers()
+    }
+
+    /// A header, if it is there and is text.
+    #[must_use]
+    pub fn header(&self, name: &HeaderName) -> Option<&str> {
+        self.headers().get(name)?.to_str().ok()
+    }
+
+    /// How long the body is, if the server says it.
+    #[must_use]
+    pub fn length(&self) -> Option<u64> {
+        self.header(&reqwest::header::CONTENT_LENGTH)?.parse().ok()
+    }
+
+    /// The next piece of the body; `None` at its end.
+    pub async fn piece(&mut self) -> Result<Option<Bytes>, ClientError> {
+        match timeout(self.patience, self.inner.chunk()).await {
+            Ok(Ok(piece)) => Ok(piece),
+            Ok(Err(error)) => Err(ClientError::of(self.inner.url(), error)),
+            Err(_) => Err(ClientError::Silent { url: redacted(self.inner.url()), patience: self.patience }),
+        }
+    }
+
+    /// The whole body, which may not be longer than `limit` bytes.
+    pub async fn body(mut self, limit: usize) -> Result<Bytes, ClientError> {
+        let mut body = Vec::new();
+        while let Some(piece) = self.piece().await? {
+            if body.len() + piece.len() > limit {
+                return Err(self.protocol(format!("the answer is longer than {limit} bytes")));
+            }
+            body.extend_from_slice(&piece);
+        }
+        Ok(body.into())
+    }
+
+    /// The error that an answer with this status is.
+    pub async fn into_error(mut self) -> ClientError {
+        let mut body = Vec::new();
+        while body.len() < ERROR_BODY {
+            match self.piece().await {
+                Ok(Some(piece)) => body.extend_from_slice(&piece),
+                _ => break,
+            }
+        }
+        let retry_after = self.header(&RETRY_AFTER).and_then(|text| {
+            text.parse().map(Duration::from_secs).ok().or_else(|| {
+                let at = httpdate::parse_http_date(text).ok()?;
+                at.duration_since(std::time::SystemTime::now()).ok()
+            })
+        });
+        let url = redacted(self.url());
+        ClientError::Status { url, status: self.status(), message: message(&body), retry_after }
+    }
+
+    /// The answer makes no sense.
+    #[must_use]
+    pub fn protocol(&self, reason: impl Into<String>) -> ClientError {
+        ClientError::Protocol { url: redacted(self.url()), reason: reason.into() }
+    }
+
+    fn redirect(&self) -> Result<Option<Url>, ClientError> {
+        // 304 and the like are answers.
+        if !matches!(self.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+            return Ok(None);
+        }
+        let location = self.header(&LOCATION).ok_or_else(|| self.protocol("a redirect without Location"))?;
+        let target = self.url().join(location).map_err(|_| self.protocol("a redirect to no URL"))?;
+        if !matches!(target.scheme(), "http" | "https") {
+            return Err(self.protocol(format!("a redirect to {}:", target.scheme())));
+        }
+        Ok(Some(target))
+    }
+}
+
+/// What an error's body says: the distribution specification's errors, or a line of text.
+fn message(body: &[u8]) -> String {
+    #[derive(serde::Deserialize)]
+    struct Errors {
+        errors: Vec<Error>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Error {
+        code: String,
+        #[serde(default)]
+        message: String,
+    }
+    if let Ok(Errors { errors }) = serde_json::from_slice(body) {
+        let texts = errors.into_iter().map(|error| {
+            if error.message.is_empty() { error.code } else { format!("{}: {}", error.code, error.message) }
+        });
+        return texts.collect::<Vec<_>>().join("; ");
+    }
+    let text = String::from_utf8_lossy(body);
+    if text.trim_start().starts_with('<') {
+        // A page for people.
+        return String::new();
+    }
+    text.lines().next().unwrap_or_default().trim().chars().take(200).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_secret_is_not_shown() {
+        let url = "https://user:pass@host:8443/a/b.img?token=1#part".parse().unwrap();
+        assert_eq!(redacted(&url), "https://host:8443/a/b.img");
+    }
+
+    #[test]
+    fn an_error_says_what_the_server_said() {
+        let body = br#"{"errors":[{"code":"DENIED","message":"no"},{"code":"X"}]}"#;
+        assert_eq!(message(body), "DENIED: no; X");
+        assert_eq!(message(b"disk full\nmore"), "disk full");
+        assert_eq!(message(b"<html>"), "");
+    }
+
+    #[test]
+    fn another_server_sees_no_headers_that_are_not_for_it() {
+        let mut headers = HeaderMap::new();
+        headers.insert("range", "bytes=5-".parse().unwrap());
+        headers.insert("x-token", "secret".parse().unwrap());
+        headers.retain_known();
+        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["range"]);
+    }
+}
