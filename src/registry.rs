@@ -40,6 +40,9 @@ pub use referrers::ReferrersPage;
 pub use session::SessionId;
 pub use upload::{Append, UploadStatus};
 
+/// How often an operation tries again when others get in its way. Arbitrary: someone else succeeded each time.
+const ATTEMPTS: usize = 16;
+
 /// A page of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page<T> {

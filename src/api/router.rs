@@ -58,30 +58,30 @@ async fn dispatch(State(api): State<Api>, request: Request) -> Response {
     change.await.unwrap_or_else(|error| ApiError::internal(&error).into_response())
 }
 
+#[rustfmt::skip] // The table keeps its columns.
 async fn read(api: &Api, route: Route, request: &Parts) -> Result<Response, ApiError> {
     match route {
-        Route::Blob { name, digest } => blobs::get(api, &name, &digest, request).await, //          end-2
+        Route::Blob { name, digest } => blobs::get(api, &name, &digest, request).await,             // end-2
         Route::Manifest { name, reference } => manifests::get(api, &name, &reference, request).await, // end-3
-        Route::Tags { name } => tags::list(api, &name, request).await, //                           end-8
-        Route::Referrers { name, digest } => referrers::list(api, &name, &digest, request).await, // end-12
-        Route::Upload { name, id } => uploads::status(api, &name, &id).await, //                     end-13
+        Route::Tags { name } => tags::list(api, &name, request).await,                              // end-8
+        Route::Referrers { name, digest } => referrers::list(api, &name, &digest, request).await,   // end-12
+        Route::Upload { name, id } => uploads::status(api, &name, &id).await,                       // end-13
         Route::Uploads { .. } => Err(ApiError::method_not_allowed("POST")),
     }
 }
 
+#[rustfmt::skip] // The table keeps its columns.
 async fn change(api: &Api, route: Route, request: &Parts, body: &mut Incoming) -> Result<Response, ApiError> {
     match (route, request.method.as_str()) {
-        (Route::Uploads { name }, "POST") => uploads::begin(api, &name, request, body).await, //           end-4, 11
+        (Route::Uploads { name }, "POST") => uploads::begin(api, &name, request, body).await,          // end-4, 11
         (Route::Upload { name, id }, "PATCH") => uploads::append(api, &name, &id, request, body).await, // end-5
-        (Route::Upload { name, id }, "PUT") => uploads::finish(api, &name, &id, request, body).await, //   end-6
-        (Route::Upload { name, id }, "DELETE") => uploads::cancel(api, &name, &id).await, //         end-14
-        (Route::Manifest { name, reference }, "PUT") => {
-            manifests::put(api, &name, &reference, request, body).await //                                 end-7
-        }
-        (Route::Manifest { name, reference }, "DELETE") => {
-            manifests::delete(api, &name, &reference).await //                                       end-9
-        }
-        (Route::Blob { name, digest }, "DELETE") => blobs::delete(api, &name, &digest).await, //     end-10
+        (Route::Upload { name, id }, "PUT") => uploads::finish(api, &name, &id, request, body).await,  // end-6
+        (Route::Upload { name, id }, "DELETE") => uploads::cancel(api, &name, &id).await,              // end-14
+        (Route::Manifest { name, reference }, "PUT") =>
+            manifests::put(api, &name, &reference, request, body).await,                               // end-7
+        (Route::Manifest { name, reference }, "DELETE") =>
+            manifests::delete(api, &name, &reference).await,                                           // end-9
+        (Route::Blob { name, digest }, "DELETE") => blobs::delete(api, &name, &digest).await,          // end-10
         (route, _) => Err(ApiError::method_not_allowed(match route {
             Route::Uploads { .. } => "POST",
             Route::Upload { .. } => "GET, HEAD, PATCH, PUT, DELETE",

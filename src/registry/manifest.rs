@@ -6,16 +6,13 @@ use storage_backends::{Condition, Key};
 
 use super::blocking::blocking;
 use super::record::{ManifestHeader, Record};
-use super::{Error, Registry, Result, layout, record};
+use super::{ATTEMPTS, Error, Registry, Result, layout, record};
 use crate::oci::{
     Algorithm, Blob, Digest, InvalidManifest, Manifest, MediaType, Reference, RepositoryName, Tag,
 };
 
 /// Blobs of one manifest that are looked up at one time.
 const LOOKUPS: usize = 16;
-
-/// How often an operation tries again when others get in its way. Arbitrary: someone else succeeded each time.
-const ATTEMPTS: usize = 16;
 
 /// When, of a manifest's deletion, what points to it is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

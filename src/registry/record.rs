@@ -31,6 +31,10 @@ impl Record for ReferrerRecord {}
 #[derive(Serialize, Deserialize)]
 struct Versioned<T> {
     version: u32,
+    /// Another one for each write of a record that is compared and swapped or deleted on a condition: equal bytes
+    /// are an equal version to the store, and a later write must not be taken for an earlier one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    revision: Option<Uuid>,
     #[serde(flatten)]
     record: T,
 }
@@ -78,8 +82,6 @@ pub(super) struct SessionRecord {
     pub(super) repository: RepositoryName,
     /// When it began, in seconds since 1970.
     pub(super) started: u64,
-    /// Another one each time the session is saved: who meets it again knows his own write.
-    pub(super) revision: Uuid,
     /// Bytes received and safe.
     pub(super) length: u64,
     /// The hash of those bytes.
@@ -120,17 +122,12 @@ pub(super) struct Segment {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct TagRecord {
     pub(super) digest: Digest,
-    /// Another one for each push: equal bytes are an equal version to the store, and whoever deletes the tag must
-    /// not take a later push of the same manifest for the one he saw.
-    pub(super) revision: Uuid,
 }
 
 /// A referrer of some subject.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct ReferrerRecord {
     pub(super) referrer: Referrer,
-    /// As that of a tag.
-    pub(super) revision: Uuid,
 }
 
 /// The first line of a stored manifest; its bytes follow.
@@ -145,8 +142,16 @@ pub(super) struct ManifestHeader {
 
 /// The bytes of a record, one line.
 pub(super) fn encode<T: Record>(record: &T) -> Bytes {
-    let versioned = Versioned { version: VERSION, record };
-    let encoded = serde_json::to_vec(&versioned)
+    encode_versioned(&Versioned { version: VERSION, revision: None, record })
+}
+
+/// The bytes of a record that no other write of it has.
+pub(super) fn encode_unique<T: Record>(record: &T) -> Bytes {
+    encode_versioned(&Versioned { version: VERSION, revision: Some(Uuid::now_v7()), record })
+}
+
+fn encode_versioned<T: Serialize>(versioned: &Versioned<T>) -> Bytes {
+    let encoded = serde_json::to_vec(versioned)
         .unwrap_or_else(|error| unreachable!("plain data always serialises: {error}"));
     encoded.into()
 }
@@ -244,6 +249,13 @@ mod tests {
         let text = r#"{"version":1,"size":106,"extents":[{"data":{"object":"00000000-0000-0000-0000-000000000000","offset":7,"length":100}},{"zero":{"length":2}},{"inline":"YWJjZA=="}]}"#;
         assert_eq!(encode(&record), text);
         assert_eq!(decode::<BlobRecord>(&key(), text.as_bytes()).unwrap(), record);
+    }
+
+    #[test]
+    fn no_two_writes_of_a_unique_record_have_the_same_bytes() {
+        let record = TagRecord { digest: Digest::of(crate::oci::Algorithm::Sha256, b"x") };
+        assert_ne!(encode_unique(&record), encode_unique(&record));
+        assert_eq!(decode::<TagRecord>(&key(), &encode_unique(&record)).unwrap().digest, record.digest);
     }
 
     #[test]

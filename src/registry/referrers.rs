@@ -6,7 +6,6 @@
 
 use futures::{StreamExt, TryStreamExt};
 use storage_backends::Condition;
-use uuid::Uuid;
 
 use super::manifest::Sweep;
 use super::record::ReferrerRecord;
@@ -86,8 +85,8 @@ impl Registry {
         referrer: &Referrer,
     ) -> Result<()> {
         let key = layout::referrer(name, subject, &referrer.digest);
-        let record = ReferrerRecord { referrer: referrer.clone(), revision: Uuid::now_v7() };
-        self.store.put(&key, record::encode(&record), Condition::None).await?;
+        let record = ReferrerRecord { referrer: referrer.clone() };
+        self.store.put(&key, record::encode_unique(&record), Condition::None).await?;
         Ok(())
     }
 }

@@ -69,7 +69,6 @@ impl Session {
         let record = SessionRecord {
             repository: name.clone(),
             started: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
-            revision: Uuid::now_v7(),
             length: 0,
             hasher: Hasher::new(algorithm).state(),
             segments: Vec::new(),
@@ -87,7 +86,7 @@ impl Session {
         algorithm: Algorithm,
     ) -> Result<Self> {
         let mut session = Self::transient(name, algorithm);
-        let bytes = record::encode(&session.record);
+        let bytes = record::encode_unique(&session.record);
         // Nobody else has this id, so there is nothing to guard, and the put can be repeated below us.
         let put = store.put(&layout::session(session.id.uuid()), bytes, Condition::None).await;
         session.version = Some(put?);
@@ -125,7 +124,6 @@ impl Session {
             self.record = changed;
             return Ok(());
         };
-        changed.revision = Uuid::now_v7();
         if changed.extents.len() > MAX_EXTENTS {
             let segment = Uuid::now_v7();
             let extents = Segment { extents: std::mem::take(&mut changed.extents) };
@@ -134,14 +132,14 @@ impl Session {
             changed.segments.push(segment);
         }
         let key = layout::session(self.id.uuid());
-        let saved = store.put(&key, record::encode(&changed), Condition::Unchanged(version)).await;
+        let saved = store.put(&key, record::encode_unique(&changed), Condition::Unchanged(version)).await;
         let version = match saved {
             Ok(version) => version,
             Err(storage_backends::Error::Changed { .. }) => {
                 let current = Self::load(store, &self.record.repository, self.id).await?;
                 match current.version {
-                    // Our own write, repeated below us because its reply was lost.
-                    Some(version) if current.record.revision == changed.revision => version,
+                    // Our own write, repeated below us because its reply was lost; or one that comes to the same.
+                    Some(version) if current.record == changed => version,
                     _ => return Err(Error::OutOfOrder { id: self.id, length: current.record.length }),
                 }
             }

@@ -2,7 +2,6 @@
 
 use futures::TryStreamExt;
 use storage_backends::Condition;
-use uuid::Uuid;
 
 use super::manifest::Sweep;
 use super::record::TagRecord;
@@ -42,7 +41,7 @@ impl Registry {
     pub(super) async fn move_tag(&self, name: &RepositoryName, tag: &Tag, digest: &Digest) -> Result<()> {
         let index = layout::tagged_entry(name, digest, tag);
         self.store.put(&index, bytes::Bytes::new(), Condition::None).await?;
-        let bytes = record::encode(&TagRecord { digest: digest.clone(), revision: Uuid::now_v7() });
+        let bytes = record::encode_unique(&TagRecord { digest: digest.clone() });
         self.store.put(&layout::tag(name, tag), bytes, Condition::None).await?;
         Ok(())
     }

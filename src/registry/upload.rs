@@ -9,11 +9,8 @@ use storage_backends::Condition;
 use super::ingest::{Body, Ingest};
 use super::record::{BlobRecord, Ending, Extent, Membership};
 use super::session::{Session, SessionId};
-use super::{Error, Registry, Result, layout, read, record};
+use super::{ATTEMPTS, Error, Registry, Result, layout, read, record};
 use crate::oci::{Algorithm, Digest, RepositoryName};
-
-/// How often an operation tries again when others get in its way. Arbitrary: someone else succeeded each time.
-const ATTEMPTS: usize = 8;
 
 /// Where an upload stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
