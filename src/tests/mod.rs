@@ -6,6 +6,7 @@
     reason = "clippy sees tests only in functions that are marked as such"
 )]
 
+mod disk_formats;
 mod faults;
 mod layers;
 mod manifests;
