@@ -8,6 +8,7 @@
 //! - [`config`], [`telemetry`] and [`cli`]: the program.
 
 pub mod api;
+pub mod artifact;
 pub mod cli;
 pub mod client;
 pub mod config;

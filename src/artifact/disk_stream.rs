@@ -1,0 +1,227 @@
+//! [`DiskStream`]: the content of a disk on a registry, taken out of its layers and verified on the way.
+//!
+//! Three stages run at once, joined by short channels: ranges are fetched, hashed, and taken out of
+//! compression and tar. The stream ends well only when every layer was read to its end, had the digest
+//! that the manifest gives it, and held no second disk; whoever wrote the content elsewhere publishes it
+//! only then.
+
+use std::io::{self, Read};
+
+use bytes::{Bytes, BytesMut};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::spawn_blocking;
+
+use super::{ArtifactError, DiskFile, PieceReader, RemoteImage, RemoteLayer, unpack};
+use crate::client::{BlobReader, ClientError, Connections};
+use crate::disk::{Compression, Expander, Limits, Refusal};
+use crate::oci::Hasher;
+
+/// Pieces that wait between two stages.
+const QUEUE: usize = 16;
+
+/// Bytes of a piece of content.
+const PIECE: usize = 256 << 10;
+
+/// Bytes that tell a compression.
+const DETECT: usize = 512;
+
+/// How many threads take blocks out of compression.
+const THREADS: u32 = 2;
+
+/// The content of a disk.
+#[derive(Debug)]
+pub struct DiskStream {
+    /// Its file.
+    pub file: DiskFile,
+    /// The content in order. The last item is an error if the image turned out to be bad.
+    pub content: mpsc::Receiver<Result<Bytes, ArtifactError>>,
+}
+
+impl RemoteImage {
+    /// Begins to read the disk. Answers when its file is found.
+    pub async fn disk(&self, limits: Limits, connections: Connections) -> Result<DiskStream, ArtifactError> {
+        let (sender, content) = mpsc::channel(QUEUE);
+        let (found, file) = oneshot::channel();
+        let image = self.clone();
+        tokio::spawn(async move {
+            let mut output = Output { found: Some(found), content: sender.clone() };
+            let error = match image.read_layers(&mut output, limits, connections).await {
+                Ok(()) => match output.found.take() {
+                    Some(found) => {
+                        let reason = "there is no file under disk/ in it".to_owned();
+                        let image = format!("{}/{}", image.repository.registry(), image.repository.name());
+                        let _ = found.send(Err(ArtifactError::NotAnImage { image, reason }));
+                        return;
+                    }
+                    None => return,
+                },
+                Err(error) => error,
+            };
+            // Whoever does not listen any more has a reason of its own.
+            match output.found.take() {
+                Some(found) => drop(found.send(Err(error))),
+                None => drop(sender.send(Err(error)).await),
+            }
+        });
+        let file =
+            file.await.map_err(|_| ArtifactError::Broken("the reader of layers died".to_owned()))??;
+        Ok(DiskStream { file, content })
+    }
+
+    async fn read_layers(
+        &self,
+        output: &mut Output,
+        limits: Limits,
+        connections: Connections,
+    ) -> Result<(), ArtifactError> {
+        let mut file = None;
+        for layer in &self.layers {
+            let taken = std::mem::replace(output, Output { found: None, content: output.content.clone() });
+            let (unpacked, returned) =
+                self.read_layer(layer, file.clone(), taken, limits, connections).await?;
+            *output = returned;
+            file = file.or(unpacked);
+        }
+        Ok(())
+    }
+
+    async fn read_layer(
+        &self,
+        layer: &RemoteLayer,
+        found: Option<DiskFile>,
+        mut output: Output,
+        limits: Limits,
+        connections: Connections,
+    ) -> Result<(Option<DiskFile>, Output), ArtifactError> {
+        let (repository, digest) = (self.repository.clone(), layer.digest.clone());
+        let mut blob = BlobReader::open(repository, digest, layer.size, connections).await?;
+        let (fetched, to_hash) = mpsc::channel(QUEUE);
+        let (hashed, to_unpack) = mpsc::channel(QUEUE);
+        let hash = spawn_blocking({
+            let layer = layer.clone();
+            move || verify(&layer, to_hash, &hashed)
+        });
+        let unpacking = spawn_blocking(move || {
+            let reader = PieceReader::new(to_unpack);
+            let failure = reader.failure();
+            let unpacked = output.unpack(reader, found.as_ref(), limits);
+            match (unpacked, failure.get().copied()) {
+                // The cause is with whoever fetches or hashes.
+                (_, Some(Stopped)) => (None, output),
+                (unpacked, None) => (Some(unpacked), output),
+            }
+        });
+        let mut fetch = Ok(());
+        loop {
+            match blob.next().await {
+                Ok(Some(piece)) => {
+                    if fetched.send(Ok(piece)).await.is_err() {
+                        break;
+                    }
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    fetch = Err(error);
+                    let _ = fetched.send(Err(Stopped)).await;
+                    break;
+                }
+            }
+        }
+        drop(fetched);
+        let died = |error: tokio::task::JoinError| ArtifactError::Broken(error.to_string());
+        let (verified, (unpacked, output)) = (hash.await.map_err(died)?, unpacking.await.map_err(died)?);
+        fetch?;
+        match unpacked {
+            // The unpacker's own complaint comes before that of a hash which it kept from ending.
+            Some(Err(error)) => Err(error),
+            Some(Ok(file)) => verified.map(|()| (file, output)),
+            None => {
+                verified?;
+                Err(ArtifactError::Broken(format!("the reading of {} stopped", layer.digest)))
+            }
+        }
+    }
+}
+
+/// The stage before has stopped, and says itself why.
+#[derive(Debug, Clone, Copy)]
+struct Stopped;
+
+/// Hands pieces on, hashes them, and says at the end whether they were the layer.
+fn verify(
+    layer: &RemoteLayer,
+    mut pieces: mpsc::Receiver<Result<Bytes, Stopped>>,
+    next: &mpsc::Sender<Result<Bytes, Stopped>>,
+) -> Result<(), ArtifactError> {
+    let mut hasher = Hasher::new(layer.digest.algorithm());
+    while let Some(piece) = pieces.blocking_recv() {
+        let Ok(piece) = piece else {
+            let _ = next.blocking_send(Err(Stopped));
+            return Ok(());
+        };
+        hasher.update(&piece);
+        if next.blocking_send(Ok(piece)).is_err() {
+            return Ok(());
+        }
+    }
+    let actual = hasher.finish();
+    if actual == layer.digest {
+        return Ok(());
+    }
+    // Before the end of the stream is seen, so that nobody takes it for a good one.
+    let _ = next.blocking_send(Err(Stopped));
+    let what = "a layer".to_owned();
+    Err(ClientError::WrongDigest { what, expected: layer.digest.clone(), actual }.into())
+}
+
+/// Where the disk goes.
+struct Output {
+    found: Option<oneshot::Sender<Result<DiskFile, ArtifactError>>>,
+    content: mpsc::Sender<Result<Bytes, ArtifactError>>,
+}
+
+impl Output {
+    /// Takes the disk out of a layer, whatever that is compressed with: importers go by content too.
+    fn unpack(
+        &mut self,
+        mut layer: PieceReader<Stopped>,
+        found: Option<&DiskFile>,
+        limits: Limits,
+    ) -> Result<Option<DiskFile>, ArtifactError> {
+        let compression = layer.peek(DETECT).map_or(Compression::None, Compression::detect);
+        let expanded = Expander::new(compression, layer, limits, THREADS).map_err(as_error)?;
+        let unpacked = unpack(expanded, found, |file, content| {
+            if let Some(found) = self.found.take() {
+                let _ = found.send(Ok(file.clone()));
+            }
+            self.hand_on(file, content)
+        });
+        match unpacked {
+            Ok(unpacked) => Ok(unpacked.file),
+            Err(super::UnpackError::Io(error)) => Err(as_error(error)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn hand_on(&self, file: &DiskFile, content: &mut dyn Read) -> io::Result<()> {
+        let mut left = file.size;
+        while left > 0 {
+            let length = PIECE.min(usize::try_from(left).unwrap_or(PIECE));
+            let mut piece = BytesMut::zeroed(length);
+            content.read_exact(&mut piece)?;
+            left -= length as u64;
+            if self.content.blocking_send(Ok(piece.freeze())).is_err() {
+                return Err(io::Error::other("nobody takes the disk any more"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The refusal that a reader gave as an I/O error, or that error.
+fn as_error(error: io::Error) -> ArtifactError {
+    match error.downcast::<Refusal>() {
+        Ok(refusal) => refusal.into(),
+        Err(error) => super::UnpackError::Io(error).into(),
+    }
+}
