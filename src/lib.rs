@@ -13,6 +13,8 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod disk;
+pub mod exporter;
+pub mod importer;
 pub mod oci;
 pub mod registry;
 pub mod telemetry;

@@ -1,0 +1,106 @@
+//! [`Destination`]: where a disk goes, and when it is there.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Seek as _, SeekFrom, Write};
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
+
+use super::ExportError;
+
+/// Where a disk goes.
+pub enum Destination {
+    /// A file that is new or, with `force`, replaced.
+    File {
+        /// Its path.
+        path: PathBuf,
+        /// Whether there may be one.
+        force: bool,
+    },
+    /// A block device, of which the first bytes are written.
+    Device(PathBuf),
+    /// A stream, such as standard output.
+    Stream(Box<dyn Write + Send>),
+}
+
+impl Destination {
+    /// The file or block device at `path`.
+    #[must_use]
+    pub fn at(path: PathBuf, force: bool) -> Self {
+        let is_device = std::fs::metadata(&path).is_ok_and(|metadata| metadata.file_type().is_block_device());
+        if is_device { Self::Device(path) } else { Self::File { path, force } }
+    }
+}
+
+/// A file that is not there yet: it has a name of its own until it is complete. Dropped before, it is gone.
+#[derive(Debug)]
+pub(super) struct PartFile {
+    pub(super) file: File,
+    part: PathBuf,
+}
+
+impl PartFile {
+    /// The part of what will be `path`, beside it, so that it can take the name without being copied. It may be that
+    /// of a process that was killed.
+    pub(super) fn create(path: &Path, suffix: &str) -> Result<Self, ExportError> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let part = path.with_file_name(format!(".{name}.dvcr-{suffix}"));
+        let failed = |error| ExportError::Write { path: part.clone(), error };
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(false).open(&part).map_err(failed)?;
+        if file.try_lock().is_err() {
+            return Err(ExportError::Busy { path: path.to_owned() });
+        }
+        file.set_len(0).map_err(failed)?;
+        Ok(Self { file, part })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.part
+    }
+
+    /// Gives the file its name, durably.
+    pub(super) fn publish(self, path: &Path, force: bool) -> Result<(), ExportError> {
+        let failed = |error: io::Error| match error.kind() {
+            io::ErrorKind::AlreadyExists => ExportError::Exists { path: path.to_owned() },
+            _ => ExportError::Write { path: path.to_owned(), error },
+        };
+        self.file.sync_all().map_err(failed)?;
+        if force {
+            std::fs::rename(&self.part, path).map_err(failed)?;
+        } else {
+            match renameat_with(CWD, &self.part, CWD, path, RenameFlags::NOREPLACE) {
+                // A file system that cannot tell; that there is none was checked before.
+                Err(rustix::io::Errno::INVAL) => std::fs::rename(&self.part, path).map_err(failed)?,
+                other => other.map_err(|error| failed(error.into()))?,
+            }
+        }
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
+    }
+}
+
+impl Drop for PartFile {
+    fn drop(&mut self) {
+        // Published, it is not there any more.
+        let _ = std::fs::remove_file(&self.part);
+    }
+}
+
+/// Opens a device that nobody else uses, and that holds `needs` bytes.
+pub(super) fn open_device(path: &Path, needs: u64) -> Result<File, ExportError> {
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::ResourceBusy => ExportError::Busy { path: path.to_owned() },
+        _ => ExportError::Write { path: path.to_owned(), error },
+    };
+    // On a block device, exclusive means that it is neither mounted nor a part of another device.
+    let exclusive = i32::try_from(OFlags::EXCL.bits()).unwrap_or(0);
+    let mut device =
+        OpenOptions::new().read(true).write(true).custom_flags(exclusive).open(path).map_err(failed)?;
+    let has = device.seek(SeekFrom::End(0)).map_err(failed)?;
+    if has < needs {
+        return Err(ExportError::TooSmall { path: path.to_owned(), has, needs });
+    }
+    Ok(device)
+}

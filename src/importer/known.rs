@@ -1,0 +1,76 @@
+//! [`find`]: a layer in the repository that may hold the same disk.
+//!
+//! A disk that is imported again, from the same place or another, compressed otherwise or not at all, gives
+//! the same layer. Whether it does is known only behind its last byte; but layers of another size or
+//! another beginning are out at once, and of those that are left one is worth a pass that only hashes.
+
+use crate::artifact::{FileName, LayerShape};
+use crate::client::{ClientError, Repository};
+use crate::oci::{Digest, Manifest, Reference, Tag};
+
+/// Tags that are looked at, besides the one that is written. Repositories of disks have a few.
+const TAGS: usize = 16;
+
+/// Bytes of the disk that are compared.
+const HEAD: usize = 64 << 10;
+
+/// The shape of a layer in `repository` that begins as the disk does and, if that is known, has its size.
+///
+/// Only saves work: where the registry does not answer, there is none.
+pub(super) async fn find(
+    repository: &Repository,
+    tag: Option<&Tag>,
+    name: &FileName,
+    size: Option<u64>,
+    head: &[u8],
+) -> Option<LayerShape> {
+    let all = repository.tags().await.ok()?;
+    let others = all.iter().rev().filter(|other| Some(*other) != tag).take(TAGS);
+    let mut seen = Vec::new();
+    for tag in all.iter().filter(|other| Some(*other) == tag).chain(others) {
+        match layer_of(repository, tag).await {
+            Ok(Some((digest, layer_size))) if !seen.contains(&digest) => {
+                if let Ok(Some(shape)) = compare(repository, &digest, layer_size, name, size, head).await {
+                    tracing::debug!(%tag, %digest, "begins alike");
+                    return Some(shape);
+                }
+                seen.push(digest);
+            }
+            Ok(_) => {}
+            Err(error) => tracing::debug!(%tag, %error, "cannot look at what is there"),
+        }
+    }
+    None
+}
+
+/// The only layer of a tag's image.
+async fn layer_of(repository: &Repository, tag: &Tag) -> Result<Option<(Digest, u64)>, ClientError> {
+    let manifest = repository.manifest(&Reference::Tag(tag.clone())).await?;
+    let Ok(manifest) = Manifest::parse(&manifest.bytes, Some(manifest.media_type)) else { return Ok(None) };
+    // Config and layer.
+    Ok(match &manifest.blobs[..] {
+        [_, layer] => Some((layer.digest.clone(), layer.size)),
+        _ => None,
+    })
+}
+
+async fn compare(
+    repository: &Repository,
+    digest: &Digest,
+    layer_size: u64,
+    name: &FileName,
+    size: Option<u64>,
+    head: &[u8],
+) -> Result<Option<LayerShape>, ClientError> {
+    if size.is_some_and(|size| LayerShape::new(name, size).layer_size() != layer_size) {
+        return Ok(None);
+    }
+    let head = &head[..head.len().min(HEAD)];
+    let end = (LayerShape::HEADER + head.len() as u64).min(layer_size);
+    let Some(start) = repository.blob_part(digest, 0..end).await? else { return Ok(None) };
+    let Some(shape) = LayerShape::of_layer(name, &start) else { return Ok(None) };
+    let fits = size.is_none_or(|size| size == shape.file_size())
+        && shape.layer_size() == layer_size
+        && start.get(shape.header().len()..).is_some_and(|content| content.starts_with(head));
+    Ok(fits.then_some(shape))
+}
