@@ -1,21 +1,35 @@
 //! The command line: one file per subcommand, and what a failure looks like to a person.
 //!
-//! Exit codes: 0 done, 1 it failed, 2 it was asked wrongly (flags, configuration).
+//! Exit codes: 0 done, 1 it failed, 2 it was asked wrongly (flags, configuration), 3 what it was given is not
+//! acceptable, so that trying again cannot help.
 
 mod completion;
+mod copy;
 mod healthcheck;
+mod import;
+mod inspect;
+mod ls;
+mod output;
+mod progress;
+mod pull;
+mod registry;
+mod rm;
 mod serve;
+mod size;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::telemetry;
+
 /// An OCI-native registry for virtual-machine disk images.
 #[derive(Debug, Parser)]
 #[command(name = "dvcr", version, propagate_version = true, arg_required_else_help = true)]
 #[command(after_help = "Quick start:
-  dvcr serve                                 registry on 127.0.0.1:5000, data in ./dvcr-data
-  docker push 127.0.0.1:5000/disks/ubuntu    push an image that holds /disk/<file>")]
+  dvcr serve                                                   registry on 127.0.0.1:5000, data in ./dvcr-data
+  dvcr import https://…/noble.img 127.0.0.1:5000/disks/noble   a disk image from the web, a file, a device
+  dvcr pull 127.0.0.1:5000/disks/noble -o noble.img            the disk back")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -24,6 +38,12 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::Serve),
+    Import(Box<import::Import>),
+    Pull(pull::Pull),
+    Inspect(inspect::Inspect),
+    Ls(ls::Ls),
+    Rm(rm::Rm),
+    Copy(copy::Copy),
     Healthcheck(healthcheck::Healthcheck),
     Completion(completion::Completion),
 }
@@ -37,6 +57,9 @@ enum Failure {
     /// It did not work.
     #[error("{0}")]
     Failed(String),
+    /// What it was given is not acceptable.
+    #[error("{0}")]
+    Refused(String),
 }
 
 impl Failure {
@@ -51,8 +74,20 @@ impl Failure {
 #[must_use]
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
+    if !matches!(cli.command, Command::Serve(_)) {
+        // Warnings of what a command does, or more for whoever looks for a reason. What does not parse is no reason to
+        // refuse the work.
+        let level = std::env::var("DVCR_LOG_LEVEL").unwrap_or_else(|_| "warn".to_owned());
+        let _ = telemetry::init(&level, false);
+    }
     let outcome = match cli.command {
         Command::Serve(serve) => serve.run(),
+        Command::Import(import) => import.run(),
+        Command::Pull(pull) => pull.run(),
+        Command::Inspect(inspect) => inspect.run(),
+        Command::Ls(ls) => ls.run(),
+        Command::Rm(rm) => rm.run(),
+        Command::Copy(copy) => copy.run(),
         Command::Healthcheck(healthcheck) => healthcheck.run(),
         Command::Completion(completion) => completion.run(),
     };
@@ -63,6 +98,7 @@ pub fn run() -> ExitCode {
             match failure {
                 Failure::Usage(_) => ExitCode::from(2),
                 Failure::Failed(_) => ExitCode::FAILURE,
+                Failure::Refused(_) => ExitCode::from(3),
             }
         }
     }

@@ -3,7 +3,11 @@
 //! The modules, from the ground up; each imports only from those before it, and a test keeps it so:
 //!
 //! - [`oci`]: names, digests, manifests. The vocabulary.
+//! - [`disk`]: disk images by their bytes: formats, compression, sizes, what is refused.
 //! - [`registry`]: the engine, over a store of the crate `storage-backends`.
+//! - [`client`]: push to and pull from any registry.
+//! - [`artifact`]: a disk as an OCI image, and back.
+//! - [`importer`] and [`exporter`]: disks from anywhere into a registry, and out of it.
 //! - [`api`]: the distribution specification over HTTP.
 //! - [`config`], [`telemetry`] and [`cli`]: the program.
 

@@ -1,0 +1,73 @@
+//! [`RegistryArgs`]: the options of every command that speaks to a registry.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::Failure;
+use crate::client::{Client, ClientOptions, Credentials, Egress, Retries, TransportOptions};
+use crate::oci::RegistryHost;
+
+/// How registries are spoken to.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Registry options")]
+pub(super) struct RegistryArgs {
+    /// Speak plain HTTP to this registry; those on loopback are spoken to so anyway.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    plain_http: Vec<RegistryHost>,
+    /// Further certificate authorities, in PEM.
+    #[arg(long, value_name = "FILE")]
+    ca_file: Vec<PathBuf>,
+    /// Accept any certificate. The connection may be anybody's then.
+    #[arg(long)]
+    insecure_skip_tls_verify: bool,
+    /// Credentials in the format of docker's config.json [default: docker's, then podman's].
+    #[arg(long, value_name = "FILE", env = "DVCR_AUTH_FILE")]
+    auth_file: Option<PathBuf>,
+}
+
+impl RegistryArgs {
+    /// A client for registries.
+    pub(super) fn client(&self, retries: Retries, patience: std::time::Duration) -> Result<Client, Failure> {
+        let credentials = self.auth_file.clone().map_or(Credentials::User, Credentials::File);
+        let transport = TransportOptions {
+            authorities: read_all(&self.ca_file)?,
+            insecure: self.insecure_skip_tls_verify,
+            egress: Egress::Any,
+            patience,
+        };
+        self.client_with(transport, credentials, retries)
+    }
+
+    /// A client for a source, which has authorities, credentials and a rule of its own.
+    pub(super) fn client_with(
+        &self,
+        transport: TransportOptions,
+        credentials: Credentials,
+        retries: Retries,
+    ) -> Result<Client, Failure> {
+        let plain_http = self.plain_http.clone();
+        Client::new(ClientOptions { transport, credentials, retries, plain_http })
+            .map_err(|error| Failure::Usage(error.to_string()))
+    }
+
+    /// A client with the usual patience.
+    pub(super) fn default_client(&self) -> Result<Client, Failure> {
+        self.client(Retries::default(), TransportOptions::default().patience)
+    }
+
+    /// The authorities, and whether any certificate is accepted.
+    pub(super) fn authorities(&self, more: &[PathBuf]) -> Result<(Vec<Vec<u8>>, bool), Failure> {
+        let mut all = read_all(&self.ca_file)?;
+        all.extend(read_all(more)?);
+        Ok((all, self.insecure_skip_tls_verify))
+    }
+}
+
+fn read_all(files: &[PathBuf]) -> Result<Vec<Vec<u8>>, Failure> {
+    files.iter().map(|file| read(file)).collect()
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, Failure> {
+    std::fs::read(file).map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))
+}
