@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export CARGO_TERM_PROGRESS_WHEN ?= never
 
-.PHONY: help check test unit conformance bench build clean
+.PHONY: help check test unit conformance bench bench-import build clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -28,6 +28,10 @@ test: check unit conformance ## Everything, from a fresh machine
 bench: build ## docker push and pull of a 2 GiB disk image beside Debian's docker-registry
 	conformance/setup >/dev/null
 	python3 conformance/bench_docker.py
+
+bench-import: build ## dvcr import and pull beside sha256 and the decompressors alone
+	conformance/setup >/dev/null
+	python3 conformance/bench_import.py
 
 clean: ## Build results and test reports; the tools in the cache stay
 	$(CARGO) clean
