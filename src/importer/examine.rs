@@ -24,6 +24,14 @@ pub(super) struct Examined {
     pub(super) size: Option<u64>,
 }
 
+impl Examined {
+    /// The size, where it is more than a guess: gzip tells that of its last member, and zstd that of its first
+    /// frame.
+    pub(super) fn sure_size(&self) -> Option<u64> {
+        self.size.filter(|_| matches!(self.compression, Compression::None | Compression::Xz))
+    }
+}
+
 /// Looks at the first bytes of what was opened, and at others if the source can seek.
 pub(super) async fn examine(
     source: &Source,

@@ -230,7 +230,8 @@ impl Importer {
         let mut known = None;
         if state.upload.is_none() && !std::mem::replace(&mut state.looked, true) {
             let repository = self.repository();
-            known = known::find(&repository, self.target.tag(), file, size, &examined.head).await;
+            let sure = state.certain.map(|(size, _)| size).or(examined.sure_size());
+            known = known::find(&repository, self.target.tag(), file, sure, &examined.head).await;
         }
         if matches!(source, Source::Pipe(_)) {
             return Ok(Way::Spool(known));

@@ -11,10 +11,7 @@ use crate::oci::{Digest, Manifest, Reference, Tag};
 /// Tags that are looked at, besides the one that is written. Repositories of disks have a few.
 const TAGS: usize = 16;
 
-/// Bytes of the disk that are compared.
-const HEAD: usize = 64 << 10;
-
-/// The shape of a layer in `repository` that begins as the disk does and, if that is known, has its size.
+/// The shape of a layer in `repository` that begins with `head`, as the disk does, and has its size if that is known.
 ///
 /// Only saves work: where the registry does not answer, there is none.
 pub(super) async fn find(
@@ -65,7 +62,6 @@ async fn compare(
     if size.is_some_and(|size| LayerShape::new(name, size).layer_size() != layer_size) {
         return Ok(None);
     }
-    let head = &head[..head.len().min(HEAD)];
     let end = (LayerShape::HEADER + head.len() as u64).min(layer_size);
     let Some(start) = repository.blob_part(digest, 0..end).await? else { return Ok(None) };
     let Some(shape) = LayerShape::of_layer(name, &start) else { return Ok(None) };
