@@ -296,12 +296,13 @@ mod tests {
     }
 
     #[test]
-    fn variables_that_kubernetes_makes_for_a_service_called_dvcr_are_not_settings() {
+    fn variables_of_kubernetes_and_of_the_client_are_not_settings() {
         let variables = [
             ("DVCR_SERVICE_HOST", "10.0.0.1"),
             ("DVCR_SERVICE_PORT_HTTP", "5000"),
             ("DVCR_PORT", "tcp://10.0.0.1:5000"),
             ("DVCR_PORT_5000_TCP_ADDR", "10.0.0.1"),
+            ("DVCR_AUTH_FILE", "/etc/auth.json"),
         ];
         assert_eq!(load("", &variables, &[]).unwrap(), Config::default());
     }

@@ -17,10 +17,12 @@ impl Environment {
     }
 }
 
-/// Variables that are not ours: the path of the file itself, and those that Kubernetes makes in every
-/// container for a service that is called `dvcr`.
+/// Variables that are no settings of the server: the path of the file itself, what the commands of the client take, and
+/// those that Kubernetes makes in every container for a service that is called `dvcr`.
 fn is_foreign(key: &str) -> bool {
-    key == "config" || key == "port" || key.starts_with("port_") || key.starts_with("service_")
+    matches!(key, "config" | "auth_file" | "source_user" | "deny_local_addresses" | "port")
+        || key.starts_with("port_")
+        || key.starts_with("service_")
 }
 
 impl Provider for Environment {
