@@ -1,7 +1,7 @@
 //! The command line: one file per subcommand, and what a failure looks like to a person.
 //!
 //! Exit codes: 0 done, 1 it failed, 2 it was asked wrongly (flags, configuration), 3 what it was given is not
-//! acceptable, so that trying again cannot help.
+//! acceptable, so that trying again cannot help, 130 it was told to stop.
 
 mod completion;
 mod copy;
@@ -18,8 +18,10 @@ mod serve;
 mod size;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::telemetry;
 
@@ -60,6 +62,9 @@ enum Failure {
     /// What it was given is not acceptable.
     #[error("{0}")]
     Refused(String),
+    /// It was told to stop before it was done.
+    #[error("{0}")]
+    Interrupted(String),
 }
 
 impl Failure {
@@ -77,7 +82,8 @@ pub fn run() -> ExitCode {
     if !matches!(cli.command, Command::Serve(_)) {
         // Warnings of what a command does, or more for whoever looks for a reason. What does not parse is no reason to
         // refuse the work.
-        let level = std::env::var("DVCR_LOG_LEVEL").unwrap_or_else(|_| "warn".to_owned());
+        let level = std::env::var("DVCR_LOG_LEVEL")
+            .unwrap_or_else(|_| "warn,rustls_platform_verifier=off".to_owned());
         let _ = telemetry::init(&level, false);
     }
     let outcome = match cli.command {
@@ -99,8 +105,45 @@ pub fn run() -> ExitCode {
                 Failure::Usage(_) => ExitCode::from(2),
                 Failure::Failed(_) => ExitCode::FAILURE,
                 Failure::Refused(_) => ExitCode::from(3),
+                // As shells say it of SIGINT.
+                Failure::Interrupted(_) => ExitCode::from(130),
             }
         }
+    }
+}
+
+/// Runs a command's work, until it is done or somebody asks it to stop.
+fn run_to_end<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = runtime()?;
+    let outcome = runtime.block_on(async {
+        tokio::select! {
+            outcome = work => Some(outcome),
+            () = told_to_stop() => None,
+        }
+    });
+    if let Some(outcome) = outcome {
+        // Not by dropping it: a thread may wait for standard input, which may never come.
+        runtime.shutdown_background();
+        return outcome;
+    }
+    // What is half done is taken away by those who did it.
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    Err(Failure::Interrupted("stopped".to_owned()))
+}
+
+/// Ready when the process gets SIGTERM or SIGINT.
+async fn told_to_stop() {
+    let terminated = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut terminate) => {
+                terminate.recv().await;
+            }
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = terminated => {}
+        _ = tokio::signal::ctrl_c() => {}
     }
 }
 

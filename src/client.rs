@@ -97,7 +97,9 @@ impl Client {
     }
 
     fn scheme(&self, registry: &RegistryHost) -> &'static str {
-        let plain = registry.is_loopback() || self.shared.plain_http.contains(registry);
+        // Named without a port, a host is meant with all of its ports.
+        let is_named = |named: &RegistryHost| named == registry || named.as_str() == registry.host();
+        let plain = registry.is_loopback() || self.shared.plain_http.iter().any(is_named);
         if plain { "http" } else { "https" }
     }
 }

@@ -23,6 +23,7 @@ mod pass;
 mod progress;
 mod source;
 mod spool;
+mod upload;
 
 pub use checksum::{Checksum, ChecksumAlgorithm, InvalidChecksum};
 pub use error::{ImportError, SourceError};

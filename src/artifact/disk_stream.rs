@@ -6,6 +6,7 @@
 //! only then.
 
 use std::io::{self, Read};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::{mpsc, oneshot};
@@ -37,30 +38,38 @@ pub struct DiskStream {
     pub content: mpsc::Receiver<Result<Bytes, ArtifactError>>,
 }
 
+/// Who waits for the disk's file to be found, until it is.
+type Found = Arc<Mutex<Option<oneshot::Sender<Result<DiskFile, ArtifactError>>>>>;
+
+fn take(found: &Found) -> Option<oneshot::Sender<Result<DiskFile, ArtifactError>>> {
+    found.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
 impl RemoteImage {
     /// Begins to read the disk. Answers when its file is found.
     pub async fn disk(&self, limits: Limits, connections: Connections) -> Result<DiskStream, ArtifactError> {
         let (sender, content) = mpsc::channel(QUEUE);
-        let (found, file) = oneshot::channel();
+        let (answer, file) = oneshot::channel();
+        let found: Found = Arc::new(Mutex::new(Some(answer)));
         let image = self.clone();
         tokio::spawn(async move {
-            let mut output = Output { found: Some(found), content: sender.clone() };
-            let error = match image.read_layers(&mut output, limits, connections).await {
-                Ok(()) => match output.found.take() {
-                    Some(found) => {
-                        let reason = "there is no file under disk/ in it".to_owned();
-                        let image = format!("{}/{}", image.repository.registry(), image.repository.name());
-                        let _ = found.send(Err(ArtifactError::NotAnImage { image, reason }));
+            let output = Output { found: Arc::clone(&found), content: sender.clone() };
+            let error = match image.read_layers(&output, limits, connections).await {
+                Ok(()) => ArtifactError::NotAnImage {
+                    image: format!("{}/{}", image.repository.registry(), image.repository.name()),
+                    reason: "there is no file under disk/ in it".to_owned(),
+                },
+                Err(error) => {
+                    if found.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
+                        // Whoever does not listen any more has a reason of its own.
+                        let _ = sender.send(Err(error)).await;
                         return;
                     }
-                    None => return,
-                },
-                Err(error) => error,
+                    error
+                }
             };
-            // Whoever does not listen any more has a reason of its own.
-            match output.found.take() {
-                Some(found) => drop(found.send(Err(error))),
-                None => drop(sender.send(Err(error)).await),
+            if let Some(answer) = take(&found) {
+                let _ = answer.send(Err(error));
             }
         });
         let file =
@@ -70,16 +79,13 @@ impl RemoteImage {
 
     async fn read_layers(
         &self,
-        output: &mut Output,
+        output: &Output,
         limits: Limits,
         connections: Connections,
     ) -> Result<(), ArtifactError> {
         let mut file = None;
         for layer in &self.layers {
-            let taken = std::mem::replace(output, Output { found: None, content: output.content.clone() });
-            let (unpacked, returned) =
-                self.read_layer(layer, file.clone(), taken, limits, connections).await?;
-            *output = returned;
+            let unpacked = self.read_layer(layer, file.clone(), output.clone(), limits, connections).await?;
             file = file.or(unpacked);
         }
         Ok(())
@@ -89,10 +95,10 @@ impl RemoteImage {
         &self,
         layer: &RemoteLayer,
         found: Option<DiskFile>,
-        mut output: Output,
+        output: Output,
         limits: Limits,
         connections: Connections,
-    ) -> Result<(Option<DiskFile>, Output), ArtifactError> {
+    ) -> Result<Option<DiskFile>, ArtifactError> {
         let (repository, digest) = (self.repository.clone(), layer.digest.clone());
         let mut blob = BlobReader::open(repository, digest, layer.size, connections).await?;
         let (fetched, to_hash) = mpsc::channel(QUEUE);
@@ -107,8 +113,8 @@ impl RemoteImage {
             let unpacked = output.unpack(reader, found.as_ref(), limits);
             match (unpacked, failure.get().copied()) {
                 // The cause is with whoever fetches or hashes.
-                (_, Some(Stopped)) => (None, output),
-                (unpacked, None) => (Some(unpacked), output),
+                (_, Some(Stopped)) => None,
+                (unpacked, None) => Some(unpacked),
             }
         });
         let mut fetch = Ok(());
@@ -129,12 +135,12 @@ impl RemoteImage {
         }
         drop(fetched);
         let died = |error: tokio::task::JoinError| ArtifactError::Broken(error.to_string());
-        let (verified, (unpacked, output)) = (hash.await.map_err(died)?, unpacking.await.map_err(died)?);
+        let (verified, unpacked) = (hash.await.map_err(died)?, unpacking.await.map_err(died)?);
         fetch?;
         match unpacked {
             // The unpacker's own complaint comes before that of a hash which it kept from ending.
             Some(Err(error)) => Err(error),
-            Some(Ok(file)) => verified.map(|()| (file, output)),
+            Some(Ok(file)) => verified.map(|()| file),
             None => {
                 verified?;
                 Err(ArtifactError::Broken(format!("the reading of {} stopped", layer.digest)))
@@ -175,15 +181,16 @@ fn verify(
 }
 
 /// Where the disk goes.
+#[derive(Clone)]
 struct Output {
-    found: Option<oneshot::Sender<Result<DiskFile, ArtifactError>>>,
+    found: Found,
     content: mpsc::Sender<Result<Bytes, ArtifactError>>,
 }
 
 impl Output {
     /// Takes the disk out of a layer, whatever that is compressed with: importers go by content too.
     fn unpack(
-        &mut self,
+        &self,
         mut layer: PieceReader<Stopped>,
         found: Option<&DiskFile>,
         limits: Limits,
@@ -191,7 +198,7 @@ impl Output {
         let compression = layer.peek(DETECT).map_or(Compression::None, Compression::detect);
         let expanded = Expander::new(compression, layer, limits, THREADS).map_err(as_error)?;
         let unpacked = unpack(expanded, found, |file, content| {
-            if let Some(found) = self.found.take() {
+            if let Some(found) = take(&self.found) {
                 let _ = found.send(Ok(file.clone()));
             }
             self.hand_on(file, content)

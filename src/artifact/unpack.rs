@@ -49,6 +49,14 @@ pub enum UnpackError {
         /// The entry.
         name: String,
     },
+    /// A sparse file in a form that tar readers take for the file itself.
+    #[error(
+        "{name:?} is stored sparse in a form (PAX) that is not supported: build the image without tar --sparse"
+    )]
+    Sparse {
+        /// The entry.
+        name: String,
+    },
     /// A layer that deletes what is below it.
     #[error("{name:?} deletes files of a lower layer: build the image FROM scratch with one layer")]
     Whiteout {
@@ -73,6 +81,9 @@ pub fn unpack(
         let mut entry = entry?;
         let path = entry.path()?.into_owned();
         let name = path.display().to_string();
+        if path.file_name().is_some_and(|name| name == ".wh.disk") && path.components().count() <= 2 {
+            return Err(UnpackError::Whiteout { name });
+        }
         let below = match Place::of(&path) {
             Place::Elsewhere => continue,
             Place::Disk => match entry.header().entry_type() {
@@ -92,6 +103,9 @@ pub fn unpack(
             // A folder in disk/ is an entry too many for KubeVirt.
             kind => return Err(UnpackError::NotAFile { name, kind: describe(kind) }),
         }
+        if is_pax_sparse(&mut entry)? {
+            return Err(UnpackError::Sparse { name });
+        }
         if let Some(first) = unpacked.file.as_ref().or(found) {
             return Err(UnpackError::SeveralFiles { first: first.name.clone(), second: below });
         }
@@ -102,6 +116,17 @@ pub fn unpack(
     // Behind the archive's end there may be padding, which is a part of the layer and of its digest.
     io::copy(&mut archive.into_inner(), &mut io::sink())?;
     Ok(unpacked)
+}
+
+/// Whether an entry's content is a map and pieces of a file, by GNU's extension of PAX.
+fn is_pax_sparse(entry: &mut tar::Entry<impl Read>) -> io::Result<bool> {
+    let Some(extensions) = entry.pax_extensions()? else { return Ok(false) };
+    for extension in extensions {
+        if extension?.key_bytes().starts_with(b"GNU.sparse.") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Where an entry lies.
@@ -193,9 +218,23 @@ mod tests {
             (vec![("disk/sub/", Directory, b"")], None),
             (vec![("disk/sub/a", Regular, b"a")], None),
             (vec![("disk/.wh.a", Regular, b"")], None),
+            (vec![(".wh.disk", Regular, b"")], None),
         ] {
             assert!(read(&tar(&entries), found).is_err(), "{entries:?}");
         }
+    }
+
+    #[test]
+    fn a_file_that_is_not_stored_as_it_is_is_refused() {
+        let mut builder = tar::Builder::new(Vec::new());
+        builder.append_pax_extensions([("GNU.sparse.major", &b"1"[..]), ("GNU.sparse.minor", b"0")]).unwrap();
+        let mut header = tar::Header::new_ustar();
+        header.set_path("disk/a").unwrap();
+        header.set_size(1);
+        header.set_cksum();
+        builder.append(&header, &b"a"[..]).unwrap();
+        let error = read(&builder.into_inner().unwrap(), None).unwrap_err();
+        assert!(matches!(error, UnpackError::Sparse { .. }), "{error}");
     }
 
     #[test]

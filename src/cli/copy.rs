@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::output::{OutputArgs, bytes, fields};
 use super::progress::{ProgressArgs, Snapshot};
 use super::registry::RegistryArgs;
-use super::{Failure, runtime};
+use super::{Failure, run_to_end};
 use crate::client::copy;
 use crate::oci::ImageReference;
 
@@ -52,7 +52,7 @@ struct Blobs {
 
 impl Copy {
     pub(super) fn run(self) -> Result<(), Failure> {
-        runtime()?.block_on(self.copy())
+        run_to_end(self.copy())
     }
 
     async fn copy(self) -> Result<(), Failure> {

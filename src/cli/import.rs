@@ -13,11 +13,11 @@ use url::Url;
 
 use super::output::{OutputArgs, bytes, fields};
 use super::progress::{ProgressArgs, Snapshot};
-use super::registry::RegistryArgs;
+use super::registry::{RegistryArgs, credentials};
 use super::size::Size;
-use super::{Failure, runtime};
-use crate::artifact::{FileName, Platform};
-use crate::client::{Client, Credentials, Egress, Retries, TransportOptions};
+use super::{Failure, runtime, told_to_stop};
+use crate::artifact::{FileName, LABEL_FORMAT, LABEL_SIZE, LABEL_VIRTUAL_SIZE, Platform};
+use crate::client::{Client, Egress, Retries, TransportOptions};
 use crate::disk::Limits;
 use crate::importer::{
     Checksum, FileSource, HttpSource, ImportError, ImportOptions, Imported, Importer, Journal, PipeSource,
@@ -65,7 +65,7 @@ pub(super) struct Import {
     #[arg(long, value_name = "NAME")]
     preference: Option<String>,
     /// A label for the image's config.
-    #[arg(long, value_name = "KEY=VALUE")]
+    #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
     label: Vec<Pair>,
     /// An annotation for the image's manifest.
     #[arg(long, value_name = "KEY=VALUE")]
@@ -105,7 +105,7 @@ struct SourceArgs {
     /// of others.
     #[arg(long, env = "DVCR_DENY_LOCAL_ADDRESSES", value_parser = clap::builder::FalseyValueParser::new())]
     deny_local_addresses: bool,
-    /// Seconds after which a silent server counts as a broken connection.
+    /// Seconds after which a silent server, the source's or the registry, counts as a broken connection.
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     idle_timeout: u64,
     /// Tries in a row without any progress.
@@ -131,6 +131,15 @@ struct LimitArgs {
 /// `KEY=VALUE`.
 #[derive(Debug, Clone)]
 struct Pair(String, String);
+
+/// A label, other than those that the import itself computes.
+fn label(text: &str) -> Result<Pair, String> {
+    let pair: Pair = text.parse()?;
+    if [LABEL_FORMAT, LABEL_SIZE, LABEL_VIRTUAL_SIZE].contains(&pair.0.as_str()) {
+        return Err(format!("{} is what the import says of the disk", pair.0));
+    }
+    Ok(pair)
+}
 
 impl FromStr for Pair {
     type Err = String;
@@ -188,7 +197,11 @@ impl Import {
             let target = &self.target;
             return Err(Failure::Usage(format!("{target}: an import needs a tag to give, and no digest")));
         }
-        runtime()?.block_on(self.import())
+        let runtime = runtime()?;
+        let outcome = runtime.block_on(self.import());
+        // Not by dropping it: a thread may wait for standard input, which may never come.
+        runtime.shutdown_background();
+        outcome
     }
 
     async fn import(self) -> Result<(), Failure> {
@@ -214,7 +227,16 @@ impl Import {
         let look =
             || Snapshot { phase: progress.phase().as_str(), done: progress.done(), total: progress.total() };
         let began = Instant::now();
-        let work = Box::pin(importer.import(source));
+        // Told to stop, it takes back what could not be gone on with.
+        let work = Box::pin(async {
+            let import = importer.import(source);
+            tokio::pin!(import);
+            tokio::select! {
+                outcome = &mut import => return outcome,
+                () = told_to_stop() => importer.stop(),
+            }
+            import.await
+        });
         let outcome = self.progress.show(look, work).await.map_err(|error| failure(&error))?;
         self.print(&outcome, began.elapsed().as_secs_f64())
     }
@@ -264,8 +286,7 @@ impl Import {
         let egress = if self.of_source.deny_local_addresses { Egress::NotLocal } else { Egress::Any };
         let patience = Duration::from_secs(self.of_source.idle_timeout);
         let transport = TransportOptions { authorities, insecure, egress, patience };
-        let credentials =
-            self.of_source.source_auth_file.clone().map_or(Credentials::User, Credentials::File);
+        let credentials = credentials(self.of_source.source_auth_file.as_deref())?;
         self.registry.client_with(transport, credentials, retries)
     }
 
@@ -325,5 +346,8 @@ fn journal() -> Journal {
 }
 
 fn failure(error: &ImportError) -> Failure {
+    if matches!(error, ImportError::Stopped) {
+        return Failure::Interrupted(error.to_string());
+    }
     if error.is_refusal() { Failure::Refused(error.to_string()) } else { Failure::Failed(error.to_string()) }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::output::{OutputArgs, bytes, fields};
 use super::registry::RegistryArgs;
-use super::{Failure, runtime};
+use super::{Failure, run_to_end};
 use crate::artifact::{ArtifactError, Platform, RemoteImage};
 use crate::oci::ImageReference;
 
@@ -66,7 +66,7 @@ struct Config {
 
 impl Inspect {
     pub(super) fn run(self) -> Result<(), Failure> {
-        runtime()?.block_on(self.inspect())
+        run_to_end(self.inspect())
     }
 
     async fn inspect(self) -> Result<(), Failure> {

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::output::{OutputArgs, table};
 use super::registry::RegistryArgs;
-use super::{Failure, runtime};
+use super::{Failure, run_to_end};
 use crate::artifact::{ArtifactError, RemoteImage};
 use crate::client::{Client, ClientError};
 use crate::oci::{ImageReference, Reference, RegistryHost, RepositoryName};
@@ -42,7 +42,7 @@ const AT_ONCE: usize = 8;
 
 impl Ls {
     pub(super) fn run(self) -> Result<(), Failure> {
-        runtime()?.block_on(self.list())
+        run_to_end(self.list())
     }
 
     async fn list(self) -> Result<(), Failure> {
@@ -79,25 +79,27 @@ async fn images(client: &Client, repository: &ImageReference) -> Result<Vec<Imag
             match RemoteImage::resolve(client, &reference, None).await {
                 Ok(image) => {
                     let disk = image.labelled();
-                    Ok(Some(Image {
+                    Ok(Image {
                         tag,
                         digest: Some(image.digest.to_string()),
                         format: disk.map(|disk| disk.format.to_string()),
                         virtual_size: disk.map(|disk| disk.virtual_size),
                         stored_size: Some(image.stored_size()),
-                    }))
+                    })
                 }
-                // It was deleted since the listing.
-                Err(ArtifactError::Client(ClientError::NotFound { .. })) => Ok(None),
-                Err(ArtifactError::Client(error)) => Err(Failure::Failed(error.to_string())),
-                // Something other than a disk.
-                Err(_) => {
-                    Ok(Some(Image { tag, digest: None, format: None, virtual_size: None, stored_size: None }))
+                Err(ArtifactError::Client(error))
+                    if error.is_transient() || matches!(error, ClientError::Unauthorized { .. }) =>
+                {
+                    Err(Failure::Failed(error.to_string()))
+                }
+                // No disk image, or one that is damaged: its name is still there.
+                Err(error) => {
+                    tracing::debug!(%tag, %error, "cannot look into it");
+                    Ok(Image { tag, digest: None, format: None, virtual_size: None, stored_size: None })
                 }
             }
         })
         .buffered(AT_ONCE)
-        .try_filter_map(|image| async { Ok(image) })
         .try_collect()
         .await
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::output::{Format as OutputFormat, bytes, fields};
 use super::progress::{ProgressArgs, Snapshot};
 use super::registry::RegistryArgs;
-use super::{Failure, runtime};
+use super::{Failure, run_to_end};
 use crate::artifact::{Platform, RemoteImage};
 use crate::client::Connections;
 use crate::disk::Format;
@@ -80,10 +80,18 @@ struct Outcome {
 
 impl Pull {
     pub(super) fn run(self) -> Result<(), Failure> {
-        runtime()?.block_on(self.pull())
+        run_to_end(self.pull())
     }
 
     async fn pull(self) -> Result<(), Failure> {
+        if let Some(path) =
+            self.to.as_ref().filter(|path| ["json", "text"].iter().any(|name| path.as_os_str() == *name))
+        {
+            let name = path.display();
+            return Err(Failure::Usage(format!(
+                "-o names a file here: did you mean --output {name}, or -o ./{name}?"
+            )));
+        }
         let client = self.registry.default_client()?;
         let began = Instant::now();
         let image = RemoteImage::resolve(&client, &self.image, self.platform.as_ref())

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use reqwest::Certificate;
 
 use super::Failure;
 use crate::client::{Client, ClientOptions, Credentials, Egress, Retries, TransportOptions};
@@ -29,7 +30,7 @@ pub(super) struct RegistryArgs {
 impl RegistryArgs {
     /// A client for registries.
     pub(super) fn client(&self, retries: Retries, patience: std::time::Duration) -> Result<Client, Failure> {
-        let credentials = self.auth_file.clone().map_or(Credentials::User, Credentials::File);
+        let credentials = credentials(self.auth_file.as_deref())?;
         let transport = TransportOptions {
             authorities: read_all(&self.ca_file)?,
             insecure: self.insecure_skip_tls_verify,
@@ -64,8 +65,29 @@ impl RegistryArgs {
     }
 }
 
+/// Credentials from a file, which must be there, or from the user's own places.
+pub(super) fn credentials(file: Option<&Path>) -> Result<Credentials, Failure> {
+    let Some(file) = file else { return Ok(Credentials::User) };
+    let text = read(file)?;
+    let wrong = |error: &dyn std::fmt::Display| Failure::Usage(format!("{}: {error}", file.display()));
+    let document: serde_json::Value = serde_json::from_slice(&text).map_err(|error| wrong(&error))?;
+    if document.is_object() {
+        Ok(Credentials::File(file.to_owned()))
+    } else {
+        Err(wrong(&"it is no JSON object"))
+    }
+}
+
 fn read_all(files: &[PathBuf]) -> Result<Vec<Vec<u8>>, Failure> {
-    files.iter().map(|file| read(file)).collect()
+    let authorities = files.iter().map(|file| {
+        let pem = read(file)?;
+        match Certificate::from_pem_bundle(&pem) {
+            Ok(found) if !found.is_empty() => Ok(pem),
+            Ok(_) => Err(Failure::Usage(format!("{}: it holds no PEM certificate", file.display()))),
+            Err(error) => Err(Failure::Usage(format!("{}: {error}", file.display()))),
+        }
+    });
+    authorities.collect()
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, Failure> {

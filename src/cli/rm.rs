@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::output::OutputArgs;
 use super::registry::RegistryArgs;
-use super::{Failure, runtime};
+use super::{Failure, run_to_end};
 use crate::client::{Client, ClientError};
 use crate::oci::ImageReference;
 
@@ -34,28 +34,39 @@ struct Outcome {
 impl Rm {
     pub(super) fn run(self) -> Result<(), Failure> {
         let client = self.registry.default_client()?;
-        let outcome = runtime()?.block_on(remove(&client, &self.images))?;
-        self.output.print(&outcome, || {
-            let lines: Vec<_> = outcome.removed.iter().map(|name| format!("Removed {name}")).collect();
-            lines.join("\n")
-        })
+        let (outcome, failures) = run_to_end(async { Ok(remove(&client, &self.images).await) })?;
+        if !outcome.removed.is_empty() {
+            self.output.print(&outcome, || {
+                let lines: Vec<_> = outcome.removed.iter().map(|name| format!("Removed {name}")).collect();
+                lines.join("\n")
+            })?;
+        }
+        if failures.is_empty() { Ok(()) } else { Err(Failure::Failed(failures.join("; "))) }
     }
 }
 
-async fn remove(client: &Client, images: &[ImageReference]) -> Result<Outcome, Failure> {
-    let mut removed = Vec::new();
+/// Removes what can be removed; one image that cannot does not keep the others.
+async fn remove(client: &Client, images: &[ImageReference]) -> (Outcome, Vec<String>) {
+    let (mut removed, mut failures) = (Vec::new(), Vec::new());
     for image in images {
-        client.repository_of(image).delete_manifest(&image.reference).await.map_err(|error| match error {
-            ClientError::Status { status, .. } if matches!(status.as_u16(), 400 | 405 | 501) => {
-                let hint = match image.tag() {
-                    Some(_) => "it may only remove by digest (dvcr inspect shows it), or not at all",
-                    None => "removing may be switched off there",
-                };
-                Failure::Failed(format!("{error} (the registry does not remove {image}: {hint})"))
-            }
-            error => Failure::Failed(error.to_string()),
-        })?;
-        removed.push(image.to_string());
+        match client.repository_of(image).delete_manifest(&image.reference).await {
+            Ok(()) => removed.push(image.to_string()),
+            Err(error) => failures.push(explain(image, &error)),
+        }
     }
-    Ok(Outcome { removed })
+    (Outcome { removed }, failures)
+}
+
+/// What is wrong, and what may work instead.
+fn explain(image: &ImageReference, error: &ClientError) -> String {
+    match error {
+        ClientError::Status { status, .. } if matches!(status.as_u16(), 400 | 405 | 501) => {
+            let hint = match image.tag() {
+                Some(_) => "it may only remove by digest (dvcr inspect shows it), or not at all",
+                None => "removing may be switched off there",
+            };
+            format!("{error} (the registry does not remove {image}: {hint})")
+        }
+        error => error.to_string(),
+    }
 }

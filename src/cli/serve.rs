@@ -9,9 +9,8 @@ use clap::Args;
 use figment::value::{Dict, Map, Value};
 use figment::{Metadata, Profile, Provider};
 use storage_backends::{Filesystem, Location, S3, S3Options, Store};
-use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Failure, runtime};
+use super::{Failure, runtime, told_to_stop};
 use crate::api::{Api, Server, ServerOptions, Settings, router};
 use crate::config::{Config, LogFormat, MissingBlobs};
 use crate::registry::{Registry, Rules};
@@ -168,26 +167,11 @@ async fn bind(config: &Config, options: ServerOptions) -> Result<Server, Failure
 
 /// Ready when the process is asked to stop. Asked a second time, it stops at once.
 async fn stopped() {
-    wait_for_signal().await;
+    told_to_stop().await;
     tracing::info!("stopping when the requests in flight are finished; once more to stop at once");
     tokio::spawn(async {
-        wait_for_signal().await;
+        told_to_stop().await;
         tracing::warn!("stopping with requests in flight");
         std::process::exit(1);
     });
-}
-
-async fn wait_for_signal() {
-    let terminated = async {
-        match signal(SignalKind::terminate()) {
-            Ok(mut terminate) => {
-                terminate.recv().await;
-            }
-            Err(_) => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        () = terminated => {}
-        _ = tokio::signal::ctrl_c() => {}
-    }
 }

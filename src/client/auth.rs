@@ -14,7 +14,7 @@ use url::Url;
 
 use super::credentials::Credential;
 use super::{ClientError, Credentials, Response, Transport};
-use crate::oci::RegistryHost;
+use crate::oci::{RegistryHost, RepositoryName};
 
 /// How long a token lives whose server does not say (distribution's token specification).
 const DEFAULT_LIFETIME: Duration = Duration::from_mins(1);
@@ -60,24 +60,25 @@ impl Authenticator {
         valid.then(|| grant.header.clone())
     }
 
-    /// Answers a 401: gets a grant, or says why there is none.
+    /// Answers a 401: gets a grant, or says why there is none. `had_grant`: the refused request carried one.
     pub(super) async fn answer(
         &self,
         transport: &Transport,
         registry: &RegistryHost,
+        repository: &RepositoryName,
         scope: &str,
-        refusal: Response,
+        refusal: &Response,
+        had_grant: bool,
     ) -> Result<(), ClientError> {
-        let had = self.known(registry, scope).is_some();
         let unauthorized =
             |reason: String| ClientError::Unauthorized { registry: registry.to_string(), reason };
         let Some(challenge) = challenge(refusal.headers()) else {
             return Err(unauthorized("it refuses and does not say what it wants".to_owned()));
         };
         let is_https = refusal.url().scheme() == "https";
-        let credential = self.credential(registry).await?;
+        let credential = self.credential(registry, repository).await?;
         let grant = match (challenge, credential) {
-            (Challenge::Basic, Some(Credential::Password { user, password })) if !had => {
+            (Challenge::Basic, Some(Credential::Password { user, password })) if !had_grant => {
                 Grant { header: basic(&user, &password), expires: None }
             }
             (Challenge::Basic, None) => {
@@ -105,9 +106,13 @@ impl Authenticator {
         Ok(())
     }
 
-    async fn credential(&self, registry: &RegistryHost) -> Result<Option<Credential>, ClientError> {
-        let (credentials, name) = (self.credentials.clone(), registry.clone());
-        tokio::task::spawn_blocking(move || credentials.find(&name)).await.map_err(|error| {
+    async fn credential(
+        &self,
+        registry: &RegistryHost,
+        repository: &RepositoryName,
+    ) -> Result<Option<Credential>, ClientError> {
+        let (credentials, host, name) = (self.credentials.clone(), registry.clone(), repository.clone());
+        tokio::task::spawn_blocking(move || credentials.find(&host, &name)).await.map_err(|error| {
             ClientError::Credentials { registry: registry.to_string(), reason: error.to_string() }
         })?
     }

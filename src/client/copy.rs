@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use oci_spec::image::ImageIndex;
 use tokio::sync::mpsc;
@@ -13,7 +14,10 @@ use tokio::sync::mpsc;
 use super::{
     BlobFeed, BlobReader, BlobUpload, ClientError, Connections, RemoteManifest, Repository, UploadError,
 };
-use crate::oci::{Blob, Digest, Manifest, MediaType, Reference};
+use crate::oci::{Blob, Digest, Hasher, Manifest, MediaType, Reference};
+
+/// How often a registry may lose what it was sent.
+const REWINDS: u32 = 5;
 
 /// What a copy did.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -117,27 +121,46 @@ impl Copier<'_> {
     }
 
     async fn stream(&self, blob: &Blob, upload: &mut BlobUpload, before: u64) -> Result<(), ClientError> {
-        loop {
+        for attempt in 0.. {
             let mut reader =
                 BlobReader::open(self.from.clone(), blob.digest.clone(), blob.size, Connections::default())
                     .await?;
             let (sender, receiver) = mpsc::channel(16);
             let progress = Arc::new(AtomicU64::new(0));
             let feed = BlobFeed::new(receiver, blob.size, Arc::clone(&progress));
+            let (fetched, to_hash) = mpsc::channel(16);
+            let expected = blob.digest.clone();
+            let hash = tokio::task::spawn_blocking(move || hash(&expected, to_hash, &sender));
             let read = async {
                 while let Some(piece) = reader.next().await? {
                     self.sent.store(before + progress.load(Ordering::Relaxed), Ordering::Relaxed);
-                    if sender.send(piece).await.is_err() {
+                    if fetched.send(piece).await.is_err() {
                         break;
                     }
                 }
-                drop(sender);
-                Ok::<_, ClientError>(())
+                drop(fetched);
+                let actual = hash.await.map_err(|error| ClientError::Setup(error.to_string()))?;
+                match actual.filter(|actual| *actual != blob.digest) {
+                    None => Ok(()),
+                    Some(actual) => {
+                        let (registry, name) = (self.from.registry(), self.from.name());
+                        let what = format!("a layer of {registry}/{name}");
+                        Err(ClientError::WrongDigest { what, expected: blob.digest.clone(), actual })
+                    }
+                }
             };
-            let (read, sent) = tokio::join!(read, upload.send(feed));
+            let mut nobody = |_: &_| {};
+            let (read, sent) = tokio::join!(read, upload.send(feed, &mut nobody));
             match sent {
-                Ok(()) => break,
-                Err(UploadError::Rewind) => {}
+                Ok(()) => {
+                    read?;
+                    break;
+                }
+                Err(UploadError::Rewind) if attempt < REWINDS => {}
+                Err(UploadError::Rewind) => {
+                    let reason = "it loses the upload again and again".to_owned();
+                    return Err(ClientError::Protocol { url: self.to.registry().to_string(), reason });
+                }
                 Err(UploadError::Client(error)) => return Err(error),
                 Err(UploadError::Abandoned) => {
                     read?;
@@ -149,4 +172,14 @@ impl Copier<'_> {
         self.sent.store(before + blob.size, Ordering::Relaxed);
         upload.finish(&blob.digest).await
     }
+}
+
+/// Hands pieces on and hashes them; the digest of all of them, unless nobody takes them any more.
+fn hash(expected: &Digest, mut pieces: mpsc::Receiver<Bytes>, next: &mpsc::Sender<Bytes>) -> Option<Digest> {
+    let mut hasher = Hasher::new(expected.algorithm());
+    while let Some(piece) = pieces.blocking_recv() {
+        hasher.update(&piece);
+        next.blocking_send(piece).ok()?;
+    }
+    Some(hasher.finish())
 }

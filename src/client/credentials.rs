@@ -1,11 +1,11 @@
 //! [`Credentials`]: who we are at a registry, from docker's own places.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use docker_credential::{CredentialRetrievalError, DockerCredential};
 
 use super::ClientError;
-use crate::oci::RegistryHost;
+use crate::oci::{RegistryHost, RepositoryName};
 
 /// Where credentials come from.
 #[derive(Debug, Clone, Default)]
@@ -33,13 +33,21 @@ pub(super) enum Credential {
 }
 
 impl Credentials {
-    /// The credential for a registry, if there is one. May run a program: not for an async thread.
-    pub(super) fn find(&self, registry: &RegistryHost) -> Result<Option<Credential>, ClientError> {
+    /// The credential for a repository, if there is one. May run a program: not for an async thread.
+    pub(super) fn find(
+        &self,
+        registry: &RegistryHost,
+        repository: &RepositoryName,
+    ) -> Result<Option<Credential>, ClientError> {
+        for name in self.scoped_names(registry, repository)? {
+            if let Some(found) = self.look_up(registry, &name)? {
+                return Ok(Some(found));
+            }
+        }
         // Docker Hub has kept the name of its first API as a key.
-        let names = if registry.as_str() == "docker.io" {
-            vec!["https://index.docker.io/v1/", "docker.io"]
-        } else {
-            vec![registry.as_str()]
+        let names: &[&str] = match registry.as_str() {
+            "docker.io" => &["https://index.docker.io/v1/", "docker.io"],
+            host => &[host],
         };
         for name in names {
             if let Some(found) = self.look_up(registry, name)? {
@@ -47,6 +55,30 @@ impl Credentials {
             }
         }
         Ok(None)
+    }
+
+    /// The keys of a file that are for this repository or a part of the registry that it is in, the narrowest first, as
+    /// podman and Kubernetes know them: `host/team/disks`.
+    fn scoped_names(
+        &self,
+        registry: &RegistryHost,
+        repository: &RepositoryName,
+    ) -> Result<Vec<String>, ClientError> {
+        let text = match self {
+            Self::Anonymous | Self::User => return Ok(Vec::new()),
+            Self::File(path) => {
+                std::fs::read_to_string(path).map_err(|error| failed(registry, path, &error))?
+            }
+            Self::Document(text) => text.clone(),
+        };
+        // What does not parse is found out where it is looked up.
+        let document: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        let whole = format!("{registry}/{repository}");
+        let parts = whole.match_indices('/').skip(1).map(|(end, _)| whole[..end].to_owned());
+        let mut names: Vec<_> = parts.chain([whole.clone()]).collect();
+        names.reverse();
+        names.retain(|name| document["auths"].get(name).is_some());
+        Ok(names)
     }
 
     fn look_up(&self, registry: &RegistryHost, name: &str) -> Result<Option<Credential>, ClientError> {
@@ -84,8 +116,37 @@ impl Credentials {
             {
                 Ok(None)
             }
+            Err(CredentialRetrievalError::HelperCommunicationError) => {
+                let helper = self.helper(name).unwrap_or_else(|| "the credential helper".to_owned());
+                Err(failed(format!(
+                    "{helper} cannot be run: install it, or take it out of the configuration"
+                )))
+            }
             Err(error) => Err(failed(error.to_string())),
         }
+    }
+
+    /// The program that the configuration names for a registry.
+    fn helper(&self, name: &str) -> Option<String> {
+        let path = match self {
+            Self::File(path) => path.clone(),
+            Self::User => {
+                let folder = std::env::var_os("DOCKER_CONFIG").map(PathBuf::from);
+                let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".docker"));
+                folder.or_else(home)?.join("config.json")
+            }
+            Self::Anonymous | Self::Document(_) => return None,
+        };
+        let document: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok()?;
+        let helper = document["credHelpers"][name].as_str().or(document["credsStore"].as_str())?;
+        Some(format!("docker-credential-{helper}"))
+    }
+}
+
+fn failed(registry: &RegistryHost, path: &Path, error: &std::io::Error) -> ClientError {
+    ClientError::Credentials {
+        registry: registry.to_string(),
+        reason: format!("{}: {error}", path.display()),
     }
 }
 
@@ -113,7 +174,12 @@ mod tests {
     use super::*;
 
     fn find(document: &str, registry: &str) -> Option<(String, String)> {
-        let found = Credentials::Document(document.to_owned()).find(&registry.parse().unwrap()).unwrap();
+        find_for(document, registry, "team/disk")
+    }
+
+    fn find_for(document: &str, registry: &str, repository: &str) -> Option<(String, String)> {
+        let credentials = Credentials::Document(document.to_owned());
+        let found = credentials.find(&registry.parse().unwrap(), &repository.parse().unwrap()).unwrap();
         match found? {
             Credential::Password { user, password } => Some((user, password)),
             Credential::IdentityToken(token) => Some(("<token>".to_owned(), token)),
@@ -128,6 +194,18 @@ mod tests {
     }
 
     #[test]
+    fn the_narrowest_key_for_a_repository_wins() {
+        let secret = r#"{"auths":{
+            "r.example/team":{"username":"team","password":"1"},
+            "r.example/team/disk":{"username":"disk","password":"2"},
+            "r.example":{"username":"all","password":"3"}}}"#;
+        let user = |repository: &str| find_for(secret, "r.example", repository).unwrap().0;
+        assert_eq!(user("team/disk"), "disk");
+        assert_eq!(user("team/other"), "team");
+        assert_eq!(user("teams/disk"), "all");
+    }
+
+    #[test]
     fn a_pull_secret_runs_no_program() {
         let secret = r#"{"credsStore":"evil","credHelpers":{"r.example":"evil"},"auths":{}}"#;
         assert_eq!(find(secret, "r.example"), None);
@@ -135,6 +213,10 @@ mod tests {
 
     #[test]
     fn a_pull_secret_that_does_not_parse_is_an_error() {
-        assert!(Credentials::Document("{".to_owned()).find(&"r.example".parse().unwrap()).is_err());
+        assert!(
+            Credentials::Document("{".to_owned())
+                .look_up(&"r.example".parse().unwrap(), "r.example")
+                .is_err()
+        );
     }
 }

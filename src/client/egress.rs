@@ -21,12 +21,21 @@ pub enum Egress {
 
 /// An address that the [`Egress`] rule forbids.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{host} is refused: {address} is a loopback or link-local address, which sources may not have here")]
+#[error("{host} is refused: {}", explain(*address))]
 pub struct RefusedAddress {
     /// What was asked for.
     pub host: String,
-    /// Where that is.
-    pub address: IpAddr,
+    /// Where that is; `None` for a name that leads nowhere we can see.
+    pub address: Option<IpAddr>,
+}
+
+fn explain(address: Option<IpAddr>) -> String {
+    match address {
+        Some(address) => {
+            format!("{address} is a loopback or link-local address, which sources may not have here")
+        }
+        None => "the name does not resolve, so that where it leads cannot be judged".to_owned(),
+    }
 }
 
 impl Egress {
@@ -55,7 +64,7 @@ impl Egress {
         if self == Self::Any {
             return Ok(());
         }
-        let refused = |host: &str, address| RefusedAddress { host: host.to_owned(), address };
+        let refused = |host: &str, address| RefusedAddress { host: host.to_owned(), address: Some(address) };
         match url.host() {
             Some(Host::Ipv4(address)) if !self.allows(address.into()) => {
                 Err(refused(&address.to_string(), address.into()))
@@ -65,8 +74,8 @@ impl Egress {
             }
             Some(Host::Domain(name)) => match resolve(name).await {
                 Ok(addresses) => self.filter(name, addresses).map(drop),
-                // Only a proxy knows the name, or nobody: then the connection says so.
-                Err(_) => Ok(()),
+                // A proxy may know the name where we do not, and then nobody would have judged the address.
+                Err(_) => Err(RefusedAddress { host: name.to_owned(), address: None }),
             },
             _ => Ok(()),
         }
@@ -75,27 +84,49 @@ impl Egress {
     /// All `addresses`, or none when one is forbidden: which one is taken is not ours to say.
     fn filter(self, host: &str, addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, RefusedAddress> {
         match addresses.iter().find(|address| !self.allows(address.ip())) {
-            Some(address) => Err(RefusedAddress { host: host.to_owned(), address: address.ip() }),
+            Some(address) => Err(RefusedAddress { host: host.to_owned(), address: Some(address.ip()) }),
             None => Ok(addresses),
         }
     }
 }
 
+/// Metadata services that are at no link-local address: Azure's and Alibaba's.
+const METADATA_V4: [Ipv4Addr; 2] = [Ipv4Addr::new(168, 63, 129, 16), Ipv4Addr::new(100, 100, 100, 200)];
+
+/// The metadata service of AWS over IPv6.
+const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+
 fn is_local_v4(address: Ipv4Addr) -> bool {
     // "This network", 0.0.0.0/8, reaches this host on Linux.
-    address.is_loopback() || address.is_link_local() || address.octets()[0] == 0
+    address.is_loopback()
+        || address.is_link_local()
+        || address.octets()[0] == 0
+        || METADATA_V4.contains(&address)
 }
 
 fn is_local_v6(address: Ipv6Addr) -> bool {
-    let segments = address.segments();
-    let last_four = Ipv4Addr::from((u32::from(segments[6]) << 16) | u32::from(segments[7]));
-    // IPv4 in other clothes: mapped, compatible, and the well-known NAT64 prefix (RFC 6052).
-    let is_mapped = segments[..5] == [0; 5] && matches!(segments[5], 0 | 0xffff);
-    let is_nat64 = segments[..6] == [0x64, 0xff9b, 0, 0, 0, 0];
     address.is_loopback()
         || address.is_unspecified()
         || address.is_unicast_link_local()
-        || ((is_mapped || is_nat64) && is_local_v4(last_four))
+        || address == METADATA_V6
+        || embedded(address).is_some_and(is_local_v4)
+}
+
+/// The IPv4 address that an IPv6 address leads to in the end.
+fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    let segments = address.segments();
+    let joined = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
+    let last = joined(segments[6], segments[7]);
+    match segments {
+        // Compatible and mapped (RFC 4291), translated (RFC 2765), and NAT64: the well-known prefix (RFC 6052) and those
+        // for local use (RFC 8215).
+        [0, 0, 0, 0, 0, 0 | 0xffff, _, _] | [0, 0, 0, 0, 0xffff, 0, _, _] | [0x64, 0xff9b, 0 | 1, ..] => {
+            Some(last)
+        }
+        // 6to4 (RFC 3056).
+        [0x2002, high, low, ..] => Some(joined(high, low)),
+        _ => None,
+    }
 }
 
 async fn resolve(name: &str) -> std::io::Result<Vec<SocketAddr>> {
@@ -135,6 +166,11 @@ mod tests {
             "::ffff:127.0.0.1",
             "::ffff:169.254.169.254",
             "::127.0.0.1",
+            "::ffff:0:127.0.0.1",
+            "2002:7f00:1::",
+            "64:ff9b:1::7f00:1",
+            "fd00:ec2::254",
+            "168.63.129.16",
             "64:ff9b::7f00:1",
             "64:ff9b::a9fe:a9fe",
         ] {
@@ -158,6 +194,13 @@ mod tests {
         assert_eq!(Egress::of_server(all, None), Egress::NotLocal);
         assert_eq!(Egress::of_server(all, Some(true)), Egress::Any);
         assert_eq!(Egress::of_server(loopback, Some(false)), Egress::NotLocal);
+    }
+
+    #[tokio::test]
+    async fn a_name_that_only_a_proxy_knows_is_refused() {
+        let url = "http://metadata.invalid/".parse().unwrap();
+        assert!(Egress::NotLocal.check(&url).await.is_err());
+        assert!(Egress::Any.check(&url).await.is_ok());
     }
 
     #[tokio::test]

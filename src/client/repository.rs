@@ -1,6 +1,7 @@
 //! [`Repository`]: the requests of the distribution specification to one repository, one method each.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::header::{
@@ -9,7 +10,7 @@ use reqwest::header::{
 use reqwest::{Method, Request, StatusCode};
 use url::Url;
 
-use super::{Backoff, Client, ClientError, Response};
+use super::{Backoff, COMMIT_PATIENCE, Client, ClientError, Response};
 use crate::oci::{Algorithm, Digest, MediaType, Reference, RegistryHost, RepositoryName};
 
 /// The largest manifest or config that is read, as everywhere in the field.
@@ -49,6 +50,8 @@ struct Prepared {
     url: Url,
     headers: Vec<(HeaderName, HeaderValue)>,
     body: Bytes,
+    /// For how long the registry may think about it.
+    patience: Duration,
 }
 
 impl Repository {
@@ -71,12 +74,8 @@ impl Repository {
     /// A manifest, checked against its digest (end-3).
     pub async fn manifest(&self, reference: &Reference) -> Result<RemoteManifest, ClientError> {
         let headers = MANIFESTS.map(|text| (ACCEPT, HeaderValue::from_static(text))).to_vec();
-        let request = Prepared {
-            method: Method::GET,
-            url: self.url(&format!("manifests/{reference}"))?,
-            headers,
-            body: Bytes::new(),
-        };
+        let request =
+            Prepared { headers, ..self.bare(Method::GET, self.url(&format!("manifests/{reference}"))?) };
         let response = self.ask(&request, "pull").await?;
         let response = self.expect(response, &[StatusCode::OK], || self.called(reference)).await?;
         let declared = response.header(&CONTENT_DIGEST).and_then(|text| text.parse::<Digest>().ok());
@@ -106,10 +105,9 @@ impl Repository {
             .map_err(|_| ClientError::Setup(format!("{media_type} is no Content-Type")))?;
         let headers = vec![(CONTENT_TYPE, content_type)];
         let request = Prepared {
-            method: Method::PUT,
-            url: self.url(&format!("manifests/{reference}"))?,
             headers,
             body: bytes,
+            ..self.bare(Method::PUT, self.url(&format!("manifests/{reference}"))?)
         };
         let response = self.ask(&request, "pull,push").await?;
         self.expect(response, &[StatusCode::CREATED, StatusCode::OK], || self.called(reference)).await?;
@@ -118,7 +116,7 @@ impl Repository {
 
     /// Deletes a tag or a manifest (end-9).
     pub async fn delete_manifest(&self, reference: &Reference) -> Result<(), ClientError> {
-        let request = Prepared::bare(Method::DELETE, self.url(&format!("manifests/{reference}"))?);
+        let request = self.bare(Method::DELETE, self.url(&format!("manifests/{reference}"))?);
         let response = self.ask(&request, "delete").await?;
         self.expect(response, &[StatusCode::ACCEPTED, StatusCode::OK], || self.called(reference)).await?;
         Ok(())
@@ -126,7 +124,7 @@ impl Repository {
 
     /// Whether a blob is there (end-2).
     pub async fn has_blob(&self, digest: &Digest) -> Result<bool, ClientError> {
-        let request = Prepared::bare(Method::HEAD, self.url(&format!("blobs/{digest}"))?);
+        let request = self.bare(Method::HEAD, self.url(&format!("blobs/{digest}"))?);
         let response = self.ask(&request, "pull").await?;
         match self.expect(response, &[StatusCode::OK], || digest.to_string()).await {
             Ok(_) => Ok(true),
@@ -143,7 +141,7 @@ impl Repository {
         start: u64,
         end: Option<u64>,
     ) -> Result<Response, ClientError> {
-        let mut request = Prepared::bare(Method::GET, self.url(&format!("blobs/{digest}"))?);
+        let mut request = self.bare(Method::GET, self.url(&format!("blobs/{digest}"))?);
         if start > 0 || end.is_some() {
             let last = end.map(|end| end.saturating_sub(1).to_string()).unwrap_or_default();
             let range = HeaderValue::from_str(&format!("bytes={start}-{last}"));
@@ -196,13 +194,24 @@ impl Repository {
         if self.has_blob(&digest).await? {
             return Ok(digest);
         }
+        let mut backoff = Backoff::new(self.client.retries());
+        loop {
+            match self.push_document_once(&digest, bytes.clone()).await {
+                Ok(()) => return Ok(digest),
+                Err(error) => backoff.after(error).await?,
+            }
+        }
+    }
+
+    async fn push_document_once(&self, digest: &Digest, bytes: Bytes) -> Result<(), ClientError> {
         let mut url = self.begin_upload().await?;
         url.query_pairs_mut().append_pair("digest", &digest.to_string());
         let headers = vec![(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"))];
-        let response =
-            self.ask_once(&Prepared { method: Method::PUT, url, headers, body: bytes }, "pull,push").await?;
+        let response = self
+            .ask_once(&Prepared { headers, body: bytes, ..self.bare(Method::PUT, url) }, "pull,push")
+            .await?;
         self.expect(response, &[StatusCode::CREATED], || digest.to_string()).await?;
-        Ok(digest)
+        Ok(())
     }
 
     /// Makes a blob of another repository a blob of this one (end-11); `false` when the registry does not.
@@ -210,7 +219,7 @@ impl Repository {
         let mut url = self.url("blobs/uploads/")?;
         url.query_pairs_mut().append_pair("mount", &digest.to_string()).append_pair("from", from.as_str());
         let scope = format!("pull,push repository:{from}:pull");
-        let response = self.ask_once(&Prepared::bare(Method::POST, url), &scope).await?;
+        let response = self.ask_once(&self.bare(Method::POST, url), &scope).await?;
         let response = self
             .expect(response, &[StatusCode::CREATED, StatusCode::ACCEPTED], || digest.to_string())
             .await?;
@@ -225,7 +234,7 @@ impl Repository {
 
     /// Takes a blob out of the repository (end-10).
     pub async fn delete_blob(&self, digest: &Digest) -> Result<(), ClientError> {
-        let request = Prepared::bare(Method::DELETE, self.url(&format!("blobs/{digest}"))?);
+        let request = self.bare(Method::DELETE, self.url(&format!("blobs/{digest}"))?);
         let response = self.ask(&request, "delete").await?;
         self.expect(response, &[StatusCode::ACCEPTED, StatusCode::OK], || digest.to_string()).await?;
         Ok(())
@@ -236,7 +245,7 @@ impl Repository {
         let mut backoff = Backoff::new(self.client.retries());
         loop {
             let begun = async {
-                let request = Prepared::bare(Method::POST, self.url("blobs/uploads/")?);
+                let request = self.bare(Method::POST, self.url("blobs/uploads/")?);
                 let response = self.ask_once(&request, "pull,push").await?;
                 let response = self
                     .expect(response, &[StatusCode::ACCEPTED], || format!("{}/{}", self.registry, self.name))
@@ -252,13 +261,13 @@ impl Repository {
 
     /// How far an upload has come (end-13), and where it goes on.
     pub(super) async fn upload_status(&self, session: &Url) -> Result<(u64, Url), ClientError> {
-        let response = self.ask(&Prepared::bare(Method::GET, session.clone()), "pull,push").await?;
+        let response = self.ask(&self.bare(Method::GET, session.clone()), "pull,push").await?;
         let response = self
             .expect(response, &[StatusCode::NO_CONTENT, StatusCode::OK], || "the upload".to_owned())
             .await?;
         let offset = match response.header(&RANGE) {
             // One byte and none look alike in this header; a byte too many is sent again, or the registry objects.
-            None | Some("0-0") => 0,
+            None | Some("0-0" | "0--1") => 0,
             Some(text) => text
                 .trim_start_matches("bytes=")
                 .strip_prefix("0-")
@@ -273,7 +282,7 @@ impl Repository {
 
     /// Ends an upload without a blob. A registry that cannot is left to time it out.
     pub(super) async fn cancel_upload(&self, session: &Url) -> Result<(), ClientError> {
-        let response = self.ask(&Prepared::bare(Method::DELETE, session.clone()), "pull,push").await?;
+        let response = self.ask(&self.bare(Method::DELETE, session.clone()), "pull,push").await?;
         let status = response.status();
         if status.is_success() || matches!(status.as_u16(), 404 | 405 | 501) {
             return Ok(());
@@ -281,15 +290,26 @@ impl Repository {
         Err(response.into_error().await)
     }
 
-    /// Sends a request whose body is the caller's, with what we know of authentication.
+    /// Sends a request whose body is the caller's and cannot be sent twice. When the registry does not know us any
+    /// more we introduce ourselves again; the answer is still its 401.
     pub(super) async fn send_upload(&self, mut request: Request) -> Result<Response, ClientError> {
-        self.authorize(&mut request, "pull,push");
-        self.client.shared.transport.send_patiently(request).await
+        let had_grant = self.authorize(&mut request, "pull,push");
+        let response = self.client.shared.transport.send_patiently(request).await?;
+        if response.status() == StatusCode::UNAUTHORIZED {
+            self.introduce(&response, "pull,push", had_grant).await?;
+        }
+        Ok(response)
+    }
+
+    /// The last request of an upload (end-6).
+    pub(super) async fn commit_upload(&self, url: Url) -> Result<Response, ClientError> {
+        let prepared = Prepared { patience: COMMIT_PATIENCE, ..self.bare(Method::PUT, url) };
+        self.ask_once(&prepared, "pull,push").await
     }
 
     /// A list, as one page of it (end-8a and the catalog).
     pub(super) async fn page(&self, url: Url, scope: &str) -> Result<Response, ClientError> {
-        let response = self.ask(&Prepared::bare(Method::GET, url), scope).await?;
+        let response = self.ask(&self.bare(Method::GET, url), scope).await?;
         self.expect(response, &[StatusCode::OK], || format!("{}/{}", self.registry, self.name)).await
     }
 
@@ -305,6 +325,11 @@ impl Repository {
         text.parse().map_err(|_| ClientError::Setup(format!("{text} is no URL")))
     }
 
+    fn bare(&self, method: Method, url: Url) -> Prepared {
+        let patience = self.client.shared.transport.patience();
+        Prepared { method, url, headers: Vec::new(), body: Bytes::new(), patience }
+    }
+
     /// Asks until there is an answer other than a passing trouble.
     async fn ask(&self, request: &Prepared, actions: &str) -> Result<Response, ClientError> {
         let mut backoff = Backoff::new(self.client.retries());
@@ -318,47 +343,66 @@ impl Repository {
         }
     }
 
-    /// Asks, and authenticates if that is wanted.
+    /// Asks, and says who we are if that is wanted.
     async fn ask_once(&self, prepared: &Prepared, actions: &str) -> Result<Response, ClientError> {
-        let shared = &self.client.shared;
-        let response = self.send_prepared(prepared, actions).await?;
-        if response.status() != StatusCode::UNAUTHORIZED {
+        let (response, had_grant) = self.send_prepared(prepared, actions).await?;
+        // What another server asks for, behind a redirect, is no business of the registry's credentials.
+        if response.status() != StatusCode::UNAUTHORIZED || !self.is_own(response.url()) {
             return Ok(response);
         }
-        shared
-            .authenticator
-            .answer(&shared.transport, &self.registry, &self.scope(actions), response)
-            .await?;
-        self.send_prepared(prepared, actions).await
+        self.introduce(&response, actions, had_grant).await?;
+        Ok(self.send_prepared(prepared, actions).await?.0)
     }
 
-    async fn send_prepared(&self, prepared: &Prepared, actions: &str) -> Result<Response, ClientError> {
+    /// Answers the registry's question who we are.
+    async fn introduce(&self, refusal: &Response, actions: &str, had_grant: bool) -> Result<(), ClientError> {
+        if !self.is_own(refusal.url()) {
+            return Ok(());
+        }
+        let shared = &self.client.shared;
+        let scope = self.scope(actions);
+        shared
+            .authenticator
+            .answer(&shared.transport, &self.registry, &self.name, &scope, refusal, had_grant)
+            .await
+    }
+
+    async fn send_prepared(
+        &self,
+        prepared: &Prepared,
+        actions: &str,
+    ) -> Result<(Response, bool), ClientError> {
         let mut request = Request::new(prepared.method.clone(), prepared.url.clone());
         for (name, value) in &prepared.headers {
             request.headers_mut().append(name.clone(), value.clone());
         }
-        self.authorize(&mut request, actions);
+        let had_grant = self.authorize(&mut request, actions);
         let transport = &self.client.shared.transport;
         if matches!(prepared.method, Method::GET | Method::HEAD) {
             let headers = std::mem::take(request.headers_mut());
-            return transport.get(prepared.method.clone(), &prepared.url, &headers).await;
+            let response = transport.get(prepared.method.clone(), &prepared.url, &headers).await?;
+            return Ok((response, had_grant));
         }
         if prepared.body.is_empty() {
             request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         } else {
             *request.body_mut() = Some(prepared.body.clone().into());
         }
-        transport.send(request).await
+        Ok((transport.send_within(request, prepared.patience).await?, had_grant))
     }
 
-    fn authorize(&self, request: &mut Request, actions: &str) {
+    /// Says who we are, if that is known; whether it was said.
+    fn authorize(&self, request: &mut Request, actions: &str) -> bool {
+        let known = self.client.shared.authenticator.known(&self.registry, &self.scope(actions));
         // Only the registry itself is told; an upload may lead elsewhere.
-        let is_own = request.url().authority() == self.registry.authority();
-        if let Some(header) = self.client.shared.authenticator.known(&self.registry, &self.scope(actions))
-            && is_own
-        {
-            request.headers_mut().insert(AUTHORIZATION, header);
-        }
+        let Some(header) = known.filter(|_| self.is_own(request.url())) else { return false };
+        request.headers_mut().insert(AUTHORIZATION, header);
+        true
+    }
+
+    /// Whether a URL is the registry's own: scheme, host and port.
+    fn is_own(&self, url: &Url) -> bool {
+        self.registry_url("").is_ok_and(|own| own.origin() == url.origin())
     }
 
     fn scope(&self, actions: &str) -> String {
@@ -400,16 +444,19 @@ impl Repository {
     }
 }
 
-impl Prepared {
-    fn bare(method: Method, url: Url) -> Self {
-        Self { method, url, headers: Vec::new(), body: Bytes::new() }
-    }
-}
-
 /// The `Location` of an answer, which may be relative.
 pub(super) fn location(response: &Response) -> Result<Url, ClientError> {
     let text = response.header(&LOCATION).ok_or_else(|| response.protocol("an upload without Location"))?;
-    response.url().join(text).map_err(|_| response.protocol(format!("Location {text:?} is no URL")))
+    let wrong = || response.protocol(format!("Location {text:?} is no URL"));
+    let mut target = response.url().join(text).map_err(|_| wrong())?;
+    if response.url().scheme() == "https" && target.scheme() == "http" {
+        // A registry behind a proxy that ends TLS often says so of itself; of another host it is none we may trust.
+        if target.host() != response.url().host() {
+            return Err(response.protocol(format!("Location {text:?} leads from HTTPS to HTTP")));
+        }
+        target.set_scheme("https").map_err(|()| wrong())?;
+    }
+    Ok(target)
 }
 
 /// Whether a status is one that may be another a little later.

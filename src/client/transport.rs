@@ -85,12 +85,14 @@ impl Transport {
                 .connect_timeout(options.patience.min(Duration::from_secs(30)))
                 .http2_adaptive_window(true)
                 .tcp_nodelay(true)
+                // The library's own limit would end a connection whose other end may be silent for longer.
+                .tcp_user_timeout(options.patience)
                 .dns_resolver(Resolver(options.egress))
                 .tls_danger_accept_invalid_certs(options.insecure);
             if !authorities.is_empty() {
                 builder = builder.tls_certs_merge(authorities.clone());
             }
-            if !proxied {
+            if !proxied || is_proxy_off() {
                 builder = builder.no_proxy();
             }
             builder.build().map_err(|error| ClientError::Setup(format!("cannot set up HTTP: {error}")))
@@ -133,9 +135,18 @@ impl Transport {
 
     /// Sends one request that has no body or a small one, and follows nothing. Any status is an answer.
     pub async fn send(&self, request: Request) -> Result<Response, ClientError> {
+        self.send_within(request, self.patience).await
+    }
+
+    /// Sends one request to a server that may take longer to answer it.
+    pub(super) async fn send_within(
+        &self,
+        request: Request,
+        patience: Duration,
+    ) -> Result<Response, ClientError> {
         let url = request.url().clone();
-        let sent = timeout(self.patience, self.send_patiently(request)).await;
-        sent.map_err(|_| ClientError::Silent { url: redacted(&url), patience: self.patience })?
+        let sent = timeout(patience, self.send_patiently(request)).await;
+        sent.map_err(|_| ClientError::Silent { url: redacted(&url), patience })?
     }
 
     /// Sends one request and waits for its answer as long as it takes; the caller watches the time.
@@ -175,6 +186,11 @@ pub(super) fn redacted(url: &Url) -> String {
     shown.set_query(None);
     shown.set_fragment(None);
     shown.into()
+}
+
+/// Whether the environment excepts everything from the proxy, which the library does not know.
+fn is_proxy_off() -> bool {
+    ["NO_PROXY", "no_proxy"].iter().any(|name| std::env::var(name).is_ok_and(|value| value.trim() == "*"))
 }
 
 fn is_loopback(url: &Url) -> bool {

@@ -6,19 +6,20 @@
 //! those that arrived are passed over. The session's URL is all that another process needs to go on.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf as _, Bytes};
 use futures::stream;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue, RANGE};
 use reqwest::{Body, Method, Request, StatusCode};
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::mpsc;
 use url::Url;
 
 use super::repository::location;
-use super::{Backoff, COMMIT_PATIENCE, ClientError, Repository, Response};
+use super::transport::redacted;
+use super::{Backoff, ClientError, Repository, Response};
 use crate::oci::Digest;
 
 /// Bytes in one PATCH. Long, because each costs the registry a record; not endless, because what a registry
@@ -27,6 +28,9 @@ const PATCH: u64 = 1 << 30;
 
 /// Bytes that are kept to be sent again. What a broken connection loses is in the buffers on the way.
 const REPLAY: usize = 32 << 20;
+
+/// Bytes that are handed to the connection at once.
+const FRAME: usize = 1 << 20;
 
 /// Why an upload did not go on.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +77,15 @@ impl BlobFeed {
         Self { pieces, total, kept: VecDeque::new(), kept_bytes: 0, taken: 0, position: 0, sent }
     }
 
+    /// The bytes of a blob from `start` on that are there already, and are all for now.
+    fn of_bytes(bytes: Bytes, start: u64) -> Self {
+        let (_, pieces) = mpsc::channel(1);
+        let total = start + bytes.len() as u64;
+        let kept_bytes = bytes.len();
+        let kept = VecDeque::from([bytes]);
+        Self { pieces, total, kept, kept_bytes, taken: total, position: start, sent: Arc::default() }
+    }
+
     /// Makes `position` the next byte.
     async fn seek(&mut self, position: u64) -> Result<(), UploadError> {
         if position < self.taken - self.kept_bytes as u64 {
@@ -96,65 +109,53 @@ impl BlobFeed {
         Some(())
     }
 
-    /// The next bytes, at most `limit`.
+    /// The next bytes, at most [`FRAME`] and `limit`. Nothing is lost when the future is dropped.
     async fn next(&mut self, limit: u64) -> Option<Bytes> {
         if self.position == self.taken {
             self.take().await?;
         }
-        let mut start = self.taken - self.kept_bytes as u64;
-        for piece in &self.kept {
-            let end = start + piece.len() as u64;
-            if self.position < end {
+        let mut start = self.taken;
+        // From the back: unless bytes are sent again, the next ones are in the last piece.
+        for piece in self.kept.iter().rev() {
+            start -= piece.len() as u64;
+            if start <= self.position {
                 let mut found = piece.clone();
                 found.advance(usize::try_from(self.position - start).unwrap_or(0));
-                found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+                found.truncate(FRAME.min(usize::try_from(limit).unwrap_or(FRAME)));
                 self.position += found.len() as u64;
                 self.sent.store(self.position, Ordering::Relaxed);
                 return Some(found);
             }
-            start = end;
         }
         None
     }
 }
 
-/// Tells a slow registry from a slow source.
+/// When the registry last took something, so that a slow registry is told from a slow source.
 #[derive(Debug)]
 struct Activity {
-    began: Instant,
-    /// Milliseconds since `began` when the registry last took something.
-    last: AtomicU64,
-    waits_for_source: AtomicBool,
-    given_up: AtomicBool,
+    last: Instant,
+    waits_for_source: bool,
 }
 
 impl Activity {
-    fn new() -> Self {
-        Self {
-            began: Instant::now(),
-            last: AtomicU64::new(0),
-            waits_for_source: AtomicBool::new(false),
-            given_up: AtomicBool::new(false),
-        }
-    }
-
-    fn touch(&self) {
-        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.last.store(now, Ordering::Relaxed);
-    }
-
     /// Ready when the registry has taken nothing for as long as `patience`.
-    async fn silence(&self, patience: Duration) {
+    async fn silence(activity: &Mutex<Self>, patience: Duration) {
         loop {
             tokio::time::sleep(patience / 4).await;
-            if self.waits_for_source.load(Ordering::Relaxed) {
-                self.touch();
+            let mut activity = activity.lock().unwrap_or_else(PoisonError::into_inner);
+            if activity.waits_for_source {
+                activity.last = Instant::now();
             }
-            let last = Duration::from_millis(self.last.load(Ordering::Relaxed));
-            if self.began.elapsed().saturating_sub(last) > patience {
+            if activity.last.elapsed() > patience {
                 return;
             }
         }
+    }
+
+    fn touch(activity: &Mutex<Self>, waits_for_source: bool) {
+        *activity.lock().unwrap_or_else(PoisonError::into_inner) =
+            Self { last: Instant::now(), waits_for_source };
     }
 }
 
@@ -165,14 +166,15 @@ impl BlobUpload {
         Ok(Self { repository, session, offset: 0 })
     }
 
-    /// Goes on with an upload that was begun before; `None` when the registry does not know it any more.
-    pub async fn resume(repository: Repository, session: Url) -> Result<Option<Self>, ClientError> {
+    /// Goes on with an upload that was begun before; `None` when the registry does not know it any more, or does not
+    /// answer about it: what is wrong with the registry itself shows when another is begun.
+    pub async fn resume(repository: Repository, session: Url) -> Option<Self> {
         match repository.upload_status(&session).await {
-            Ok((offset, session)) => Ok(Some(Self { repository, session, offset })),
-            Err(ClientError::NotFound { .. } | ClientError::Protocol { .. } | ClientError::Status { .. }) => {
-                Ok(None)
+            Ok((offset, session)) => Some(Self { repository, session, offset }),
+            Err(error) => {
+                tracing::debug!(%error, "an upload that was begun cannot be gone on with");
+                None
             }
-            Err(error) => Err(error),
         }
     }
 
@@ -188,68 +190,65 @@ impl BlobUpload {
         self.offset
     }
 
-    /// Sends everything that the registry does not have yet.
-    pub async fn send(&mut self, feed: BlobFeed) -> Result<(), UploadError> {
+    /// Sends everything that the registry does not have yet. `remember` is told each new place where the upload goes
+    /// on.
+    pub async fn send(
+        &mut self,
+        mut feed: BlobFeed,
+        remember: &mut (dyn FnMut(&Url) + Send),
+    ) -> Result<(), UploadError> {
         let total = feed.total;
-        let feed = Arc::new(Mutex::new(feed));
         let mut backoff = Backoff::new(self.repository.client.retries());
+        if self.offset > total {
+            // It was begun with other bytes.
+            self.repository.cancel_upload(&self.session).await?;
+            (self.offset, self.session) = (0, self.repository.begin_upload().await?);
+            remember(&self.session);
+        }
         while self.offset < total {
-            feed.lock().await.seek(self.offset).await?;
-            let activity = Arc::new(Activity::new());
-            let length = PATCH.min(total - self.offset);
-            let before = self.offset;
-            let error = match self.patch(&feed, length, &activity).await {
+            feed.seek(self.offset).await?;
+            let (before, length) = (self.offset, PATCH.min(total - self.offset));
+            let error = match self.patch(&mut feed, length).await {
                 Ok(()) => {
                     backoff.progressed();
+                    remember(&self.session);
                     continue;
                 }
-                Err(error) => error,
+                Err(UploadError::Client(error)) => error,
+                Err(error) => return Err(error),
             };
-            if activity.given_up.load(Ordering::Relaxed) {
-                return Err(UploadError::Abandoned);
-            }
-            let error = Self::mind(error)?;
-            backoff.after(error).await?;
-            (self.offset, self.session) = match self.repository.upload_status(&self.session).await {
-                Ok(found) => found,
-                // The registry has forgotten the session: from the beginning.
-                Err(ClientError::NotFound { .. }) => (0, self.repository.begin_upload().await?),
+            backoff.after(Self::mind(error)?).await?;
+            match self.repository.upload_status(&self.session).await {
+                Ok((offset, session)) if offset <= total => (self.offset, self.session) = (offset, session),
+                // The registry has forgotten the session, or says so only to whoever has its latest URL.
+                Ok(_)
+                | Err(
+                    ClientError::NotFound { .. } | ClientError::Protocol { .. } | ClientError::Status { .. },
+                ) => {
+                    (self.offset, self.session) = (0, self.repository.begin_upload().await?);
+                }
                 Err(error) => return Err(error.into()),
-            };
+            }
+            remember(&self.session);
             if self.offset > before {
                 backoff.progressed();
             }
         }
-        Ok(())
+        // Whoever makes the bytes makes all of them, also those that the registry had.
+        feed.seek(total).await
     }
 
     /// Sends the next bytes of a blob whose size is not known.
     pub async fn append(&mut self, bytes: Bytes) -> Result<(), ClientError> {
-        let (start, total) = (self.offset, self.offset + bytes.len() as u64);
-        let mut backoff = Backoff::new(self.repository.client.retries());
-        while self.offset < total {
-            let sent = usize::try_from(self.offset - start).unwrap_or(0);
-            let mut request = self.request(total - self.offset);
-            *request.body_mut() = Some(bytes.slice(sent..).into());
-            let error = match tokio::time::timeout(COMMIT_PATIENCE, self.acknowledge(request, total)).await {
-                Ok(Ok(())) => continue,
-                Ok(Err(error)) => error,
-                Err(_) => {
-                    let url = super::transport::redacted(&self.session);
-                    ClientError::Silent { url, patience: COMMIT_PATIENCE }
-                }
-            };
-            let error = Self::mind(error)?;
-            backoff.after(error).await?;
-            (self.offset, self.session) = self.repository.upload_status(&self.session).await?;
-            if self.offset < start || self.offset > total {
-                return Err(ClientError::Protocol {
-                    url: super::transport::redacted(&self.session),
-                    reason: "the registry lost a part of the upload".to_owned(),
-                });
-            }
+        let feed = BlobFeed::of_bytes(bytes, self.offset);
+        match self.send(feed, &mut |_| {}).await {
+            Ok(()) => Ok(()),
+            Err(UploadError::Client(error)) => Err(error),
+            Err(UploadError::Rewind | UploadError::Abandoned) => Err(ClientError::Protocol {
+                url: redacted(&self.session),
+                reason: "the registry lost a part of the upload".to_owned(),
+            }),
         }
-        Ok(())
     }
 
     /// Makes transient of an error what another status request can mend.
@@ -271,61 +270,60 @@ impl BlobUpload {
         }
     }
 
-    async fn patch(
-        &mut self,
-        feed: &Arc<Mutex<BlobFeed>>,
-        length: u64,
-        activity: &Arc<Activity>,
-    ) -> Result<(), ClientError> {
-        let pieces =
-            stream::try_unfold((Arc::clone(feed), length, Arc::clone(activity)), |state| async move {
-                let (feed, left, activity) = state;
-                activity.touch();
-                if left == 0 {
-                    return Ok(None);
-                }
-                activity.waits_for_source.store(true, Ordering::Relaxed);
-                let piece = feed.lock().await.next(left).await;
-                activity.waits_for_source.store(false, Ordering::Relaxed);
-                activity.touch();
-                let Some(piece) = piece else {
-                    activity.given_up.store(true, Ordering::Relaxed);
-                    return Err(std::io::Error::other("the source ended"));
-                };
-                let left = left - piece.len() as u64;
-                Ok(Some((piece, (feed, left, activity))))
-            });
-        let mut request = self.request(length);
-        *request.body_mut() = Some(Body::wrap_stream(pieces));
-        let patience = self.repository.client.transport().patience();
-        let end = self.offset + length;
-        let session = super::transport::redacted(&self.session);
-        tokio::select! {
-            outcome = self.acknowledge(request, end) => outcome,
-            () = activity.silence(patience) => Err(ClientError::Silent { url: session, patience }),
-        }
-    }
-
-    /// A PATCH of the next `length` bytes, still without them.
-    fn request(&self, length: u64) -> Request {
+    /// Sends the next `length` bytes.
+    ///
+    /// The request gets them one by one through a channel that ends with this call: a server that answers early or
+    /// not at all leaves a body behind that goes on by itself, and must not take what the next request needs.
+    async fn patch(&mut self, feed: &mut BlobFeed, length: u64) -> Result<(), UploadError> {
+        let (body, pieces) = mpsc::channel::<Result<Bytes, std::io::Error>>(1);
         let mut request = Request::new(Method::PATCH, self.session.clone());
+        let end = self.offset + length;
         for (name, text) in [
             (CONTENT_TYPE, "application/octet-stream".to_owned()),
             (CONTENT_LENGTH, length.to_string()),
-            (CONTENT_RANGE, format!("{}-{}", self.offset, self.offset + length - 1)),
+            (CONTENT_RANGE, format!("{}-{}", self.offset, end - 1)),
         ] {
             insert(&mut request, name, &text);
         }
-        request
-    }
-
-    /// Sends a PATCH that ends before `end`, and takes over what the registry says about it.
-    async fn acknowledge(&mut self, request: Request, end: u64) -> Result<(), ClientError> {
-        let response = self.repository.send_upload(request).await?;
+        let pieces = stream::unfold(pieces, |mut pieces| async { Some((pieces.recv().await?, pieces)) });
+        *request.body_mut() = Some(Body::wrap_stream(pieces));
+        let activity = Mutex::new(Activity { last: Instant::now(), waits_for_source: false });
+        let pump = async {
+            let mut left = length;
+            while left > 0 {
+                Activity::touch(&activity, true);
+                let piece = feed.next(left).await.ok_or(UploadError::Abandoned)?;
+                Activity::touch(&activity, false);
+                left -= piece.len() as u64;
+                if body.send(Ok(piece)).await.is_err() {
+                    break;
+                }
+            }
+            Activity::touch(&activity, false);
+            // The answer is what is waited for.
+            std::future::pending::<Result<std::convert::Infallible, UploadError>>().await
+        };
+        let patience = self.repository.client.transport().patience();
+        let silent = || ClientError::Silent { url: redacted(&self.session), patience };
+        let response = tokio::select! {
+            response = self.repository.send_upload(request) => response?,
+            ended = pump => match ended {
+                Ok(never) => match never {},
+                Err(error) => return Err(error),
+            },
+            () = Activity::silence(&activity, patience) => return Err(silent().into()),
+        };
         if response.status() != StatusCode::ACCEPTED {
-            return Err(response.into_error().await);
+            // Should the body not be over yet, it is over now, and with an error.
+            let _ = body.try_send(Err(std::io::Error::other("the request was answered early")));
+            return Err(response.into_error().await.into());
         }
-        self.offset = acknowledged(&response).unwrap_or(end);
+        let offset = acknowledged(&response).unwrap_or(end);
+        if offset <= self.offset || offset > end {
+            let reason = format!("it was sent the bytes up to {end} and says that it has {offset}");
+            return Err(response.protocol(reason).into());
+        }
+        self.offset = offset;
         self.session = location(&response)?;
         Ok(())
     }
@@ -336,22 +334,15 @@ impl BlobUpload {
         url.query_pairs_mut().append_pair("digest", &digest.to_string());
         let mut backoff = Backoff::new(self.repository.client.retries());
         loop {
-            let mut request = Request::new(Method::PUT, url.clone());
-            insert(&mut request, CONTENT_LENGTH, "0");
-            let sent = tokio::time::timeout(COMMIT_PATIENCE, self.repository.send_upload(request)).await;
-            let error = match sent {
-                Ok(Ok(response)) if response.status() == StatusCode::CREATED => return Ok(()),
-                Ok(Ok(response)) => response.into_error().await,
-                Ok(Err(error)) => error,
-                Err(_) => {
-                    ClientError::Silent { url: super::transport::redacted(&url), patience: COMMIT_PATIENCE }
-                }
+            let error = match self.repository.commit_upload(url.clone()).await {
+                Ok(response) if response.status() == StatusCode::CREATED => return Ok(()),
+                Ok(response) => response.into_error().await,
+                Err(error) => error,
             };
             // An answer may have been lost on the way.
             if !is_verdict(&error) && self.repository.has_blob(digest).await? {
                 return Ok(());
             }
-            let error = Self::mind(error)?;
             backoff.after(error).await?;
         }
     }

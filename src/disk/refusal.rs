@@ -114,7 +114,7 @@ pub enum Refusal {
     },
 
     /// The disk is larger than the limit.
-    #[error("the disk has {size} bytes and may have at most {limit}: shrink it, or raise the limit")]
+    #[error("the disk has at least {size} bytes and may have at most {limit}: shrink it, or raise the limit")]
     VirtualSizeTooLarge {
         /// Bytes that a guest would see, at least.
         size: u64,

@@ -1,11 +1,12 @@
 //! [`Destination`]: where a disk goes, and when it is there.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Seek as _, SeekFrom, Write};
-use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
+use uuid::Uuid;
 
 use super::ExportError;
 
@@ -20,16 +21,36 @@ pub enum Destination {
     },
     /// A block device, of which the first bytes are written.
     Device(PathBuf),
+    /// A named pipe or a character device, which takes a stream.
+    Special(PathBuf),
     /// A stream, such as standard output.
     Stream(Box<dyn Write + Send>),
 }
 
 impl Destination {
-    /// The file or block device at `path`.
+    /// What is at `path`, or will be.
     #[must_use]
     pub fn at(path: PathBuf, force: bool) -> Self {
-        let is_device = std::fs::metadata(&path).is_ok_and(|metadata| metadata.file_type().is_block_device());
-        if is_device { Self::Device(path) } else { Self::File { path, force } }
+        let kind = std::fs::metadata(&path).map(|metadata| metadata.file_type());
+        match kind {
+            Ok(kind) if kind.is_block_device() => Self::Device(path),
+            Ok(kind) if kind.is_fifo() || kind.is_char_device() => Self::Special(path),
+            _ => Self::File { path, force },
+        }
+    }
+
+    /// Fails early where a disk cannot go.
+    pub(super) fn check(&self) -> Result<(), ExportError> {
+        let Self::File { path, force } = self else { return Ok(()) };
+        match path.metadata() {
+            Ok(metadata) if !metadata.is_file() => Err(ExportError::NotAFile { path: path.clone() }),
+            Ok(_) if !force => Err(ExportError::Exists { path: path.clone() }),
+            // A link that leads nowhere is a name that is taken.
+            Err(_) if !force && path.symlink_metadata().is_ok() => {
+                Err(ExportError::Exists { path: path.clone() })
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -43,16 +64,33 @@ pub(super) struct PartFile {
 impl PartFile {
     /// The part of what will be `path`, beside it, so that it can take the name without being copied. It may be that
     /// of a process that was killed.
-    pub(super) fn create(path: &Path, suffix: &str) -> Result<Self, ExportError> {
+    pub(super) fn beside(path: &Path, suffix: &str) -> Result<Self, ExportError> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let part = path.with_file_name(format!(".{name}.dvcr-{suffix}"));
         let failed = |error| ExportError::Write { path: part.clone(), error };
-        let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create(true).truncate(false).open(&part).map_err(failed)?;
-        if file.try_lock().is_err() {
-            return Err(ExportError::Busy { path: path.to_owned() });
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .custom_flags(flags(OFlags::NOFOLLOW))
+            .open(&part)
+            .map_err(failed)?;
+        let metadata = file.metadata().map_err(failed)?;
+        // Only what an earlier pull left is ours to overwrite.
+        if file.try_lock().is_err() || !metadata.is_file() || metadata.nlink() != 1 {
+            return Err(ExportError::Busy { path: part });
         }
         file.set_len(0).map_err(failed)?;
+        Ok(Self { file, part })
+    }
+
+    /// A file in the folder for temporary files (`TMPDIR`) that nobody else can open.
+    pub(super) fn temporary() -> Result<Self, ExportError> {
+        let part = std::env::temp_dir().join(format!("dvcr-{}", Uuid::now_v7()));
+        let mut options = File::options();
+        let file = options.read(true).write(true).create_new(true).mode(0o600).open(&part);
+        let file = file.map_err(|error| ExportError::Write { path: part.clone(), error })?;
         Ok(Self { file, part })
     }
 
@@ -95,12 +133,17 @@ pub(super) fn open_device(path: &Path, needs: u64) -> Result<File, ExportError> 
         _ => ExportError::Write { path: path.to_owned(), error },
     };
     // On a block device, exclusive means that it is neither mounted nor a part of another device.
-    let exclusive = i32::try_from(OFlags::EXCL.bits()).unwrap_or(0);
-    let mut device =
-        OpenOptions::new().read(true).write(true).custom_flags(exclusive).open(path).map_err(failed)?;
+    let mut options = File::options();
+    options.read(true).write(true).custom_flags(flags(OFlags::EXCL));
+    let mut device = options.open(path).map_err(failed)?;
     let has = device.seek(SeekFrom::End(0)).map_err(failed)?;
     if has < needs {
         return Err(ExportError::TooSmall { path: path.to_owned(), has, needs });
     }
     Ok(device)
+}
+
+/// Flags as the standard library takes them.
+fn flags(flags: OFlags) -> i32 {
+    i32::try_from(flags.bits()).unwrap_or(0)
 }

@@ -28,6 +28,12 @@ pub enum ExportError {
         /// The destination.
         path: PathBuf,
     },
+    /// There is something that is no file.
+    #[error("{} is no file: give the name of one", path.display())]
+    NotAFile {
+        /// The destination.
+        path: PathBuf,
+    },
     /// Another process writes there.
     #[error("{} is being written by another process", path.display())]
     Busy {

@@ -65,50 +65,58 @@ impl Exporter {
         destination: Destination,
         options: ExportOptions,
     ) -> Result<Exported, ExportError> {
-        if let Destination::File { path, force: false } = &destination
-            && path.symlink_metadata().is_ok()
-        {
-            return Err(ExportError::Exists { path: path.clone() });
-        }
-        let from = match options.format {
+        destination.check()?;
+        // By content: what a label says is not what a machine boots.
+        let found = match options.format {
             None => None,
-            Some(_) => Some(image.inspect().await?.disk?.format),
+            Some(format) => Some((image.probe().await?.disk?, format)),
         };
-        let conversion = from.zip(options.format).filter(|(from, to)| from.qemu_name() != to.qemu_name());
+        let conversion = found.filter(|(from, to)| from.format.qemu_name() != to.qemu_name());
         if let Some((from, to)) = conversion {
-            is_possible(from, to).await?;
+            is_possible(from.format, to).await?;
         }
         let stream = image.disk(unlimited(), options.connections).await?;
         self.total.store(stream.file.size, Ordering::Relaxed);
         let file = stream.file.clone();
         let written = match (destination, conversion) {
-            (Destination::Stream(_), Some(_)) => return Err(ExportError::ConvertStream),
-            (Destination::Stream(stream_to), None) => self.to_stream(stream, stream_to).await?,
+            (Destination::Stream(_) | Destination::Special(_), Some(_)) => {
+                return Err(ExportError::ConvertStream);
+            }
+            (Destination::Stream(to), None) => self.to_stream(stream, move || Ok(to)).await?,
+            (Destination::Special(path), None) => {
+                // A pipe opens when somebody reads it.
+                let open = move || match File::options().write(true).open(&path) {
+                    Ok(file) => Ok(Box::new(file) as Box<dyn Write + Send>),
+                    Err(error) => Err(ExportError::Write { path, error }),
+                };
+                self.to_stream(stream, open).await?
+            }
             (Destination::File { path, force }, None) => {
-                let part = PartFile::create(&path, "part")?;
+                let part = PartFile::beside(&path, "part")?;
                 let (written, part) = self.to_part(stream, part).await?;
+                if let Some((promised, _)) = found {
+                    is_safe(&written, promised.format)?;
+                }
                 publish(part, path, force).await?;
                 written
             }
             (Destination::Device(path), None) => self.to_device(stream, path).await?,
             (Destination::File { path, force }, Some((from, to))) => {
-                let part = PartFile::create(&path, "part")?;
+                let part = PartFile::beside(&path, "part")?;
                 let (written, part) = self.to_part(stream, part).await?;
-                is_safe(&written, from)?;
-                let converted = PartFile::create(&path, "converted")?;
-                convert(from, part.path(), to, converted.path(), false).await?;
+                is_safe(&written, from.format)?;
+                let converted = PartFile::beside(&path, "converted")?;
+                convert(from.format, part.path(), to, converted.path(), false).await?;
                 publish(converted, path, force).await?;
                 written
             }
             (Destination::Device(path), Some((from, to))) => {
-                let size = image.inspect().await?.disk?.virtual_size;
                 let device = path.clone();
-                drop(blocking(move || open_device(&device, size)).await?);
-                let part =
-                    PartFile::create(&std::env::temp_dir().join("disk"), &format!("{}", std::process::id()))?;
+                drop(blocking(move || open_device(&device, from.virtual_size)).await?);
+                let part = PartFile::temporary()?;
                 let (written, part) = self.to_part(stream, part).await?;
-                is_safe(&written, from)?;
-                convert(from, part.path(), to, &path, true).await?;
+                is_safe(&written, from.format)?;
+                convert(from.format, part.path(), to, &path, true).await?;
                 written
             }
         };
@@ -144,11 +152,12 @@ impl Exporter {
     async fn to_stream(
         &self,
         stream: DiskStream,
-        mut to: Box<dyn Write + Send>,
+        open: impl FnOnce() -> Result<Box<dyn Write + Send>, ExportError> + Send + 'static,
     ) -> Result<Written, ExportError> {
         let counter = Arc::clone(&self.written);
         blocking(move || {
             let failed = |error| ExportError::Write { path: "standard output".into(), error };
+            let mut to = open()?;
             let mut probe = probe(&stream.file);
             let mut content = stream.content;
             while let Some(piece) = next(&mut content, &mut probe)? {
@@ -191,7 +200,9 @@ fn to_file(
         writer.write(&piece).map_err(&failed)?;
         counter.fetch_add(piece.len() as u64, Ordering::Relaxed);
     }
-    writer.finish().map_err(&failed)?;
+    if writer.finish().map_err(&failed)? != stream.file.size {
+        return Err(ExportError::Broken("the disk ended early".to_owned()));
+    }
     Ok(Written { disk: probe.finish() })
 }
 

@@ -74,6 +74,9 @@ pub enum ImportError {
     /// The registry loses what it was sent again and again.
     #[error("the registry loses the upload again and again")]
     Unreliable,
+    /// It was told to stop.
+    #[error("stopped; the same command goes on where it was")]
+    Stopped,
     /// A part of the process died.
     #[error("{0}")]
     Broken(String),

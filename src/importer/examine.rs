@@ -18,13 +18,20 @@ pub(super) struct Examined {
     pub(super) compression: Compression,
     /// The first bytes of the disk.
     pub(super) head: Vec<u8>,
-    /// The format, by head and tail. A fixed VHD in compression is taken for raw.
+    /// The format, by head and tail.
     pub(super) format: Format,
+    /// Whether the source could show its tail, without which a fixed VHD is taken for raw.
+    is_tail_seen: bool,
     /// Bytes of the disk's file, as they are told; a pass shows whether that is true.
     pub(super) size: Option<u64>,
 }
 
 impl Examined {
+    /// Whether the end of the disk, which nobody has seen, may make a fixed VHD of what looks raw.
+    pub(super) fn may_be_fixed_vhd(&self) -> bool {
+        self.format == Format::Raw && !self.is_tail_seen
+    }
+
     /// The size, where it is more than a guess: gzip tells that of its last member, and zstd that of its first
     /// frame.
     pub(super) fn sure_size(&self) -> Option<u64> {
@@ -62,12 +69,14 @@ pub(super) async fn examine(
         (_, Some(length)) => expanded_size(source, compression, length, &start, &head).await?,
     };
     let mut format = recognise(&head, None);
+    let mut is_tail_seen = false;
     if let (Format::Raw, Compression::None, Some(length @ 512..)) = (format, compression, length)
         && let Some(tail) = source.read_at(length - 512..length).await?
     {
         format = recognise(&head, Some(&tail));
+        is_tail_seen = true;
     }
-    Ok(Examined { reader, compression, head, format, size })
+    Ok(Examined { reader, compression, head, format, is_tail_seen, size })
 }
 
 /// The first bytes that come out of `start`. What is wrong with the stream shows when all of it is read.

@@ -1,17 +1,17 @@
 //! [`Importer`]: decides what each pass does, until there is an image.
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::examine::{Examined, examine};
 use super::journal::Entry;
 use super::pass::{self, Measured, Pass, PassError};
-use super::source::Opened;
 use super::spool::Spool;
+use super::upload::{Identity, Left, Upload, left, remember, warn_about};
 use super::{ImportError, ImportOptions, Journal, Phase, Progress, Source, SourceError, known};
 use crate::artifact::{Annotations, FileName, ImageDescription, LayerShape, PieceReader};
-use crate::client::{BlobFeed, BlobUpload, Client, ClientError, Repository, UploadError};
+use crate::client::{BlobFeed, Client, Repository, UploadError};
 use crate::disk::{Compression, Disk, Format};
-use crate::oci::{Algorithm, Digest, ImageReference, MediaType};
+use crate::oci::{Digest, ImageReference, MediaType};
 
 /// Pieces that wait to be uploaded.
 const QUEUE: usize = 16;
@@ -33,6 +33,7 @@ pub struct Importer {
     options: ImportOptions,
     journal: Journal,
     progress: Progress,
+    stop: Notify,
 }
 
 /// An image that was imported.
@@ -65,21 +66,10 @@ enum Way {
     /// Measure them, and keep the source, which cannot be read twice. Hash them too, if there is a layer that
     /// begins alike.
     Spool(Option<LayerShape>),
-    /// Measure them.
-    Measure,
-    /// Hash them, because there is a layer that begins alike.
-    Compare(LayerShape),
+    /// Measure them. Hash them too, if there is a layer that begins alike.
+    Measure(Option<LayerShape>),
     /// Hash and upload them.
     Upload(LayerShape),
-}
-
-/// An upload that may take several passes.
-struct Upload {
-    session: BlobUpload,
-    shape: LayerShape,
-    entry: Option<Entry>,
-    /// Whether another process began it, perhaps with other bytes.
-    is_resumed: bool,
 }
 
 /// What is known so far.
@@ -88,9 +78,12 @@ struct State {
     /// Bytes and format of the disk's file, once a pass has measured them.
     certain: Option<(u64, Format)>,
     upload: Option<Upload>,
+    spool: Option<Spool>,
+    /// The layer is in the registry by this import or one before, and was not named yet.
+    unnamed: Option<Entry>,
     /// Whether layers that begin alike were looked for.
     looked: bool,
-    /// Whether begun uploads may be gone on with.
+    /// Whether what an import before has left is of no use.
     anew: bool,
     passes: u32,
     changes: u32,
@@ -110,7 +103,7 @@ impl Importer {
     /// An importer to `target`. Uploads that are broken off are remembered in `journal`.
     #[must_use]
     pub fn new(client: Client, target: ImageReference, options: ImportOptions, journal: Journal) -> Self {
-        Self { client, target, options, journal, progress: Progress::default() }
+        Self { client, target, options, journal, progress: Progress::default(), stop: Notify::new() }
     }
 
     /// How far it is.
@@ -119,11 +112,19 @@ impl Importer {
         self.progress.clone()
     }
 
+    /// Makes a running import, or the next one, end with [`ImportError::Stopped`].
+    pub fn stop(&self) {
+        self.stop.notify_one();
+    }
+
     /// Imports a source. When it fails nothing is named, and after a refusal nothing is left behind; a
     /// broken upload stays, for the next try to go on with.
     pub async fn import(&self, mut source: Source) -> Result<Imported, ImportError> {
         let mut state = State::default();
-        let outcome = self.passes(&mut source, &mut state).await;
+        let outcome = tokio::select! {
+            outcome = self.passes(&mut source, &mut state) => outcome,
+            () = self.stop.notified() => Err(ImportError::Stopped),
+        };
         if let Some(upload) = state.upload.take() {
             // What can be gone on with is kept, unless the bytes themselves are bad.
             let is_bad = outcome.as_ref().is_err_and(ImportError::is_refusal);
@@ -131,84 +132,75 @@ impl Importer {
                 upload.cancel().await;
             }
         }
+        if let Some(spool) = state.spool.take() {
+            warn_about(spool.cancel().await);
+        }
         if let Source::Spooled(spooled) = source {
             spooled.remove().await;
+        }
+        if let Some(entry) = state.unnamed.take()
+            && outcome.is_ok()
+        {
+            entry.forget();
         }
         outcome
     }
 
     async fn passes(&self, source: &mut Source, state: &mut State) -> Result<Imported, ImportError> {
         loop {
-            self.progress.enter(Phase::Preparing, None);
-            let opened = match source.open(self.options.limits).await {
-                Ok(opened) => opened,
-                Err(error) => {
-                    self.changed(error, state).await?;
-                    continue;
+            match self.one_pass(source, state).await {
+                Ok(Some(imported)) => return Ok(imported),
+                Ok(None) => {}
+                Err(ImportError::Source(error @ SourceError::Changed { .. })) => {
+                    state.changes += 1;
+                    if state.changes > CHANGES {
+                        return Err(ImportError::Unsteady);
+                    }
+                    tracing::info!("{error}: reading it from the beginning");
+                    source.renew();
+                    if let Some(upload) = state.upload.take() {
+                        upload.cancel().await;
+                    }
+                    state.certain = None;
+                    state.looked = false;
                 }
-            };
-            state.passes += 1;
-            let annotations = source.annotations(opened.modified);
-            let (identity, length) = (opened.identity.clone(), opened.length);
-            let examined = match self.examine(source, opened).await {
-                Ok(examined) => examined,
-                Err(error) => {
-                    self.changed(error, state).await?;
-                    continue;
-                }
-            };
-            let (size, format) =
-                state.certain.map_or((examined.size, examined.format), |(size, format)| (Some(size), format));
-            let file = self.options.file_name(format)?;
-            let compression = examined.compression;
-            let way = self.way(source, state, &examined, size, &file, &identity).await?;
-            let next = match way {
-                Way::Upload(shape) => self.upload(state, examined, shape, &identity, length).await,
-                way => self.measure(source, state, examined, way, length).await,
-            };
-            match next {
-                Ok(Next::Done(measured, layer)) => {
-                    let imported = Imported {
-                        digest: layer.clone(),
-                        layer_size: LayerShape::new(&file, measured.file_size).layer_size(),
-                        layer,
-                        disk: measured.disk,
-                        file,
-                        file_size: measured.file_size,
-                        compression,
-                        source_size: measured.source_size,
-                        uploaded: state.uploaded,
-                        passes: state.passes,
-                    };
-                    return self.name(imported, source.architecture(), annotations).await;
-                }
-                Ok(Next::Again) => {}
-                Err(ImportError::Source(error)) => self.changed(error, state).await?,
                 Err(error) => return Err(error),
             }
         }
     }
 
-    async fn examine(&self, source: &Source, opened: Opened) -> Result<Examined, SourceError> {
-        examine(source, opened, self.options.limits).await
-    }
-
-    /// Begins anew if the source has changed; any other error is the end.
-    async fn changed(&self, error: SourceError, state: &mut State) -> Result<(), ImportError> {
-        if !matches!(error, SourceError::Changed { .. }) {
-            return Err(error.into());
-        }
-        state.changes += 1;
-        if state.changes > CHANGES {
-            return Err(ImportError::Unsteady);
-        }
-        tracing::info!("{error}: reading it from the beginning");
-        if let Some(upload) = state.upload.take() {
-            upload.cancel().await;
-        }
-        state.certain = None;
-        state.looked = false;
-        Ok(())
+    /// Reads the source once; `None` if it has to be read again.
+    async fn one_pass(
+        &self,
+        source: &mut Source,
+        state: &mut State,
+    ) -> Result<Option<Imported>, ImportError> {
+        self.progress.enter(Phase::Preparing, None);
+        let opened = source.open(self.options.limits).await?;
+        state.passes += 1;
+        let annotations = source.annotations(opened.modified);
+        let (identity, length) = (opened.identity.clone(), opened.length);
+        let examined = examine(source, opened, self.options.limits).await?;
+        let compression = examined.compression;
+        let next = match self.way(source, state, &examined, &identity).await? {
+            Way::Upload(shape) => self.upload(state, examined, shape, &identity, length).await?,
+            way => self.measure(source, state, examined, way, length).await?,
+        };
+        let Next::Done(measured, layer) = next else { return Ok(None) };
+        let file = self.options.file_name(measured.disk.format)?;
+        let imported = Imported {
+            digest: layer.clone(),
+            layer_size: LayerShape::new(&file, measured.file_size).layer_size(),
+            layer,
+            disk: measured.disk,
+            file,
+            file_size: measured.file_size,
+            compression,
+            source_size: measured.source_size,
+            uploaded: state.uploaded,
+            passes: state.passes,
+        };
+        self.name(imported, source.architecture(), annotations).await.map(Some)
     }
 
     /// What the next pass does.
@@ -217,59 +209,49 @@ impl Importer {
         source: &Source,
         state: &mut State,
         examined: &Examined,
-        size: Option<u64>,
-        file: &FileName,
         identity: &str,
     ) -> Result<Way, ImportError> {
-        if let Some(size) = size
-            && state.upload.is_none()
-        {
-            let shape = LayerShape::new(file, size);
-            state.upload = self.resume(&shape, &examined.head, identity, state.anew).await?;
+        let (size, format) =
+            state.certain.map_or((examined.size, examined.format), |(size, format)| (Some(size), format));
+        let file = self.options.file_name(format)?;
+        if let Some(upload) = &state.upload {
+            return Ok(Way::Upload(upload.shape.clone()));
         }
-        let mut known = None;
-        if state.upload.is_none() && !std::mem::replace(&mut state.looked, true) {
-            let repository = self.repository();
+        let shape = size.map(|size| LayerShape::new(&file, size));
+        if let Some(shape) = shape.as_ref().filter(|_| !state.anew) {
+            let identity = Identity::new(&self.repository(), shape, &examined.head, identity);
+            match left(&self.journal, &identity, self.repository(), shape).await {
+                Left::Upload(upload) => {
+                    state.upload = Some(upload);
+                    return Ok(Way::Upload(shape.clone()));
+                }
+                Left::Layer(entry) => {
+                    // Should it be gone again, the pass after this one uploads it.
+                    state.unnamed = Some(entry);
+                    state.anew = true;
+                    return Ok(Way::Measure(Some(shape.clone())));
+                }
+                Left::Nothing => {}
+            }
+        }
+        let mut alike = None;
+        if !std::mem::replace(&mut state.looked, true) {
+            let mut names = vec![file];
+            if examined.may_be_fixed_vhd() {
+                names.push(self.options.file_name(Format::Vhd)?);
+            }
             let sure = state.certain.map(|(size, _)| size).or(examined.sure_size());
-            known = known::find(&repository, self.target.tag(), file, sure, &examined.head).await;
+            alike = known::find(&self.repository(), self.target.tag(), &names, sure, &examined.head).await;
         }
-        if matches!(source, Source::Pipe(_)) {
-            return Ok(Way::Spool(known));
-        }
-        if let Some(shape) = known {
-            return Ok(Way::Compare(shape));
-        }
-        Ok(size.map_or(Way::Measure, |size| Way::Upload(LayerShape::new(file, size))))
+        Ok(match (source, alike, shape) {
+            (Source::Pipe(_), alike, _) => Way::Spool(alike),
+            (_, None, Some(shape)) => Way::Upload(shape),
+            (_, alike, _) => Way::Measure(alike),
+        })
     }
 
     fn repository(&self) -> Repository {
         self.client.repository_of(&self.target)
-    }
-
-    /// The upload of the same layer that an import before began.
-    async fn resume(
-        &self,
-        shape: &LayerShape,
-        head: &[u8],
-        identity: &str,
-        anew: bool,
-    ) -> Result<Option<Upload>, ImportError> {
-        let Some(mut entry) = self.journal_entry(shape, head, identity) else { return Ok(None) };
-        let Some(session) = entry.session().filter(|_| !anew) else { return Ok(None) };
-        let resumed = BlobUpload::resume(self.repository(), session).await.map_err(ImportError::Push)?;
-        Ok(resumed.filter(|session| session.offset() > 0 && session.offset() <= shape.layer_size()).map(
-            |session| {
-                tracing::info!(bytes = session.offset(), "going on with an upload");
-                Upload { session, shape: shape.clone(), entry: Some(entry), is_resumed: true }
-            },
-        ))
-    }
-
-    fn journal_entry(&self, shape: &LayerShape, head: &[u8], identity: &str) -> Option<Entry> {
-        let begins = Digest::of(Algorithm::Sha256, head);
-        let what =
-            format!("{}/{}\n{shape:?}\n{begins}\n{identity}", self.target.registry, self.target.repository);
-        self.journal.entry(&what)
     }
 
     /// A pass that uploads nothing of the layer.
@@ -283,61 +265,46 @@ impl Importer {
     ) -> Result<Next, ImportError> {
         self.progress.enter(Phase::Measuring, length);
         let (mut pass, reader) = self.pass(examined);
-        let (measured, spool) = match way {
-            Way::Spool(shape) => {
-                pass.shape = shape;
-                let (measured, spool) = self.spool(reader, pass).await?;
-                (measured, Some(spool))
-            }
-            Way::Compare(shape) => {
-                pass.shape = Some(shape);
-                (pass::run(reader, pass, &self.options).await?, None)
-            }
-            Way::Measure | Way::Upload(_) => (pass::run(reader, pass, &self.options).await?, None),
+        let (shape, is_kept) = match way {
+            Way::Spool(shape) => (shape, true),
+            Way::Measure(shape) => (shape, false),
+            Way::Upload(shape) => (Some(shape), false),
+        };
+        pass.shape.clone_from(&shape);
+        let measured = if is_kept {
+            self.keep(state, reader, pass).await?
+        } else {
+            pass::run(reader, pass, &self.options).await?
         };
         state.certain = Some((measured.file_size, measured.disk.format));
-        let there = match &measured.layer {
-            Some(layer) => {
-                self.repository().has_blob(layer).await.map_err(ImportError::Push)?.then_some(layer)
-            }
-            None => None,
-        };
-        match (there.cloned(), spool) {
-            (Some(layer), spool) => {
-                if let Some(spool) = spool {
-                    warn_about(spool.cancel().await);
-                }
-                Ok(Next::Done(measured, layer))
-            }
-            (None, Some(spool)) => {
-                let digest = measured.source_digest.clone();
-                let digest =
-                    digest.ok_or_else(|| ImportError::Broken("the source was not kept".to_owned()))?;
-                let spooled = spool.finish(self.repository(), digest, measured.source_size).await;
-                *source = Source::Spooled(spooled.map_err(ImportError::Push)?);
-                Ok(Next::Again)
-            }
-            (None, None) => Ok(Next::Again),
+        let layer = measured.layer.clone().filter(|_| self.is_right(shape.as_ref(), &measured));
+        if let Some(layer) = layer
+            && self.repository().has_blob(&layer).await.map_err(ImportError::Push)?
+        {
+            return Ok(Next::Done(measured, layer));
         }
+        if let Some((spool, kept)) = state.spool.take().zip(measured.kept) {
+            let spooled = spool.finish(kept, measured.source_size).await.map_err(ImportError::Push)?;
+            *source = Source::Spooled(spooled);
+        }
+        Ok(Next::Again)
     }
 
     /// A pass that keeps the source's bytes in the registry.
-    async fn spool(
+    async fn keep(
         &self,
+        state: &mut State,
         reader: PieceReader<SourceError>,
         mut pass: Pass,
-    ) -> Result<(Measured, Spool), ImportError> {
+    ) -> Result<Measured, ImportError> {
         let (sender, kept) = mpsc::channel(QUEUE);
-        pass.spool = Some(sender);
-        let mut spool = Spool::begin(self.repository()).await.map_err(ImportError::Push)?;
-        let (measured, sent) = tokio::join!(pass::run(reader, pass, &self.options), spool.keep(kept));
-        let error = match (measured, sent) {
-            (Ok(measured), Ok(())) => return Ok((measured, spool)),
-            (Err(PassError::Stopped) | Ok(_), Err(error)) => ImportError::Push(error),
-            (Err(error), _) => error.into(),
-        };
-        warn_about(spool.cancel().await);
-        Err(error)
+        let spool = state.spool.insert(Spool::begin(self.repository()).await.map_err(ImportError::Push)?);
+        pass.spool = Some((sender, spool.hasher()));
+        match tokio::join!(pass::run(reader, pass, &self.options), spool.keep(kept)) {
+            (Ok(measured), Ok(())) => Ok(measured),
+            (Err(PassError::Stopped) | Ok(_), Err(error)) => Err(ImportError::Push(error)),
+            (Err(error), _) => Err(error.into()),
+        }
     }
 
     /// A pass that uploads the layer.
@@ -350,36 +317,25 @@ impl Importer {
         length: Option<u64>,
     ) -> Result<Next, ImportError> {
         self.progress.enter(Phase::Uploading, length);
-        let mut upload = match state.upload.take() {
-            Some(upload) if upload.shape == shape => upload,
-            other => {
-                if let Some(other) = other {
-                    other.cancel().await;
-                }
-                let session = BlobUpload::begin(self.repository()).await.map_err(ImportError::Push)?;
-                let mut entry = self.journal_entry(&shape, &examined.head, identity);
-                if let Some(entry) = &mut entry {
-                    entry.remember(session.session());
-                }
-                Upload { session, shape: shape.clone(), entry, is_resumed: false }
-            }
-        };
+        if state.upload.is_none() {
+            let identity = Identity::new(&self.repository(), &shape, &examined.head, identity);
+            let begun = Upload::begin(&self.journal, &identity, self.repository(), shape.clone()).await;
+            state.upload = Some(begun.map_err(ImportError::Push)?);
+        }
+        let Some(Upload { session, entry, .. }) = &mut state.upload else { return Ok(Next::Again) };
         let (mut pass, reader) = self.pass(examined);
         let (sender, pieces) = mpsc::channel(QUEUE);
         pass.layer = Some(sender);
         pass.shape = Some(shape.clone());
         let feed = BlobFeed::new(pieces, shape.layer_size(), self.progress.upload_counter());
-        let before = upload.session.offset();
+        let before = session.offset();
+        let mut note = |session: &_| remember(entry, session);
         let (measured, sent) =
-            tokio::join!(pass::run(reader, pass, &self.options), upload.session.send(feed));
-        state.uploaded += upload.session.offset().saturating_sub(before);
-        if let Some(entry) = &mut upload.entry {
-            entry.remember(upload.session.session());
-        }
+            tokio::join!(pass::run(reader, pass, &self.options), session.send(feed, &mut note));
+        state.uploaded += session.offset().saturating_sub(before);
         let measured = match (measured, sent) {
             (Err(PassError::Stopped), Err(UploadError::Rewind)) => {
                 state.rewinds += 1;
-                state.upload = Some(upload);
                 if state.rewinds > REWINDS {
                     return Err(ImportError::Unreliable);
                 }
@@ -390,17 +346,17 @@ impl Importer {
                 Err(PassError::Stopped) | Ok(Measured { layer: Some(_), .. }),
                 Err(UploadError::Client(error)),
             ) => {
-                state.upload = Some(upload);
                 return Err(ImportError::Push(error));
             }
-            (Err(error), _) => {
-                state.upload = Some(upload);
-                return Err(error.into());
+            (Err(error), _) => return Err(error.into()),
+            (Ok(Measured { layer: Some(_), .. }), Err(error)) => {
+                return Err(ImportError::Broken(error.to_string()));
             }
             (Ok(measured), _) => measured,
         };
         state.certain = Some((measured.file_size, measured.disk.format));
-        let Some(layer) = measured.layer.clone().filter(|_| self.is_named_right(&shape, &measured)) else {
+        let Some(upload) = state.upload.take() else { return Ok(Next::Again) };
+        let Some(layer) = measured.layer.clone().filter(|_| self.is_right(Some(&shape), &measured)) else {
             // Told wrong; now it is known.
             upload.cancel().await;
             return Ok(Next::Again);
@@ -408,7 +364,7 @@ impl Importer {
         self.progress.enter(Phase::Finishing, None);
         match upload.session.finish(&layer).await {
             Ok(()) => {
-                upload.forget();
+                state.unnamed = upload.finished();
                 Ok(Next::Done(measured, layer))
             }
             Err(error) if upload.is_resumed => {
@@ -424,10 +380,10 @@ impl Importer {
         }
     }
 
-    /// Whether the file has the name that its format wants.
-    fn is_named_right(&self, shape: &LayerShape, measured: &Measured) -> bool {
+    /// Whether the layer that was expected has the size of the file, and the name that its format wants.
+    fn is_right(&self, shape: Option<&LayerShape>, measured: &Measured) -> bool {
         let name = self.options.file_name(measured.disk.format);
-        name.is_ok_and(|name| LayerShape::new(&name, measured.file_size) == *shape)
+        name.is_ok_and(|name| Some(&LayerShape::new(&name, measured.file_size)) == shape)
     }
 
     fn pass(&self, examined: Examined) -> (Pass, PieceReader<SourceError>) {
@@ -445,14 +401,11 @@ impl Importer {
     ) -> Result<Imported, ImportError> {
         self.progress.enter(Phase::Finishing, None);
         let options = &self.options;
+        let architecture = options.architecture.clone().or(architecture);
         let description = ImageDescription {
             disk: imported.disk,
             file_size: imported.file_size,
-            architecture: options
-                .architecture
-                .clone()
-                .or(architecture)
-                .unwrap_or_else(|| ARCHITECTURE.to_owned()),
+            architecture: architecture.unwrap_or_else(|| ARCHITECTURE.to_owned()),
             layer: imported.layer.clone(),
             layer_size: imported.layer_size,
             annotations,
@@ -471,29 +424,6 @@ impl Importer {
             .await
             .map_err(ImportError::Push)?;
         Ok(Imported { digest: written.digest, ..imported })
-    }
-}
-
-impl Upload {
-    /// Takes the upload back.
-    async fn cancel(self) {
-        warn_about(self.session.cancel().await);
-        if let Some(entry) = self.entry {
-            entry.forget();
-        }
-    }
-
-    fn forget(self) {
-        if let Some(entry) = self.entry {
-            entry.forget();
-        }
-    }
-}
-
-/// An upload that cannot be taken back is the registry's to time out.
-fn warn_about(outcome: Result<(), ClientError>) {
-    if let Err(error) = outcome {
-        tracing::warn!(%error, "cannot cancel the upload; the registry will time it out");
     }
 }
 

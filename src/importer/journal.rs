@@ -32,43 +32,69 @@ impl Journal {
         Self { folder: Some(folder.into()) }
     }
 
-    /// The entry for an upload of `what`; `None` without a journal, or while another import has it.
+    /// A new entry for an upload of `what`, or the one that is there; `None` without a journal, or while another import
+    /// has it.
     ///
     /// The journal only saves work, so that a folder that cannot be written is a warning.
     pub(super) fn entry(&self, what: &str) -> Option<Entry> {
         let folder = self.folder.as_ref()?;
-        let path = folder.join(format!("{}.upload", Digest::of(Algorithm::Sha256, what.as_bytes()).hex()));
-        let open = || {
-            std::fs::create_dir_all(folder)?;
-            // A session's URL may hold a secret.
-            let mut options = OpenOptions::new();
-            options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)
-        };
-        match open() {
-            Ok(file) => file.try_lock().is_ok().then_some(Entry { path, file }),
-            Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "cannot remember the upload: it would start anew");
-                None
-            }
-        }
+        let opened = std::fs::create_dir_all(folder).and_then(|()| self.open(what, true));
+        opened.unwrap_or_else(|error| {
+            tracing::warn!(folder = %folder.display(), %error, "cannot remember the upload: it would start anew");
+            None
+        })
+    }
+
+    /// The entry for an upload of `what`, if it was begun before and no other import has it.
+    pub(super) fn find(&self, what: &str) -> Option<Entry> {
+        self.open(what, false).ok()?
+    }
+
+    fn open(&self, what: &str, create: bool) -> std::io::Result<Option<Entry>> {
+        let Some(folder) = &self.folder else { return Ok(None) };
+        let name = Digest::of(Algorithm::Sha256, what.as_bytes());
+        let path = folder.join(format!("{}.upload", name.hex()));
+        // A session's URL may hold a secret.
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create(create).truncate(false).mode(0o600).open(&path)?;
+        Ok(file.try_lock().is_ok().then_some(Entry { path, file }))
     }
 }
 
+/// How far an upload came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Begun {
+    /// It goes on at this session.
+    Upload(Url),
+    /// The layer is in the registry, and the image was not named yet.
+    Finished,
+}
+
+/// What stands for [`Begun::Finished`].
+const FINISHED: &str = "finished";
+
 impl Entry {
-    /// Where the upload goes on, if it was begun.
-    pub(super) fn session(&mut self) -> Option<Url> {
+    /// How far the upload came, if it was begun.
+    pub(super) fn begun(&mut self) -> Option<Begun> {
         let mut text = String::new();
         self.file.rewind().ok()?;
         self.file.read_to_string(&mut text).ok()?;
-        text.trim().parse().ok()
+        match text.trim() {
+            FINISHED => Some(Begun::Finished),
+            session => session.parse().ok().map(Begun::Upload),
+        }
     }
 
-    /// Remembers where the upload goes on.
-    pub(super) fn remember(&mut self, session: &Url) {
+    /// Remembers how far the upload has come.
+    pub(super) fn remember(&mut self, begun: &Begun) {
+        let text = match begun {
+            Begun::Upload(session) => session.as_str(),
+            Begun::Finished => FINISHED,
+        };
         let mut write = || {
             self.file.set_len(0)?;
             self.file.rewind()?;
-            self.file.write_all(session.as_str().as_bytes())
+            self.file.write_all(text.as_bytes())
         };
         if let Err(error) = write() {
             tracing::warn!(path = %self.path.display(), %error, "cannot remember the upload");
@@ -90,14 +116,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let journal = Journal::new(folder.path().join("uploads"));
         let session: Url = "http://127.0.0.1:5000/v2/a/blobs/uploads/1".parse().unwrap();
+        assert!(journal.find("a").is_none(), "looking makes no entry");
         let mut entry = journal.entry("a").unwrap();
-        assert_eq!(entry.session(), None);
-        entry.remember(&session);
+        assert_eq!(entry.begun(), None);
+        entry.remember(&Begun::Upload(session.clone()));
         drop(entry);
-        let mut entry = journal.entry("a").unwrap();
-        assert_eq!(entry.session(), Some(session));
+        let mut entry = journal.find("a").unwrap();
+        assert_eq!(entry.begun(), Some(Begun::Upload(session)));
+        entry.remember(&Begun::Finished);
+        assert_eq!(entry.begun(), Some(Begun::Finished));
         entry.forget();
-        assert_eq!(journal.entry("a").unwrap().session(), None);
+        assert!(journal.find("a").is_none());
     }
 
     #[test]
@@ -106,6 +135,7 @@ mod tests {
         let journal = Journal::new(folder.path());
         let entry = journal.entry("a").unwrap();
         assert!(journal.entry("a").is_none());
+        assert!(journal.find("a").is_none());
         assert!(journal.entry("b").is_some());
         drop(entry);
         assert!(journal.entry("a").is_some());

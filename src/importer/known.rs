@@ -11,13 +11,13 @@ use crate::oci::{Digest, Manifest, Reference, Tag};
 /// Tags that are looked at, besides the one that is written. Repositories of disks have a few.
 const TAGS: usize = 16;
 
-/// The shape of a layer in `repository` that begins with `head`, as the disk does, and has its size if that is known.
+/// The shape of a layer in `repository` of a file with one of `names` that begins with `head`, as the disk does, and has its size if that is known.
 ///
 /// Only saves work: where the registry does not answer, there is none.
 pub(super) async fn find(
     repository: &Repository,
     tag: Option<&Tag>,
-    name: &FileName,
+    names: &[FileName],
     size: Option<u64>,
     head: &[u8],
 ) -> Option<LayerShape> {
@@ -27,7 +27,7 @@ pub(super) async fn find(
     for tag in all.iter().filter(|other| Some(*other) == tag).chain(others) {
         match layer_of(repository, tag).await {
             Ok(Some((digest, layer_size))) if !seen.contains(&digest) => {
-                if let Ok(Some(shape)) = compare(repository, &digest, layer_size, name, size, head).await {
+                if let Ok(Some(shape)) = compare(repository, &digest, layer_size, names, size, head).await {
                     tracing::debug!(%tag, %digest, "begins alike");
                     return Some(shape);
                 }
@@ -55,18 +55,21 @@ async fn compare(
     repository: &Repository,
     digest: &Digest,
     layer_size: u64,
-    name: &FileName,
+    names: &[FileName],
     size: Option<u64>,
     head: &[u8],
 ) -> Result<Option<LayerShape>, ClientError> {
-    if size.is_some_and(|size| LayerShape::new(name, size).layer_size() != layer_size) {
+    let fits = |shape: &LayerShape| {
+        shape.layer_size() == layer_size && size.is_none_or(|size| size == shape.file_size())
+    };
+    // The size of a layer tells that of its file up to a block, which spares asking for most.
+    let may_fit = |size| names.iter().any(|name| LayerShape::new(name, size).layer_size() == layer_size);
+    if !size.is_none_or(may_fit) {
         return Ok(None);
     }
     let end = (LayerShape::HEADER + head.len() as u64).min(layer_size);
     let Some(start) = repository.blob_part(digest, 0..end).await? else { return Ok(None) };
-    let Some(shape) = LayerShape::of_layer(name, &start) else { return Ok(None) };
-    let fits = size.is_none_or(|size| size == shape.file_size())
-        && shape.layer_size() == layer_size
-        && start.get(shape.header().len()..).is_some_and(|content| content.starts_with(head));
-    Ok(fits.then_some(shape))
+    let shape = names.iter().find_map(|name| LayerShape::of_layer(name, &start)).filter(fits);
+    Ok(shape
+        .filter(|shape| start.get(shape.header().len()..).is_some_and(|content| content.starts_with(head))))
 }

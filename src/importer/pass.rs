@@ -31,8 +31,8 @@ pub(super) struct Pass {
     pub(super) shape: Option<LayerShape>,
     /// Where the layer goes.
     pub(super) layer: Option<mpsc::Sender<Bytes>>,
-    /// Where the source's own bytes go, to be kept.
-    pub(super) spool: Option<mpsc::Sender<Bytes>>,
+    /// Where the source's own bytes go, to be kept, and what hashes them.
+    pub(super) spool: Option<(mpsc::Sender<Bytes>, Hasher)>,
     pub(super) progress: Progress,
 }
 
@@ -41,8 +41,8 @@ pub(super) struct Pass {
 pub(super) struct Measured {
     /// Bytes of the source.
     pub(super) source_size: u64,
-    /// The source's own digest, if it was kept.
-    pub(super) source_digest: Option<Digest>,
+    /// The digest of what was kept of the source.
+    pub(super) kept: Option<Digest>,
     /// Bytes of the disk's file.
     pub(super) file_size: u64,
     pub(super) disk: Disk,
@@ -74,12 +74,7 @@ pub(super) async fn run(
     let Pass { compression, shape, layer, spool, progress } = pass;
     let limits = options.limits;
     let failure = source.failure();
-    let tap = Tap {
-        checksums: Checksummer::new(&options.checksums),
-        hasher: spool.is_some().then(|| Hasher::new(Algorithm::Sha256)),
-        spool,
-        progress,
-    };
+    let tap = Tap { checksums: Checksummer::new(&options.checksums), spool, progress };
     let expected = shape.as_ref().map(LayerShape::file_size);
     let (tapped, to_expand) = mpsc::channel(QUEUE);
     let (expanded, to_layer) = mpsc::channel(QUEUE);
@@ -98,9 +93,9 @@ pub(super) async fn run(
         (Err(error), _) | (_, Err(error)) => return Err(error),
         (Ok(layer), Ok(())) => layer,
     };
-    let (source_size, source_digest) = tap?;
+    let (source_size, kept) = tap?;
     tracing::debug!(source_size, file_size, ?expected, "read the source");
-    Ok(Measured { source_size, source_digest, file_size, disk, layer: digest })
+    Ok(Measured { source_size, kept, file_size, disk, layer: digest })
 }
 
 /// The error that ended the reading of the source.
@@ -111,8 +106,7 @@ fn cause(failure: Arc<OnceLock<SourceError>>) -> Option<SourceError> {
 
 struct Tap {
     checksums: Checksummer,
-    hasher: Option<Hasher>,
-    spool: Option<mpsc::Sender<Bytes>>,
+    spool: Option<(mpsc::Sender<Bytes>, Hasher)>,
     progress: Progress,
 }
 
@@ -135,17 +129,17 @@ impl Tap {
             size += piece.len() as u64;
             self.progress.read(piece.len() as u64);
             self.checksums.update(&piece);
-            if let Some(hasher) = &mut self.hasher {
+            let kept = self.spool.as_mut().is_none_or(|(spool, hasher)| {
                 hasher.update(&piece);
-            }
-            let kept = self.spool.as_ref().is_none_or(|spool| spool.blocking_send(piece.clone()).is_ok());
+                spool.blocking_send(piece.clone()).is_ok()
+            });
             if !kept || next.blocking_send(Ok(piece)).is_err() {
                 let _ = next.blocking_send(Err(Neighbour));
                 return Err(PassError::Stopped);
             }
         }
         self.checksums.check().map_err(|mismatch| PassError::Checksum(Box::new(mismatch)))?;
-        Ok((size, self.hasher.map(Hasher::finish)))
+        Ok((size, self.spool.map(|(_, hasher)| hasher.finish())))
     }
 }
 

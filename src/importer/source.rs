@@ -69,6 +69,16 @@ impl Source {
         }
     }
 
+    /// Forgets what the source was, so that what it is now is read from the beginning.
+    pub(super) fn renew(&mut self) {
+        match self {
+            Self::Http(source) => source.renew(),
+            Self::File(source) => source.renew(),
+            // These cannot change.
+            Self::Pipe(_) | Self::Registry(_) | Self::Spooled(_) => {}
+        }
+    }
+
     /// Some bytes of an open source out of order; `None` if it cannot give them.
     pub(super) async fn read_at(&self, range: Range<u64>) -> Result<Option<Bytes>, SourceError> {
         match self {

@@ -1,40 +1,59 @@
 //! [`Spool`]: the bytes of a pipe, kept in the registry until the import has ended.
 //!
-//! They become an untagged blob, as they came, and are read again from there. So nothing is copied to a disk of
-//! ours, and a registry that stores content once keeps what both have in common once.
+//! They become an untagged blob and are read again from there, so that nothing is copied to a disk of ours. A few
+//! random bytes stand before them: the blob is removed in the end, and must not be one that somebody else has.
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use tokio::sync::mpsc;
+use uuid::Uuid;
 
 use super::SourceError;
 use super::source::{Opened, QUEUE};
 use crate::client::{BlobReader, BlobUpload, ClientError, Connections, Repository};
-use crate::oci::Digest;
+use crate::oci::{Algorithm, Digest, Hasher};
 
 /// Bytes of one request. Each is held in memory until the registry has it.
 const CHUNK: usize = 16 << 20;
 
+/// What makes the blob nobody else's.
+type Salt = [u8; 32];
+
 /// An upload of bytes of unknown number.
+#[derive(Debug, Clone)]
 pub(super) struct Spool {
+    repository: Repository,
     upload: BlobUpload,
+    salt: Salt,
 }
 
 /// A blob that is a source.
 #[derive(Debug, Clone)]
 pub struct SpooledSource {
     repository: Repository,
-    pub(super) digest: Digest,
+    digest: Digest,
+    /// Bytes of the source.
     size: u64,
 }
 
 impl Spool {
     pub(super) async fn begin(repository: Repository) -> Result<Self, ClientError> {
-        Ok(Self { upload: BlobUpload::begin(repository).await? })
+        let mut salt = Salt::default();
+        for half in salt.chunks_exact_mut(16) {
+            half.copy_from_slice(Uuid::now_v7().as_bytes());
+        }
+        Ok(Self { upload: BlobUpload::begin(repository.clone()).await?, repository, salt })
+    }
+
+    /// A hasher that has seen what stands before the source's bytes.
+    pub(super) fn hasher(&self) -> Hasher {
+        let mut hasher = Hasher::new(Algorithm::Sha256);
+        hasher.update(&self.salt);
+        hasher
     }
 
     /// Uploads all that comes.
     pub(super) async fn keep(&mut self, mut pieces: mpsc::Receiver<Bytes>) -> Result<(), ClientError> {
-        let mut chunk = Vec::new();
+        let mut chunk = self.salt.to_vec();
         while let Some(piece) = pieces.recv().await {
             chunk.extend_from_slice(&piece);
             if chunk.len() >= CHUNK {
@@ -44,15 +63,10 @@ impl Spool {
         if chunk.is_empty() { Ok(()) } else { self.upload.append(chunk.into()).await }
     }
 
-    /// Makes the bytes a blob.
-    pub(super) async fn finish(
-        self,
-        repository: Repository,
-        digest: Digest,
-        size: u64,
-    ) -> Result<SpooledSource, ClientError> {
+    /// Makes the bytes a blob: `digest` is that of [`Spool::hasher`], and `size` counts the source's bytes.
+    pub(super) async fn finish(self, digest: Digest, size: u64) -> Result<SpooledSource, ClientError> {
         self.upload.finish(&digest).await?;
-        Ok(SpooledSource { repository, digest, size })
+        Ok(SpooledSource { repository: self.repository, digest, size })
     }
 
     /// Takes them back.
@@ -64,11 +78,19 @@ impl Spool {
 impl SpooledSource {
     pub(super) async fn open(&self) -> Result<Opened, SourceError> {
         let (repository, digest) = (self.repository.clone(), self.digest.clone());
-        let mut blob = BlobReader::open(repository, digest, self.size, Connections::default()).await?;
+        let salt = size_of::<Salt>();
+        let size = self.size + salt as u64;
+        let mut blob = BlobReader::open(repository, digest, size, Connections::default()).await?;
         let (sender, pieces) = mpsc::channel(QUEUE);
         tokio::spawn(async move {
-            while let Some(piece) = blob.next().await.transpose() {
+            let mut salted = salt;
+            while let Some(mut piece) = blob.next().await.transpose() {
                 let failed = piece.is_err();
+                if let Ok(piece) = &mut piece {
+                    let before = salted.min(piece.len());
+                    piece.advance(before);
+                    salted -= before;
+                }
                 if sender.send(piece.map_err(SourceError::from)).await.is_err() || failed {
                     return;
                 }

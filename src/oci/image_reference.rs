@@ -132,6 +132,10 @@ impl FromStr for ImageReference {
     fn from_str(text: &str) -> Result<Self, InvalidImageReference> {
         let invalid =
             |reason: String| InvalidImageReference { text: text.chars().take(300).collect(), reason };
+        let host = text.split(':').next().unwrap_or_default();
+        if !text.contains('/') && (host == "localhost" || host.parse::<IpAddr>().is_ok()) {
+            return Err(invalid("it names a registry and no repository".to_owned()));
+        }
         let (registry, rest) = split_registry(text).unwrap_or((RegistryHost::DOCKER_HUB, text));
         let registry: RegistryHost = registry.parse().map_err(|e: InvalidHost| invalid(e.to_string()))?;
         let (rest, digest) = match rest.split_once('@') {
@@ -198,6 +202,8 @@ mod tests {
             "a b.c/x",
             "h:0/x",
             "h:99999/x",
+            "127.0.0.1:5000",
+            "localhost",
         ] {
             assert!(text.parse::<ImageReference>().is_err(), "{text:?} was accepted");
         }

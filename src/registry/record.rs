@@ -147,7 +147,12 @@ pub(super) fn encode<T: Record>(record: &T) -> Bytes {
 
 /// The bytes of a record that no other write of it has.
 pub(super) fn encode_unique<T: Record>(record: &T) -> Bytes {
-    encode_versioned(&Versioned { version: VERSION, revision: Some(Uuid::now_v7()), record })
+    encode_revision(record, Uuid::now_v7())
+}
+
+/// The same, for a writer that has to know its own write again.
+pub(super) fn encode_revision<T: Record>(record: &T, revision: Uuid) -> Bytes {
+    encode_versioned(&Versioned { version: VERSION, revision: Some(revision), record })
 }
 
 fn encode_versioned<T: Serialize>(versioned: &Versioned<T>) -> Bytes {
@@ -158,6 +163,10 @@ fn encode_versioned<T: Serialize>(versioned: &Versioned<T>) -> Bytes {
 
 /// The record in `bytes`, which were found under `key`.
 pub(super) fn decode<T: Record>(key: &Key, bytes: &[u8]) -> Result<T> {
+    decode_revision(key, bytes).map(|(record, _)| record)
+}
+
+fn decode_revision<T: Record>(key: &Key, bytes: &[u8]) -> Result<(T, Option<Uuid>)> {
     #[derive(Deserialize)]
     struct Peek {
         version: u32,
@@ -168,7 +177,8 @@ pub(super) fn decode<T: Record>(key: &Key, bytes: &[u8]) -> Result<T> {
     if version > VERSION {
         return Err(damaged(format!("it has version {version}, this release reads up to {VERSION}")));
     }
-    serde_json::from_slice::<Versioned<T>>(bytes).map(|versioned| versioned.record).map_err(unreadable)
+    let found = serde_json::from_slice::<Versioned<T>>(bytes).map_err(unreadable)?;
+    Ok((found.record, found.revision))
 }
 
 /// Larger records, of blobs in very many extents, are read on the blocking threads.
@@ -179,14 +189,25 @@ pub(super) async fn find<T: Record + Send + 'static>(
     store: &dyn Store,
     key: &Key,
 ) -> Result<Option<(T, Version)>> {
+    Ok(find_revision(store, key).await?.map(|(record, version, _)| (record, version)))
+}
+
+/// The same, with the revision of the write that is there.
+pub(super) async fn find_revision<T: Record + Send + 'static>(
+    store: &dyn Store,
+    key: &Key,
+) -> Result<Option<(T, Version, Option<Uuid>)>> {
     match store.get(key).await {
         Ok(Object { bytes, .. }) if bytes.is_empty() => Ok(None),
         Ok(Object { bytes, version }) if bytes.len() > DECODE_IN_PLACE => {
             let found = key.clone();
-            let record = blocking(move || decode(&found, &bytes)).await?;
-            Ok(Some((record, version)))
+            let (record, revision) = blocking(move || decode_revision(&found, &bytes)).await?;
+            Ok(Some((record, version, revision)))
         }
-        Ok(Object { bytes, version }) => Ok(Some((decode(key, &bytes)?, version))),
+        Ok(Object { bytes, version }) => {
+            let (record, revision) = decode_revision(key, &bytes)?;
+            Ok(Some((record, version, revision)))
+        }
         Err(storage_backends::Error::NotFound { .. }) => Ok(None),
         Err(error) => Err(error.into()),
     }

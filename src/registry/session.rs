@@ -132,15 +132,20 @@ impl Session {
             changed.segments.push(segment);
         }
         let key = layout::session(self.id.uuid());
-        let saved = store.put(&key, record::encode_unique(&changed), Condition::Unchanged(version)).await;
+        let revision = Uuid::now_v7();
+        let saved =
+            store.put(&key, record::encode_revision(&changed, revision), Condition::Unchanged(version)).await;
         let version = match saved {
             Ok(version) => version,
             Err(storage_backends::Error::Changed { .. }) => {
-                let current = Self::load(store, &self.record.repository, self.id).await?;
-                match current.version {
-                    // Our own write, repeated below us because its reply was lost; or one that comes to the same.
-                    Some(version) if current.record == changed => version,
-                    _ => return Err(Error::OutOfOrder { id: self.id, length: current.record.length }),
+                let current = record::find_revision::<SessionRecord>(store, &key).await?;
+                match current {
+                    // Our own write, repeated below us because its reply was lost.
+                    Some((_, version, Some(found))) if found == revision => version,
+                    _ => {
+                        let current = Self::load(store, &self.record.repository, self.id).await?;
+                        return Err(Error::OutOfOrder { id: self.id, length: current.record.length });
+                    }
                 }
             }
             Err(error) => return Err(error.into()),

@@ -1,7 +1,7 @@
 //! [`FileSource`]: a file or a block device.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -51,24 +51,28 @@ impl FileSource {
         let path = self.path.clone();
         let (file, version) = blocking(move || open(&path)).await?;
         if self.version.as_ref().is_some_and(|known| *known != version) {
-            self.version = None;
-            return Err(SourceError::Changed { source_name: self.path.display().to_string() });
+            return Err(changed(&self.path));
         }
         let (sender, pieces) = mpsc::channel(QUEUE);
-        let (path, length) = (self.path.clone(), version.length);
+        let (path, read) = (self.path.clone(), version.clone());
         spawn_blocking(move || {
-            if let Err(error) = read_all(file, length, &sender) {
-                let _ = sender.blocking_send(Err(SourceError::File { path, error }));
+            if let Err(error) = read_all(file, &path, &read, &sender) {
+                let _ = sender.blocking_send(Err(error));
             }
         });
         let opened = Opened {
-            length: Some(length),
+            length: Some(version.length),
             modified: version.modified,
             identity: format!("{} {version:?}", self.path.display()),
             pieces,
         };
         self.version = Some(version);
         Ok(opened)
+    }
+
+    /// Takes whatever the file is next for the right one.
+    pub(super) fn renew(&mut self) {
+        self.version = None;
     }
 
     pub(super) async fn read_at(&self, range: Range<u64>) -> Result<Option<Bytes>, SourceError> {
@@ -107,29 +111,46 @@ fn open(path: &Path) -> Result<(File, Version), SourceError> {
         return Err(other("a character device or a socket"));
     }
     let mut file = File::open(path).map_err(failed)?;
-    let metadata = file.metadata().map_err(failed)?;
-    // The metadata of a device has no length, but its end can be sought.
-    let length = file.seek(SeekFrom::End(0)).map_err(failed)?;
-    file.seek(SeekFrom::Start(0)).map_err(failed)?;
-    let modified = kind.is_file().then(|| metadata.modified().ok()).flatten();
-    Ok((file, Version { length, modified, device: metadata.dev(), inode: metadata.ino() }))
+    let version = Version::of(&mut file).map_err(failed)?;
+    file.rewind().map_err(failed)?;
+    Ok((file, version))
 }
 
-/// Sends `length` bytes; a file that is shorter by now is an error, and one that is longer was changed too.
+fn changed(path: &Path) -> SourceError {
+    SourceError::Changed { source_name: path.display().to_string() }
+}
+
+impl Version {
+    /// What a file is now; moves to its end.
+    fn of(file: &mut File) -> std::io::Result<Self> {
+        let metadata = file.metadata()?;
+        // The metadata of a device has no length, but its end can be sought.
+        let length = file.seek(SeekFrom::End(0))?;
+        let modified = metadata.file_type().is_file().then(|| metadata.modified().ok()).flatten();
+        Ok(Self { length, modified, device: metadata.dev(), inode: metadata.ino() })
+    }
+}
+
+/// Sends all bytes, and then makes sure that nobody wrote meanwhile.
 fn read_all(
     mut file: File,
-    length: u64,
+    path: &Path,
+    version: &Version,
     pieces: &mpsc::Sender<Result<Bytes, SourceError>>,
-) -> std::io::Result<()> {
-    let mut left = length;
+) -> Result<(), SourceError> {
+    let failed = |error| SourceError::File { path: path.to_owned(), error };
+    let mut left = version.length;
     while left > 0 {
         let wanted = PIECE.min(usize::try_from(left).unwrap_or(PIECE));
         let mut piece = BytesMut::zeroed(wanted);
-        file.read_exact(&mut piece)?;
+        match file.read_exact(&mut piece) {
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Err(changed(path)),
+            read => read.map_err(failed)?,
+        }
         left -= wanted as u64;
         if pieces.blocking_send(Ok(piece.freeze())).is_err() {
             return Ok(());
         }
     }
-    Ok(())
+    if Version::of(&mut file).map_err(failed)? == *version { Ok(()) } else { Err(changed(path)) }
 }

@@ -2,7 +2,8 @@
 //!
 //! A broken connection goes on with `Range` at the byte where it stopped, and `If-Range` makes sure that it is
 //! still the same file (RFC 9110, 13.1.5). A server without ranges is read again from the beginning, and what
-//! was seen is passed over, if its validators are the same. A server that says no length is
+//! was seen is passed over, if its validators are the same; one without validators is a file that may have changed.
+//! A server that says no length is
 //! believed that the end of its answer is the end of the file; the checks of the disk find out most lies.
 
 use std::ops::Range;
@@ -57,7 +58,7 @@ impl HttpSource {
     /// The file at `url`, asked for with `headers`. User info in the URL is sent as basic authentication.
     #[must_use]
     pub fn new(transport: Transport, mut url: Url, mut headers: HeaderMap, retries: Retries) -> Self {
-        if !url.username().is_empty() {
+        if !url.username().is_empty() || url.password().is_some() {
             let decode =
                 |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
             let (user, password) = (decode(url.username()), decode(url.password().unwrap_or_default()));
@@ -97,7 +98,6 @@ impl HttpSource {
         };
         let version = Version::of(&response);
         if self.version.as_ref().is_some_and(|known| !known.may_be(&version)) {
-            self.version = None;
             return Err(self.changed());
         }
         self.version = Some(version.clone());
@@ -128,6 +128,11 @@ impl HttpSource {
             identity: format!("{} {opened_version:?}", self.url),
             pieces,
         })
+    }
+
+    /// Takes whatever the server has next for the right file.
+    pub(super) fn renew(&mut self) {
+        self.version = None;
     }
 
     pub(super) async fn read_at(&self, range: Range<u64>) -> Result<Option<Bytes>, SourceError> {
@@ -197,6 +202,18 @@ impl Version {
         agree(self.etag.as_ref(), other.etag.as_ref())
             && agree(self.modified.as_ref(), other.modified.as_ref())
             && agree(self.length.as_ref(), other.length.as_ref())
+    }
+
+    /// Whether an answer with the other headers certainly holds the same bytes, so that it may go on where this one
+    /// ended. A server that gives neither a strong entity tag nor a date cannot say that.
+    fn is(&self, other: &Self) -> bool {
+        fn same<T: PartialEq>(one: Option<&T>, other: Option<&T>) -> bool {
+            one.is_some() && one == other
+        }
+        let is_strong = self.etag.as_deref().is_some_and(|etag| !etag.starts_with("W/"));
+        let has_mark = (is_strong && same(self.etag.as_ref(), other.etag.as_ref()))
+            || same(self.modified.as_ref(), other.modified.as_ref());
+        has_mark && self.may_be(other)
     }
 
     /// What `If-Range` takes: a strong entity tag, or the date.
@@ -276,7 +293,7 @@ impl Download {
             // Without ranges or, as If-Range wants it, with another file.
             self.skip = self.position;
         }
-        if self.version.may_be(&found) { Ok(response) } else { Err(self.source.changed()) }
+        if self.version.is(&found) { Ok(response) } else { Err(self.source.changed()) }
     }
 }
 
@@ -303,6 +320,16 @@ mod tests {
         assert!(!known.may_be(&version(Some("\"b\""), Some("yesterday"), Some(5))));
         assert!(!known.may_be(&version(None, Some("today"), None)));
         assert!(!known.may_be(&version(None, None, Some(6))));
+    }
+
+    #[test]
+    fn a_download_goes_on_only_in_what_is_certainly_the_same_file() {
+        let known = version(Some("\"a\""), Some("yesterday"), Some(5));
+        assert!(known.is(&known.clone()));
+        assert!(known.is(&version(None, Some("yesterday"), None)));
+        assert!(!known.is(&version(None, None, Some(5))), "nothing says so");
+        assert!(!version(None, None, Some(5)).is(&version(None, None, Some(5))));
+        assert!(!version(Some("W/\"a\""), None, None).is(&version(Some("W/\"a\""), None, None)));
     }
 
     #[test]
