@@ -1,13 +1,20 @@
-"""A registry for each test, on each backend."""
+"""A registry for each test, on each backend, and what the tests of the commands share."""
 
+import contextlib
 import os
 import pathlib
+import subprocess
 import uuid
 
 import pytest
 
+from auth_proxy import AuthProxy
+from command import Command
+from cutting_proxy import CuttingProxy, ForwardProxy
 from dockerd import Dockerd
 from dvcr import BINARY, Dvcr
+from flaky_http import Authority, Web
+from images import Images, run
 from wire import Client
 
 
@@ -91,3 +98,68 @@ def docker():
         yield daemon.start()
     finally:
         daemon.stop()
+
+
+@pytest.fixture
+def registry(start):
+    """A registry over a directory, for commands in which the store has no part."""
+    return start("filesystem")
+
+
+@pytest.fixture
+def dvcr(tmp_path):
+    """The commands of a client."""
+    return Command(tmp_path / "home")
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory):
+    """Disk images, each made when it is first asked for."""
+    return Images(tmp_path_factory.mktemp("images"))
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture
+def opened():
+    """Starts what has a `stop`, and stops it after the test."""
+    with contextlib.ExitStack() as stack:
+
+        def opened(made):
+            stack.callback(made.stop)
+            return made
+
+        yield opened
+
+
+@pytest.fixture
+def web(opened):
+    """A web server that behaves badly when it is told to."""
+    return opened(Web())
+
+
+@pytest.fixture
+def auth_proxy(opened):
+    return lambda *arguments, **options: opened(AuthProxy(*arguments, **options))
+
+
+@pytest.fixture
+def cutting_proxy(opened):
+    return lambda *arguments, **options: opened(CuttingProxy(*arguments, **options))
+
+
+@pytest.fixture
+def forward_proxy(opened):
+    return lambda names: opened(ForwardProxy(names))
+
+
+@pytest.fixture
+def outside():
+    """An address of this machine that is no loopback address: of a network that is for documentation."""
+    address = "198.51.100.7"
+    subprocess.run(["ip", "address", "add", f"{address}/32", "dev", "lo"], capture_output=True, check=False)
+    yield address
+    run("ip", "address", "delete", f"{address}/32", "dev", "lo")
