@@ -14,6 +14,7 @@ mod copy;
 mod credentials;
 mod egress;
 mod error;
+mod exchange;
 mod listing;
 mod repository;
 mod retry;

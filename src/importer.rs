@@ -31,4 +31,4 @@ pub use import::{Imported, Importer};
 pub use journal::Journal;
 pub use options::ImportOptions;
 pub use progress::{Phase, Progress};
-pub use source::{FileSource, HttpSource, PipeSource, RegistrySource, Source};
+pub use source::{FileSource, HttpSource, PipeSource, RegistrySource, Source, SpooledSource};

@@ -17,7 +17,7 @@ use reqwest::{Body, Method, Request, StatusCode};
 use tokio::sync::mpsc;
 use url::Url;
 
-use super::repository::location;
+use super::exchange::location;
 use super::transport::redacted;
 use super::{Backoff, ClientError, Repository, Response};
 use crate::oci::Digest;

@@ -7,6 +7,7 @@ mod file;
 mod http;
 mod pipe;
 mod registry;
+mod spooled;
 
 use std::ops::Range;
 use std::time::SystemTime;
@@ -18,14 +19,15 @@ pub use file::FileSource;
 pub use http::HttpSource;
 pub use pipe::PipeSource;
 pub use registry::RegistrySource;
+pub(super) use spooled::Salt;
+pub use spooled::SpooledSource;
 
 use super::SourceError;
-use super::spool::SpooledSource;
 use crate::artifact::Annotations;
 use crate::disk::Limits;
 
 /// Pieces that wait to be taken.
-pub(super) const QUEUE: usize = 16;
+const QUEUE: usize = 16;
 
 /// Where the bytes of a disk come from.
 ///

@@ -3,20 +3,16 @@
 //! They become an untagged blob and are read again from there, so that nothing is copied to a disk of ours. A few
 //! random bytes stand before them: the blob is removed in the end, and must not be one that somebody else has.
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::SourceError;
-use super::source::{Opened, QUEUE};
-use crate::client::{BlobReader, BlobUpload, ClientError, Connections, Repository};
+use super::source::{Salt, SpooledSource};
+use crate::client::{BlobUpload, ClientError, Repository};
 use crate::oci::{Algorithm, Digest, Hasher};
 
 /// Bytes of one request. Each is held in memory until the registry has it.
 const CHUNK: usize = 16 << 20;
-
-/// What makes the blob nobody else's.
-type Salt = [u8; 32];
 
 /// An upload of bytes of unknown number.
 #[derive(Debug, Clone)]
@@ -24,15 +20,6 @@ pub(super) struct Spool {
     repository: Repository,
     upload: BlobUpload,
     salt: Salt,
-}
-
-/// A blob that is a source.
-#[derive(Debug, Clone)]
-pub struct SpooledSource {
-    repository: Repository,
-    digest: Digest,
-    /// Bytes of the source.
-    size: u64,
 }
 
 impl Spool {
@@ -66,46 +53,11 @@ impl Spool {
     /// Makes the bytes a blob: `digest` is that of [`Spool::hasher`], and `size` counts the source's bytes.
     pub(super) async fn finish(self, digest: Digest, size: u64) -> Result<SpooledSource, ClientError> {
         self.upload.finish(&digest).await?;
-        Ok(SpooledSource { repository: self.repository, digest, size })
+        Ok(SpooledSource::new(self.repository, digest, size))
     }
 
     /// Takes them back.
     pub(super) async fn cancel(self) -> Result<(), ClientError> {
         self.upload.cancel().await
-    }
-}
-
-impl SpooledSource {
-    pub(super) async fn open(&self) -> Result<Opened, SourceError> {
-        let (repository, digest) = (self.repository.clone(), self.digest.clone());
-        let salt = size_of::<Salt>();
-        let size = self.size + salt as u64;
-        let mut blob = BlobReader::open(repository, digest, size, Connections::default()).await?;
-        let (sender, pieces) = mpsc::channel(QUEUE);
-        tokio::spawn(async move {
-            let mut salted = salt;
-            while let Some(mut piece) = blob.next().await.transpose() {
-                let failed = piece.is_err();
-                if let Ok(piece) = &mut piece {
-                    let before = salted.min(piece.len());
-                    piece.advance(before);
-                    salted -= before;
-                }
-                if sender.send(piece.map_err(SourceError::from)).await.is_err() || failed {
-                    return;
-                }
-            }
-        });
-        Ok(Opened { length: Some(self.size), modified: None, identity: self.digest.to_string(), pieces })
-    }
-
-    /// Takes the blob out of the repository again.
-    pub(super) async fn remove(self) {
-        if let Err(error) = self.repository.delete_blob(&self.digest).await {
-            tracing::warn!(
-                digest = %self.digest, %error,
-                "cannot remove what was kept of standard input; the registry's collection will"
-            );
-        }
     }
 }

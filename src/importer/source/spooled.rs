@@ -1,0 +1,61 @@
+//! [`SpooledSource`]: what was read from a pipe and is kept in the registry.
+
+use bytes::Buf as _;
+use tokio::sync::mpsc;
+
+use super::{Opened, QUEUE};
+use crate::client::{BlobReader, Connections, Repository};
+use crate::importer::SourceError;
+use crate::oci::Digest;
+
+/// Random bytes before those of the source, which make the blob nobody else's.
+pub(in crate::importer) type Salt = [u8; 32];
+
+/// A blob that is a source.
+#[derive(Debug, Clone)]
+pub struct SpooledSource {
+    repository: Repository,
+    digest: Digest,
+    /// Bytes of the source.
+    size: u64,
+}
+
+impl SpooledSource {
+    /// The blob `digest`: a salt, and then `size` bytes of the source.
+    pub(in crate::importer) fn new(repository: Repository, digest: Digest, size: u64) -> Self {
+        Self { repository, digest, size }
+    }
+
+    pub(super) async fn open(&self) -> Result<Opened, SourceError> {
+        let (repository, digest) = (self.repository.clone(), self.digest.clone());
+        let salt = size_of::<Salt>();
+        let size = self.size + salt as u64;
+        let mut blob = BlobReader::open(repository, digest, size, Connections::default()).await?;
+        let (sender, pieces) = mpsc::channel(QUEUE);
+        tokio::spawn(async move {
+            let mut salted = salt;
+            while let Some(mut piece) = blob.next().await.transpose() {
+                let failed = piece.is_err();
+                if let Ok(piece) = &mut piece {
+                    let before = salted.min(piece.len());
+                    piece.advance(before);
+                    salted -= before;
+                }
+                if sender.send(piece.map_err(SourceError::from)).await.is_err() || failed {
+                    return;
+                }
+            }
+        });
+        Ok(Opened { length: Some(self.size), modified: None, identity: self.digest.to_string(), pieces })
+    }
+
+    /// Takes the blob out of the repository again.
+    pub(in crate::importer) async fn remove(self) {
+        if let Err(error) = self.repository.delete_blob(&self.digest).await {
+            tracing::warn!(
+                digest = %self.digest, %error,
+                "cannot remove what was kept of standard input; the registry's collection will"
+            );
+        }
+    }
+}
