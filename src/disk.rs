@@ -47,7 +47,7 @@ pub use probe::Probe;
 pub use recognise::recognise;
 pub use refusal::Refusal;
 
-/// Bytes of head that [`recognise`] and [`Probe`] want: enough for the volume descriptors of an ISO (from 32 KiB on)
+/// Bytes of head that [`recognise()`] and [`Probe`] want: enough for the volume descriptors of an ISO (from 32 KiB on)
 /// and for all headers of a VHDX (up to 320 KiB).
 pub const HEAD: usize = 320 * 1024;
 

@@ -44,7 +44,7 @@ use crate::oci::{ImageReference, Reference};
 pub(super) struct Import {
     /// A URL (http, https), `docker://IMAGE` (a disk image on another registry), a file, a block device, or - for standard input.
     source: String,
-    /// Where it goes: REGISTRY/REPOSITORY[:TAG].
+    /// Where it goes: `REGISTRY/REPOSITORY[:TAG]`.
     #[arg(value_name = "REFERENCE")]
     target: ImageReference,
 

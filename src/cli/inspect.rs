@@ -19,7 +19,7 @@ use crate::oci::ImageReference;
   dvcr inspect 127.0.0.1:5000/disks/noble:1
   dvcr inspect --output json 127.0.0.1:5000/disks/noble:1 | jq .virtual_size")]
 pub(super) struct Inspect {
-    /// The image: REGISTRY/REPOSITORY[:TAG][@DIGEST].
+    /// The image: `REGISTRY/REPOSITORY[:TAG][@DIGEST]`.
     #[arg(value_name = "REFERENCE")]
     image: ImageReference,
     /// Which image of an index, OS/ARCHITECTURE.

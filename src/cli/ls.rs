@@ -19,7 +19,7 @@ use crate::oci::{ImageReference, Reference, RegistryHost, RepositoryName};
   dvcr ls 127.0.0.1:5000/disks/noble      tags, with format and sizes
   dvcr ls --output json 127.0.0.1:5000/disks/noble | jq -r '.[].tag'")]
 pub(super) struct Ls {
-    /// REGISTRY, or REGISTRY/REPOSITORY.
+    /// `REGISTRY`, or `REGISTRY/REPOSITORY`.
     #[arg(value_name = "REGISTRY[/REPOSITORY]")]
     place: String,
     #[command(flatten)]

@@ -30,7 +30,7 @@ use crate::oci::ImageReference;
   dvcr pull 127.0.0.1:5000/disks/noble:1 -o /dev/vg0/noble --format raw
   dvcr pull 127.0.0.1:5000/disks/noble:1 -o - | sha256sum")]
 pub(super) struct Pull {
-    /// The image: REGISTRY/REPOSITORY[:TAG][@DIGEST].
+    /// The image: `REGISTRY/REPOSITORY[:TAG][@DIGEST]`.
     #[arg(value_name = "REFERENCE")]
     image: ImageReference,
     /// Where the disk goes: a file, a block device, or - for standard output [default: the disk's file name].

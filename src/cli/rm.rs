@@ -17,7 +17,7 @@ use crate::oci::ImageReference;
   dvcr rm 127.0.0.1:5000/disks/noble:1
   dvcr rm 127.0.0.1:5000/disks/noble@sha256:9c1f…")]
 pub(super) struct Rm {
-    /// The images: REGISTRY/REPOSITORY[:TAG][@DIGEST].
+    /// The images: `REGISTRY/REPOSITORY[:TAG][@DIGEST]`.
     #[arg(value_name = "REFERENCE", required = true)]
     images: Vec<ImageReference>,
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! [`recognise`]: the format of an image by its marks.
+//! [`recognise()`]: the format of an image by its marks.
 //!
 //! Marks at the very beginning decide before those further in, as they do for QEMU.
 
