@@ -18,10 +18,11 @@ mod serve;
 mod size;
 
 use std::process::ExitCode;
+use std::task::Poll;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::telemetry;
 
@@ -133,17 +134,28 @@ fn run_to_end<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Fa
 
 /// Ready when the process gets SIGTERM or SIGINT.
 async fn told_to_stop() {
-    let terminated = async {
-        match signal(SignalKind::terminate()) {
-            Ok(mut terminate) => {
-                terminate.recv().await;
-            }
-            Err(_) => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        () = terminated => {}
-        _ = tokio::signal::ctrl_c() => {}
+    StopSignals::listen().next().await;
+}
+
+/// SIGTERM and SIGINT; none is lost between two waits.
+struct StopSignals {
+    streams: Vec<Signal>,
+}
+
+impl StopSignals {
+    /// Listens from now on. Where that cannot be, the process stops as the system does it.
+    fn listen() -> Self {
+        let kinds = [SignalKind::terminate(), SignalKind::interrupt()];
+        Self { streams: kinds.into_iter().filter_map(|kind| signal(kind).ok()).collect() }
+    }
+
+    /// Ready at the next signal.
+    async fn next(&mut self) {
+        std::future::poll_fn(|context| {
+            let came = self.streams.iter_mut().any(|stream| stream.poll_recv(context).is_ready());
+            if came { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 }
 

@@ -17,8 +17,8 @@ use crate::client::{BlobReader, ClientError, Connections};
 use crate::disk::{Compression, Expander, Limits, Refusal};
 use crate::oci::Hasher;
 
-/// Pieces that wait between two stages.
-const QUEUE: usize = 16;
+/// Pieces that wait between two stages. Few, because whoever only looks at the first bytes throws the rest away.
+const QUEUE: usize = 4;
 
 /// Bytes of a piece of content.
 const PIECE: usize = 256 << 10;

@@ -10,7 +10,7 @@ use figment::value::{Dict, Map, Value};
 use figment::{Metadata, Profile, Provider};
 use storage_backends::{Filesystem, Location, S3, S3Options, Store};
 
-use super::{Failure, runtime, told_to_stop};
+use super::{Failure, StopSignals, runtime};
 use crate::api::{Api, Server, ServerOptions, Settings, router};
 use crate::config::{Config, LogFormat, MissingBlobs};
 use crate::registry::{Registry, Rules};
@@ -167,10 +167,11 @@ async fn bind(config: &Config, options: ServerOptions) -> Result<Server, Failure
 
 /// Ready when the process is asked to stop. Asked a second time, it stops at once.
 async fn stopped() {
-    told_to_stop().await;
+    let mut signals = StopSignals::listen();
+    signals.next().await;
     tracing::info!("stopping when the requests in flight are finished; once more to stop at once");
-    tokio::spawn(async {
-        told_to_stop().await;
+    tokio::spawn(async move {
+        signals.next().await;
         tracing::warn!("stopping with requests in flight");
         std::process::exit(1);
     });
