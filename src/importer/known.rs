@@ -11,7 +11,8 @@ use crate::oci::{Digest, Manifest, Reference, Tag};
 /// Tags that are looked at, besides the one that is written. Repositories of disks have a few.
 const TAGS: usize = 16;
 
-/// The shape of a layer in `repository` of a file with one of `names` that begins with `head`, as the disk does, and has its size if that is known.
+/// The shape of a layer in `repository` of a file with one of `names` that begins with `head`, as the disk does, and
+/// has its size if that is known.
 ///
 /// Only saves work: where the registry does not answer, there is none.
 pub(super) async fn find(
