@@ -69,6 +69,11 @@ enum Failure {
 }
 
 impl Failure {
+    /// What an error of the library means for whoever may try again.
+    fn judged(is_refusal: bool, error: &dyn std::error::Error) -> Self {
+        if is_refusal { Self::Refused(error.to_string()) } else { Self::Failed(error.to_string()) }
+    }
+
     /// A failure with all its causes in one line.
     fn because(what: impl std::fmt::Display, error: &dyn std::error::Error) -> Self {
         let causes = std::iter::successors(Some(error), |e| e.source()).map(ToString::to_string);

@@ -24,6 +24,7 @@ mod upload;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use auth::basic;
 pub use blob_reader::{BlobReader, Connections};
 pub use copy::{Copied, copy};
 pub use credentials::Credentials;
@@ -31,6 +32,7 @@ pub use egress::{Egress, RefusedAddress};
 pub use error::ClientError;
 pub use repository::{RemoteManifest, Repository};
 pub use retry::{Backoff, Retries};
+pub(crate) use transport::redacted;
 pub use transport::{Response, Transport, TransportOptions};
 pub use upload::{BlobFeed, BlobUpload, UploadError};
 

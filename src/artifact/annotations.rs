@@ -5,6 +5,8 @@ use std::time::SystemTime;
 use chrono::{DateTime, SecondsFormat, Utc};
 use url::Url;
 
+use crate::client::redacted;
+
 /// Label: bytes of the file in the layer (Deckhouse virtualization).
 pub const LABEL_SIZE: &str = "source-image-size";
 /// Label: bytes of the disk that a machine sees (Deckhouse virtualization).
@@ -30,14 +32,7 @@ pub struct Annotations {
 impl Annotations {
     /// As pairs of the specification.
     pub(super) fn pairs(&self) -> impl Iterator<Item = (String, String)> {
-        let source = self.source.clone().map(|mut url| {
-            // These fail only for URLs that cannot have such parts.
-            let _ = url.set_username("");
-            let _ = url.set_password(None);
-            url.set_query(None);
-            url.set_fragment(None);
-            url.to_string()
-        });
+        let source = self.source.as_ref().map(redacted);
         let created = self.created.map(rfc3339);
         [
             ("org.opencontainers.image.title", self.title.clone()),

@@ -61,13 +61,11 @@ impl Copy {
         let sent = Arc::new(AtomicU64::new(0));
         let look = || Snapshot { phase: "copying", done: sent.load(Ordering::Relaxed), total: None };
         let work = copy(&from, &self.source.reference, &to, &self.destination.reference, &sent);
-        let (digest, copied) = self.progress.show(look, work).await.map_err(|error| {
-            if error.is_refusal() {
-                Failure::Refused(error.to_string())
-            } else {
-                Failure::Failed(error.to_string())
-            }
-        })?;
+        let (digest, copied) = self
+            .progress
+            .show(look, work)
+            .await
+            .map_err(|error| Failure::judged(error.is_refusal(), &error))?;
         let outcome = Outcome {
             source: self.source.to_string(),
             destination: self.destination.to_string(),

@@ -349,5 +349,5 @@ fn failure(error: &ImportError) -> Failure {
     if matches!(error, ImportError::Stopped) {
         return Failure::Interrupted(error.to_string());
     }
-    if error.is_refusal() { Failure::Refused(error.to_string()) } else { Failure::Failed(error.to_string()) }
+    Failure::judged(error.is_refusal(), error)
 }

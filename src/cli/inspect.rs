@@ -132,5 +132,5 @@ impl Outcome {
 }
 
 fn failure(error: &ArtifactError) -> Failure {
-    if error.is_refusal() { Failure::Refused(error.to_string()) } else { Failure::Failed(error.to_string()) }
+    Failure::judged(error.is_refusal(), error)
 }

@@ -154,5 +154,5 @@ impl Pull {
 }
 
 fn failure(error: &ExportError) -> Failure {
-    if error.is_refusal() { Failure::Refused(error.to_string()) } else { Failure::Failed(error.to_string()) }
+    Failure::judged(error.is_refusal(), error)
 }

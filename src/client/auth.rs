@@ -119,7 +119,7 @@ impl Authenticator {
 }
 
 /// `user` and `password` as a header. The base64 of anything is a valid one.
-fn basic(user: &str, password: &str) -> HeaderValue {
+pub(crate) fn basic(user: &str, password: &str) -> HeaderValue {
     let encoded = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
     secret(&format!("Basic {encoded}")).unwrap_or_else(|| HeaderValue::from_static(""))
 }

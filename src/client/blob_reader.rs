@@ -9,7 +9,6 @@ use bytes::Bytes;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 use reqwest::StatusCode;
-use reqwest::header::CONTENT_RANGE;
 
 use super::{Backoff, ClientError, Repository, Response};
 use crate::oci::Digest;
@@ -161,11 +160,8 @@ fn start_of(response: &Response, position: u64) -> Result<u64, ClientError> {
     if response.status() != StatusCode::PARTIAL_CONTENT {
         return Ok(position);
     }
-    let range = response.header(&CONTENT_RANGE).and_then(|text| text.strip_prefix("bytes "));
-    let start =
-        range.and_then(|text| text.split('-').next()).and_then(|start| start.trim().parse::<u64>().ok());
-    match start {
-        Some(start) if start <= position => Ok(position - start),
+    match response.content_range() {
+        Some((start, _)) if start <= position => Ok(position - start),
         _ => Err(response.protocol("a range that was not asked for")),
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderName, HeaderValue, LOCATION};
+use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderName, HeaderValue, LOCATION, RANGE};
 use reqwest::{Method, Request, StatusCode};
 use url::Url;
 
@@ -143,6 +143,12 @@ impl Repository {
         }
         Ok(response)
     }
+}
+
+/// How many bytes of an upload the registry says that it has: `Range: 0-LAST`.
+pub(super) fn received(response: &Response) -> Option<u64> {
+    let last: u64 = response.header(&RANGE)?.trim_start_matches("bytes=").strip_prefix("0-")?.parse().ok()?;
+    last.checked_add(1)
 }
 
 /// The `Location` of an answer, which may be relative.

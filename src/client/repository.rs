@@ -7,7 +7,7 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, R
 use reqwest::{Method, StatusCode};
 use url::Url;
 
-use super::exchange::{Prepared, location};
+use super::exchange::{Prepared, location, received};
 use super::{Backoff, COMMIT_PATIENCE, Client, ClientError, Response};
 use crate::oci::{Algorithm, Digest, MediaType, Reference, RegistryHost, RepositoryName};
 
@@ -256,11 +256,7 @@ impl Repository {
         let offset = match response.header(&RANGE) {
             // One byte and none look alike in this header; a byte too many is sent again, or the registry objects.
             None | Some("0-0" | "0--1") => 0,
-            Some(text) => text
-                .trim_start_matches("bytes=")
-                .strip_prefix("0-")
-                .and_then(|last| last.parse::<u64>().ok())
-                .and_then(|last| last.checked_add(1))
+            Some(text) => received(&response)
                 .ok_or_else(|| response.protocol(format!("Range {text:?} is no 0-LAST")))?,
         };
         let next =

@@ -5,7 +5,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, LOCATION, RETRY_AFTER};
+use reqwest::header::{
+    ACCEPT, CONTENT_RANGE, HeaderMap, HeaderName, IF_MATCH, IF_RANGE, LOCATION, RANGE, RETRY_AFTER,
+};
 use reqwest::{Certificate, Method, Request, StatusCode};
 use tokio::time::timeout;
 use url::Url;
@@ -122,10 +124,7 @@ impl Transport {
             let response = self.send(request).await?;
             let Some(location) = response.redirect()? else { return Ok(response) };
             if location.origin() != next.origin() {
-                for secret in [AUTHORIZATION, COOKIE] {
-                    headers.remove(secret);
-                }
-                headers.retain_known();
+                headers = public(&headers);
             }
             tracing::debug!(from = %redacted(&next), to = %redacted(&location), "redirected");
             next = location;
@@ -159,26 +158,15 @@ impl Transport {
     }
 }
 
-/// Leaves of the headers for one server what any server may see.
-trait RetainKnown {
-    fn retain_known(&mut self);
-}
-
-impl RetainKnown for HeaderMap {
-    fn retain_known(&mut self) {
-        use reqwest::header::{ACCEPT, IF_MATCH, IF_RANGE, RANGE};
-        let known: [HeaderName; 4] = [ACCEPT, IF_MATCH, IF_RANGE, RANGE];
-        let kept: Self = self
-            .iter()
-            .filter(|(name, _)| known.contains(name))
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect();
-        *self = kept;
-    }
+/// Of the headers for one server, those that any server may see.
+fn public(headers: &HeaderMap) -> HeaderMap {
+    let known = [ACCEPT, IF_MATCH, IF_RANGE, RANGE];
+    let seen = headers.iter().filter(|(name, _)| known.contains(name));
+    seen.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 /// Where something is, without what may be secret.
-pub(super) fn redacted(url: &Url) -> String {
+pub(crate) fn redacted(url: &Url) -> String {
     let mut shown = url.clone();
     // These fail only for URLs that cannot have such parts.
     let _ = shown.set_username("");
@@ -231,6 +219,14 @@ impl Response {
     #[must_use]
     pub fn length(&self) -> Option<u64> {
         self.header(&reqwest::header::CONTENT_LENGTH)?.parse().ok()
+    }
+
+    /// The first byte, and the length of the whole if it is told, of `Content-Range: bytes 5-9/10`.
+    #[must_use]
+    pub fn content_range(&self) -> Option<(u64, Option<u64>)> {
+        let (range, length) = self.header(&CONTENT_RANGE)?.strip_prefix("bytes ")?.split_once('/')?;
+        let start = range.split('-').next()?.trim().parse().ok()?;
+        Some((start, length.trim().parse().ok()))
     }
 
     /// The next piece of the body; `None` at its end.
@@ -342,7 +338,6 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("range", "bytes=5-".parse().unwrap());
         headers.insert("x-token", "secret".parse().unwrap());
-        headers.retain_known();
-        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["range"]);
+        assert_eq!(public(&headers).keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["range"]);
     }
 }

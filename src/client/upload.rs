@@ -12,14 +12,14 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf as _, Bytes};
 use futures::stream;
-use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue, RANGE};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue};
 use reqwest::{Body, Method, Request, StatusCode};
 use tokio::sync::mpsc;
 use url::Url;
 
-use super::exchange::location;
+use super::exchange::{location, received};
 use super::transport::redacted;
-use super::{Backoff, ClientError, Repository, Response};
+use super::{Backoff, ClientError, Repository};
 use crate::oci::Digest;
 
 /// Bytes in one PATCH. Long, because each costs the registry a record; not endless, because what a registry
@@ -318,7 +318,7 @@ impl BlobUpload {
             let _ = body.try_send(Err(std::io::Error::other("the request was answered early")));
             return Err(response.into_error().await.into());
         }
-        let offset = acknowledged(&response).unwrap_or(end);
+        let offset = received(&response).unwrap_or(end);
         if offset <= self.offset || offset > end {
             let reason = format!("it was sent the bytes up to {end} and says that it has {offset}");
             return Err(response.protocol(reason).into());
@@ -363,12 +363,6 @@ fn insert(request: &mut Request, name: HeaderName, text: &str) {
     if let Ok(value) = HeaderValue::from_str(text) {
         request.headers_mut().insert(name, value);
     }
-}
-
-/// How many bytes the registry says that it has.
-fn acknowledged(response: &Response) -> Option<u64> {
-    let last: u64 = response.header(&RANGE)?.trim_start_matches("bytes=").strip_prefix("0-")?.parse().ok()?;
-    last.checked_add(1)
 }
 
 #[cfg(test)]

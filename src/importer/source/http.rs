@@ -8,17 +8,14 @@
 
 use std::ops::Range;
 
-use base64::Engine as _;
 use bytes::{Buf as _, Bytes};
-use reqwest::header::{
-    AUTHORIZATION, CONTENT_RANGE, ETAG, HeaderMap, HeaderValue, IF_RANGE, LAST_MODIFIED, RANGE,
-};
+use reqwest::header::{AUTHORIZATION, ETAG, HeaderMap, HeaderValue, IF_RANGE, LAST_MODIFIED, RANGE};
 use reqwest::{Method, StatusCode};
 use tokio::sync::mpsc;
 use url::Url;
 
 use super::{Opened, QUEUE};
-use crate::client::{Backoff, ClientError, Response, Retries, Transport};
+use crate::client::{Backoff, ClientError, Response, Retries, Transport, basic, redacted};
 use crate::importer::SourceError;
 
 /// The most that is read out of order at once.
@@ -65,7 +62,7 @@ impl HttpSource {
             // These fail only for URLs that cannot have such parts.
             let _ = url.set_username("");
             let _ = url.set_password(None);
-            headers.extend(basic(&user, &password).map(|value| (AUTHORIZATION, value)));
+            headers.extend([(AUTHORIZATION, basic(&user, &password))]);
         }
         Self { transport, url, headers, retries, version: None }
     }
@@ -73,7 +70,7 @@ impl HttpSource {
     /// The same file, asked for with basic authentication.
     #[must_use]
     pub fn with_user(mut self, user: &str, password: &str) -> Self {
-        self.headers.extend(basic(user, password).map(|value| (AUTHORIZATION, value)));
+        self.headers.extend([(AUTHORIZATION, basic(user, password))]);
         self
     }
 
@@ -156,9 +153,7 @@ impl HttpSource {
     }
 
     fn changed(&self) -> SourceError {
-        let mut shown = self.url.clone();
-        shown.set_query(None);
-        SourceError::Changed { source_name: shown.to_string() }
+        SourceError::Changed { source_name: redacted(&self.url) }
     }
 
     /// Asks for the file from `start` on.
@@ -178,13 +173,6 @@ impl HttpSource {
             _ => Err(response.into_error().await),
         }
     }
-}
-
-fn basic(user: &str, password: &str) -> Option<HeaderValue> {
-    let encoded = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
-    let mut value = HeaderValue::from_str(&format!("Basic {encoded}")).ok()?;
-    value.set_sensitive(true);
-    Some(value)
 }
 
 impl Version {
@@ -282,7 +270,8 @@ impl Download {
         };
         let mut found = Version::of(&response);
         if response.status() == StatusCode::PARTIAL_CONTENT {
-            let (start, length) = content_range(&response)
+            let (start, length) = response
+                .content_range()
                 .ok_or_else(|| response.protocol("a range that says not which it is"))?;
             if start != self.position {
                 return Err(response.protocol("a range that was not asked for").into());
@@ -295,13 +284,6 @@ impl Download {
         }
         if self.version.is(&found) { Ok(response) } else { Err(self.source.changed()) }
     }
-}
-
-/// First byte and length of the whole, of `Content-Range: bytes 5-9/10`.
-fn content_range(response: &Response) -> Option<(u64, Option<u64>)> {
-    let (range, length) = response.header(&CONTENT_RANGE)?.strip_prefix("bytes ")?.split_once('/')?;
-    let start = range.split('-').next()?.trim().parse().ok()?;
-    Some((start, length.trim().parse().ok()))
 }
 
 #[cfg(test)]
