@@ -9,9 +9,11 @@
 //! - [`artifact`]: a disk as an OCI image, and back.
 //! - [`importer`] and [`exporter`]: disks from anywhere into a registry, and out of it.
 //! - [`api`]: the distribution specification over HTTP.
+//! - [`apimachinery`]: Kubernetes objects.
 //! - [`config`], [`telemetry`] and [`cli`]: the program.
 
 pub mod api;
+pub mod apimachinery;
 pub mod artifact;
 pub mod cli;
 pub mod client;

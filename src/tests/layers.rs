@@ -4,37 +4,46 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Each module with the modules that it may import.
-const MAY_IMPORT: [(&str, &[&str]); 11] = [
+const MAY_IMPORT: [(&str, &[&str]); 15] = [
     ("oci", &[]),
     ("disk", &[]),
     ("telemetry", &[]),
-    ("config", &[]),
+    ("upload_token", &[]),
+    ("apimachinery", &[]),
+    ("config", &["oci", "upload_token"]),
     ("registry", &["oci"]),
     ("client", &["oci"]),
     ("artifact", &["client", "disk", "oci"]),
     ("importer", &["artifact", "client", "disk", "oci"]),
     ("exporter", &["artifact", "client", "disk"]),
-    ("api", &["oci", "registry"]),
+    ("api", &["oci", "registry", "upload_token"]),
+    ("apiserver", &["apimachinery"]),
+    ("controller", &["artifact", "client", "disk", "exporter", "importer", "oci", "upload_token"]),
     (
         "cli",
         &[
             "api",
+            "apiserver",
             "artifact",
             "client",
             "config",
+            "controller",
             "disk",
             "exporter",
             "importer",
             "oci",
             "registry",
             "telemetry",
+            "upload_token",
         ],
     ),
 ];
 
 /// Crates that only some modules may name.
-const RESERVED: [(&str, &[&str]); 6] = [
-    ("axum", &["api"]),
+const RESERVED: [(&str, &[&str]); 8] = [
+    ("axum", &["api", "apiserver", "cli"]),
+    ("kube", &["controller", "cli"]),
+    ("redb", &["apiserver"]),
     ("reqwest", &["client", "importer", "cli"]),
     ("tar", &["artifact"]),
     ("hyper", &["api", "cli"]),
