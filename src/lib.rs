@@ -9,11 +9,12 @@
 //! - [`artifact`]: a disk as an OCI image, and back.
 //! - [`importer`] and [`exporter`]: disks from anywhere into a registry, and out of it.
 //! - [`api`]: the distribution specification over HTTP.
-//! - [`apimachinery`]: Kubernetes objects.
+//! - [`apimachinery`] and [`apiserver`]: Kubernetes objects, and an API server for them within this process.
 //! - [`config`], [`telemetry`] and [`cli`]: the program.
 
 pub mod api;
 pub mod apimachinery;
+pub mod apiserver;
 pub mod artifact;
 pub mod cli;
 pub mod client;

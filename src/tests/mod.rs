@@ -1,11 +1,14 @@
 //! Tests of the engine over stores in memory and on disk, with faults, races and counted bytes.
 
 #![expect(
+    clippy::expect_used,
+    clippy::panic,
     clippy::unwrap_used,
     clippy::unwrap_in_result,
     reason = "clippy sees tests only in functions that are marked as such"
 )]
 
+mod apiserver;
 mod disk_formats;
 mod faults;
 mod layers;
