@@ -19,6 +19,7 @@ mod blobs;
 mod body;
 mod error;
 mod health;
+mod image_uploads;
 mod manifests;
 mod query;
 mod range;
@@ -34,7 +35,8 @@ use std::time::Duration;
 
 use tokio_util::task::TaskTracker;
 
-use crate::registry::Registry;
+use crate::registry::{Registry, Staging};
+use crate::upload_token::UploadKey;
 
 pub use router::router;
 pub use server::{Server, ServerOptions};
@@ -47,6 +49,8 @@ pub struct Api {
     /// Requests that change something run here, apart from their connections: a client that goes away does not
     /// stop them half-way.
     tasks: TaskTracker,
+    /// Files that people upload for images, if this registry takes them.
+    image_uploads: Option<Arc<image_uploads::ImageUploads>>,
 }
 
 /// What can be set.
@@ -68,7 +72,14 @@ impl Api {
     /// The API of `registry`.
     #[must_use]
     pub fn new(registry: Arc<Registry>, settings: Settings) -> Self {
-        Self { registry, settings, tasks: TaskTracker::new() }
+        Self { registry, settings, tasks: TaskTracker::new(), image_uploads: None }
+    }
+
+    /// The same API, which also takes files at `/upload/<token>` with tokens of `key`.
+    #[must_use]
+    pub fn with_image_uploads(self, key: UploadKey) -> Self {
+        let staging = Staging::new(Arc::clone(&self.registry));
+        Self { image_uploads: Some(Arc::new(image_uploads::ImageUploads { staging, key })), ..self }
     }
 
     /// Waits for requests that are still changing something.

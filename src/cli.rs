@@ -4,13 +4,18 @@
 //! acceptable, so that trying again cannot help, 130 it was told to stop.
 
 mod completion;
+mod controller;
 mod copy;
+mod crds;
+mod embedded;
 mod healthcheck;
 mod import;
 mod inspect;
+mod leader;
 mod ls;
 mod output;
 mod progress;
+mod progress_server;
 mod pull;
 mod registry;
 mod rm;
@@ -41,12 +46,14 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::Serve),
+    Controller(Box<controller::Controller>),
     Import(Box<import::Import>),
     Pull(pull::Pull),
     Inspect(inspect::Inspect),
     Ls(ls::Ls),
     Rm(rm::Rm),
     Copy(copy::Copy),
+    Crds(crds::Crds),
     Healthcheck(healthcheck::Healthcheck),
     Completion(completion::Completion),
 }
@@ -85,7 +92,7 @@ impl Failure {
 #[must_use]
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
-    if !matches!(cli.command, Command::Serve(_)) {
+    if !matches!(cli.command, Command::Serve(_) | Command::Controller(_)) {
         // Warnings of what a command does, or more for whoever looks for a reason. What does not parse is no reason to
         // refuse the work.
         let level = std::env::var("DVCR_LOG_LEVEL")
@@ -94,12 +101,14 @@ pub fn run() -> ExitCode {
     }
     let outcome = match cli.command {
         Command::Serve(serve) => serve.run(),
+        Command::Controller(controller) => controller.run(),
         Command::Import(import) => import.run(),
         Command::Pull(pull) => pull.run(),
         Command::Inspect(inspect) => inspect.run(),
         Command::Ls(ls) => ls.run(),
         Command::Rm(rm) => rm.run(),
         Command::Copy(copy) => copy.run(),
+        Command::Crds(crds::Crds {}) => crds::run(),
         Command::Healthcheck(healthcheck) => healthcheck.run(),
         Command::Completion(completion) => completion.run(),
     };

@@ -99,7 +99,9 @@ impl Client {
         self.shared.retries
     }
 
-    fn scheme(&self, registry: &RegistryHost) -> &'static str {
+    /// How a registry is spoken to: `http` or `https`.
+    #[must_use]
+    pub fn scheme(&self, registry: &RegistryHost) -> &'static str {
         // Named without a port, a host is meant with all of its ports.
         let is_named = |named: &RegistryHost| named == registry || named.as_str() == registry.host();
         let plain = registry.is_loopback() || self.shared.plain_http.iter().any(is_named);

@@ -13,7 +13,10 @@ use figment::providers::{Format, Toml};
 use figment::{Figment, Provider};
 use serde::Deserialize;
 use storage_backends::Location;
+use url::Url;
 
+use crate::oci::RegistryHost;
+use crate::upload_token::UploadKey;
 use environment::Environment;
 
 /// The settings of `dvcr serve`.
@@ -42,6 +45,33 @@ pub struct Config {
     /// The largest manifest in bytes.
     #[serde(deserialize_with = "value::number")]
     pub max_manifest: u64,
+    /// Whether VirtualImage resources are served too; unset: if only this machine reaches the server, and its data is in
+    /// a directory.
+    #[serde(deserialize_with = "value::optional_switch")]
+    pub embedded_api: Option<bool>,
+    /// The directory of resources and volumes; by default the data directory.
+    pub state: Option<PathBuf>,
+    /// The address of the server for users, in addresses for uploads; by default where it listens.
+    #[serde(deserialize_with = "value::parsed")]
+    pub public_url: Option<Url>,
+    /// The name of the registry for nodes and users, in the status of images; by default where it listens.
+    #[serde(deserialize_with = "value::parsed")]
+    pub registry_name: Option<RegistryHost>,
+    /// What the addresses for uploads are signed with; by default a key of the state directory's own.
+    #[serde(deserialize_with = "value::parsed")]
+    pub upload_key: Option<UploadKey>,
+    /// Seconds for which an image waits to be uploaded.
+    #[serde(deserialize_with = "value::number")]
+    pub upload_timeout: u64,
+    /// Seconds between two checks that an image is still there.
+    #[serde(deserialize_with = "value::number")]
+    pub presence_interval: u64,
+    /// Images that are imported at one time.
+    #[serde(deserialize_with = "value::number")]
+    pub workers: u64,
+    /// Whether sources may be on loopback and link-local addresses; unset: if only this machine reaches the server.
+    #[serde(deserialize_with = "value::optional_switch")]
+    pub allow_local_sources: Option<bool>,
     /// The S3 server; what is not given is taken from the usual `AWS_*` variables.
     pub s3: S3Config,
 }
@@ -122,6 +152,15 @@ impl Default for Config {
             header_timeout: 30,
             missing_blobs: MissingBlobs::Refuse,
             max_manifest: 4 << 20,
+            embedded_api: None,
+            state: None,
+            public_url: None,
+            registry_name: None,
+            upload_key: None,
+            upload_timeout: 24 * 60 * 60,
+            presence_interval: 5 * 60,
+            workers: 4,
+            allow_local_sources: None,
             s3: S3Config::default(),
         }
     }
@@ -169,10 +208,25 @@ impl Config {
     }
 
     fn check(self) -> Result<Self, Error> {
-        for (key, value) in [("idle_timeout", self.idle_timeout), ("header_timeout", self.header_timeout)] {
+        for (key, value, unit) in [
+            ("idle_timeout", self.idle_timeout, " second"),
+            ("header_timeout", self.header_timeout, " second"),
+            ("upload_timeout", self.upload_timeout, " second"),
+            ("presence_interval", self.presence_interval, " second"),
+            ("workers", self.workers, ""),
+        ] {
             if value == 0 {
-                return Err(Error::Refused(format!("{key} must be at least 1 second")));
+                return Err(Error::Refused(format!("{key} must be at least 1{unit}")));
             }
+        }
+        if self.public_url.as_ref().is_some_and(|url| !matches!(url.scheme(), "http" | "https")) {
+            return Err(Error::Refused("public_url must begin with http:// or https://".to_owned()));
+        }
+        if self.embedded_api == Some(true) && self.state_directory().is_none() {
+            return Err(Error::Refused(
+                "embedded_api needs a directory for its resources: name one with `state`, since the data is in a bucket"
+                    .to_owned(),
+            ));
         }
         if self.max_manifest < 4_000_000 {
             return Err(Error::Refused(format!(
@@ -186,6 +240,16 @@ impl Config {
             ));
         }
         Ok(self)
+    }
+
+    /// The directory of resources and volumes, if there is one.
+    #[must_use]
+    pub fn state_directory(&self) -> Option<PathBuf> {
+        match (&self.state, self.location()) {
+            (Some(state), _) => Some(state.clone()),
+            (None, Location::Directory(data)) => Some(data),
+            (None, Location::Bucket { .. }) => None,
+        }
     }
 
     /// Where the data is.

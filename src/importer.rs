@@ -15,6 +15,7 @@
 mod checksum;
 mod error;
 mod examine;
+mod gauge;
 mod import;
 mod journal;
 mod known;
@@ -27,8 +28,9 @@ mod upload;
 
 pub use checksum::{Checksum, ChecksumAlgorithm, InvalidChecksum};
 pub use error::{ImportError, SourceError};
+pub use gauge::{Gauge, Meter, per_second, ratio};
 pub use import::{Imported, Importer};
 pub use journal::Journal;
 pub use options::ImportOptions;
 pub use progress::{Phase, Progress};
-pub use source::{FileSource, HttpSource, PipeSource, RegistrySource, Source, SpooledSource};
+pub use source::{FileSource, HttpSource, PipeSource, RegistrySource, Source, SpooledSource, UploadedSource};

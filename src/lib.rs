@@ -8,8 +8,10 @@
 //! - [`client`]: push to and pull from any registry.
 //! - [`artifact`]: a disk as an OCI image, and back.
 //! - [`importer`] and [`exporter`]: disks from anywhere into a registry, and out of it.
+//! - [`upload_token`]: who may upload which image until when.
 //! - [`api`]: the distribution specification over HTTP.
 //! - [`apimachinery`] and [`apiserver`]: Kubernetes objects, and an API server for them within this process.
+//! - [`controller`]: disk images of `VirtualImage` resources.
 //! - [`config`], [`telemetry`] and [`cli`]: the program.
 
 pub mod api;
@@ -19,9 +21,11 @@ pub mod artifact;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod controller;
 pub mod disk;
 pub mod exporter;
 pub mod importer;
 pub mod oci;
 pub mod registry;
 pub mod telemetry;
+pub mod upload_token;

@@ -10,6 +10,7 @@ mod media_type;
 mod name;
 mod reference;
 mod tag;
+mod uploaded_file;
 
 pub(crate) use digest::hex;
 pub use digest::{Algorithm, Digest, Hasher, HasherState, InvalidDigest};
@@ -20,3 +21,4 @@ pub use name::{InvalidName, RepositoryName};
 pub use oci_spec::distribution::ErrorCode;
 pub use reference::{InvalidReference, Reference};
 pub use tag::{InvalidTag, Tag};
+pub use uploaded_file::{SALT, SALTED_FILE, UPLOADED_FILE, UPLOADED_FILES};

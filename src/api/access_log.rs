@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use axum::body::{Body, HttpBody};
 use axum::extract::{ConnectInfo, Request};
-use axum::http::Method;
 use axum::http::header::CONTENT_LENGTH;
+use axum::http::{Method, Uri};
 use axum::middleware::Next;
 use axum::response::Response;
 use bytes::Bytes;
@@ -18,7 +18,7 @@ use hyper::body::{Frame, SizeHint};
 pub(super) async fn log(request: Request, next: Next) -> Response {
     let line = Line {
         method: request.method().to_string(),
-        path: request.uri().to_string(),
+        path: shown(request.uri()),
         client: request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0),
         started: Instant::now(),
         status: 0,
@@ -32,6 +32,11 @@ pub(super) async fn log(request: Request, next: Next) -> Response {
     let expected = if without_body { Some(0) } else { announced.or(inner.size_hint().exact()) };
     let line = Line { status: parts.status.as_u16(), expected, ..line };
     Response::from_parts(parts, Body::new(Logged { inner, line: line.into() }))
+}
+
+/// A path as it may be logged: what stands behind `/upload/` is a secret.
+fn shown(uri: &Uri) -> String {
+    if uri.path().starts_with("/upload/") { "/upload/…".to_owned() } else { uri.to_string() }
 }
 
 struct Line {

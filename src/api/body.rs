@@ -44,6 +44,21 @@ impl Incoming {
         }
     }
 
+    /// The body for whoever wants to have it whole; what they leave can still be drained here.
+    pub(super) fn split(&mut self) -> Body {
+        let stream = std::mem::replace(&mut self.stream, stream::empty().boxed());
+        let stream = Arc::new(tokio::sync::Mutex::new(stream));
+        let read = |stream: Arc<tokio::sync::Mutex<Body>>| {
+            let pieces = stream::unfold(stream, async |stream| {
+                let piece = stream.lock().await.next().await?;
+                Some((piece, stream))
+            });
+            pieces.boxed()
+        };
+        self.stream = read(Arc::clone(&stream));
+        read(stream)
+    }
+
     /// The whole body, of at most `limit` bytes; `None` when it is longer.
     pub(super) async fn whole(&mut self, limit: usize) -> Result<Option<Bytes>, ApiError> {
         let mut whole = BytesMut::new();

@@ -46,6 +46,15 @@ pub(super) fn chunk(header: &str) -> Option<Append> {
     Some(Append { start: Some(first), length: Some(length) })
 }
 
+/// Reads the `Content-Range` of a request as HTTP has it: `bytes <first>-<last>/<total or *>` (RFC 9110, 14.4).
+/// Gives the first byte, the number of bytes, and the total.
+pub(super) fn content(header: &str) -> Option<(u64, u64, Option<u64>)> {
+    let (range, total) = header.trim().strip_prefix("bytes ")?.split_once('/')?;
+    let Append { start, length } = chunk(range)?;
+    let total = if total == "*" { None } else { Some(number(total)?) };
+    Some((start?, length?, total))
+}
+
 /// Digits only: no sign, no space.
 fn number(text: &str) -> Option<u64> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
@@ -93,6 +102,15 @@ mod tests {
     fn other_units_and_several_ranges_mean_the_whole() {
         for header in [None, Some("items=0-1"), Some("bytes=0-1,5-6"), Some("0-1")] {
             assert_eq!(wanted(header, 1000), Wanted::Whole, "{header:?}");
+        }
+    }
+
+    #[test]
+    fn a_content_range_has_unit_and_total() {
+        assert_eq!(content("bytes 0-9/10"), Some((0, 10, Some(10))));
+        assert_eq!(content("bytes 5-9/*"), Some((5, 5, None)));
+        for header in ["", "0-9", "bytes 0-9", "bytes */10", "bytes 9-0/10", "items 0-9/10", "bytes 0-9/x"] {
+            assert_eq!(content(header), None, "{header}");
         }
     }
 

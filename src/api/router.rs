@@ -11,10 +11,10 @@ use axum::routing::{any, get};
 use super::body::Incoming;
 use super::error::ApiError;
 use super::route::{Route, parse};
-use super::{Api, access_log, blobs, health, manifests, referrers, tags, uploads};
+use super::{Api, access_log, blobs, health, image_uploads, manifests, referrers, tags, uploads};
 
-/// The whole HTTP interface.
-pub fn router(api: Api) -> Router {
+/// The whole HTTP interface; `more` are further paths.
+pub fn router(api: Api, more: Router) -> Router {
     let v2 = Router::new()
         .route("/v2", get(health::version)) //                                         end-1
         .route("/v2/", get(health::version)) //                                        end-1
@@ -25,10 +25,12 @@ pub fn router(api: Api) -> Router {
     Router::new()
         .route("/livez", get(health::live))
         .route("/readyz", get(health::ready))
+        .route("/upload/{token}", any(image_uploads::handle))
         .merge(v2)
         .fallback(async || ApiError::no_such_endpoint())
-        .layer(from_fn(access_log::log))
         .with_state(api)
+        .merge(more)
+        .layer(from_fn(access_log::log))
 }
 
 /// The endpoints whose paths begin with a repository.

@@ -54,7 +54,11 @@ impl RemoteImage {
         let image = self.clone();
         tokio::spawn(async move {
             let output = Output { found: Arc::clone(&found), content: sender.clone() };
-            let error = match image.read_layers(&output, limits, connections).await {
+            let read = tokio::select! {
+                read = image.read_layers(&output, limits, connections) => read,
+                () = sender.closed() => return,
+            };
+            let error = match read {
                 Ok(()) => ArtifactError::NotAnImage {
                     image: format!("{}/{}", image.repository.registry(), image.repository.name()),
                     reason: "there is no file under disk/ in it".to_owned(),

@@ -59,7 +59,8 @@ impl Copy {
         let client = self.registry.default_client()?;
         let (from, to) = (client.repository_of(&self.source), client.repository_of(&self.destination));
         let sent = Arc::new(AtomicU64::new(0));
-        let look = || Snapshot { phase: "copying", done: sent.load(Ordering::Relaxed), total: None };
+        let look =
+            || Snapshot { phase: "copying", done: sent.load(Ordering::Relaxed), total: None, fraction: None };
         let work = copy(&from, &self.source.reference, &to, &self.destination.reference, &sent);
         let (digest, copied) = self
             .progress

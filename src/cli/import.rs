@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -20,8 +21,8 @@ use crate::artifact::{FileName, LABEL_FORMAT, LABEL_SIZE, LABEL_VIRTUAL_SIZE, Pl
 use crate::client::{Client, Egress, Retries, TransportOptions};
 use crate::disk::Limits;
 use crate::importer::{
-    Checksum, FileSource, HttpSource, ImportError, ImportOptions, Imported, Importer, Journal, PipeSource,
-    RegistrySource, Source,
+    Checksum, FileSource, Gauge, HttpSource, ImportError, ImportOptions, Imported, Importer, Journal,
+    PipeSource, RegistrySource, Source, UploadedSource,
 };
 use crate::oci::{ImageReference, Reference};
 
@@ -224,8 +225,13 @@ impl Import {
         };
         let importer = Importer::new(client, self.target.clone(), options, journal());
         let progress = importer.progress();
-        let look =
-            || Snapshot { phase: progress.phase().as_str(), done: progress.done(), total: progress.total() };
+        let gauge = Mutex::new(Gauge::default());
+        let look = || Snapshot {
+            phase: progress.phase().as_str(),
+            done: progress.done(),
+            total: progress.total(),
+            fraction: gauge.lock().unwrap_or_else(PoisonError::into_inner).look(&progress).fraction,
+        };
         let began = Instant::now();
         // Told to stop, it takes back what could not be gone on with.
         let work = Box::pin(async {
@@ -255,6 +261,14 @@ impl Import {
                 image,
                 platform,
             ))));
+        }
+        if let Some(file) = text.strip_prefix("uploaded://") {
+            // The controller's word for a file that a user uploaded to the registry.
+            let file: ImageReference =
+                file.parse().map_err(|error| Failure::Usage(format!("the uploaded file: {error}")))?;
+            let tag = file.tag().cloned().ok_or_else(|| Failure::Usage(format!("{file}: it needs a tag")))?;
+            let repository = self.source_client(retries)?.repository_of(&file);
+            return Ok(Source::Uploaded(UploadedSource::new(repository, tag)));
         }
         if text.starts_with("http://") || text.starts_with("https://") {
             let url: Url =

@@ -1,19 +1,25 @@
-//! [`ProgressArgs`]: how long work shows that it goes on, always on standard error.
+//! [`ProgressArgs`]: how long work shows that it goes on: on standard error, and to whoever asks over HTTP.
 
 use std::future::Future;
 use std::io::{IsTerminal as _, Write as _};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use indicatif::{BinaryBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
+use super::progress_server::Served;
+
 /// How progress is shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Args)]
+#[derive(Debug, Clone, Args)]
 pub(super) struct ProgressArgs {
     /// How progress is shown on standard error.
     #[arg(long, value_enum, default_value_t = Style::Auto, value_name = "HOW")]
     progress: Style,
+    /// Answer every HTTP request to this address with the progress as JSON, for a controller that looks.
+    #[arg(long, value_name = "HOST:PORT")]
+    progress_listen: Option<SocketAddr>,
 }
 
 /// The ways to show progress.
@@ -32,11 +38,13 @@ enum Style {
 }
 
 /// How far something is, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Snapshot {
     pub(super) phase: &'static str,
     pub(super) done: u64,
     pub(super) total: Option<u64>,
+    /// How much of all phases is done, from 0 to 1, if that is known.
+    pub(super) fraction: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -50,7 +58,21 @@ struct Line {
 
 impl ProgressArgs {
     /// Runs `work`, and shows what `look` tells meanwhile.
-    pub(super) async fn show<T>(self, look: impl Fn() -> Snapshot, work: impl Future<Output = T>) -> T {
+    pub(super) async fn show<T>(&self, look: impl Fn() -> Snapshot, work: impl Future<Output = T>) -> T {
+        let Some(address) = self.progress_listen else { return self.print(look, work).await };
+        let served = Served::default();
+        let look = || {
+            let now = look();
+            served.set(now);
+            now
+        };
+        tokio::select! {
+            outcome = self.print(&look, work) => outcome,
+            never = served.answer(address, &look) => match never {},
+        }
+    }
+
+    async fn print<T>(&self, look: impl Fn() -> Snapshot, work: impl Future<Output = T>) -> T {
         let is_terminal = std::io::stderr().is_terminal();
         let style = match self.progress {
             Style::Auto if is_terminal => Style::Bar,

@@ -14,6 +14,7 @@ use crate::artifact::{Platform, RemoteImage};
 use crate::client::Connections;
 use crate::disk::Format;
 use crate::exporter::{Destination, ExportError, ExportOptions, Exporter};
+use crate::importer::ratio;
 use crate::oci::ImageReference;
 
 /// Pull a disk out of a registry, without the image around it.
@@ -112,7 +113,7 @@ impl Pull {
         let exporter = Exporter::default();
         let look = || {
             let (done, total) = exporter.progress();
-            Snapshot { phase: "pulling", done, total }
+            Snapshot { phase: "pulling", done, total, fraction: total.map(|total| ratio(done, total)) }
         };
         let work = exporter.export(&image, destination, options);
         let pulled = self.progress.show(look, work).await.map_err(|error| failure(&error))?;

@@ -1,4 +1,4 @@
-//! `dvcr serve`: the registry.
+//! `dvcr serve`: the registry, and VirtualImage resources beside it.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,13 +10,17 @@ use figment::value::{Dict, Map, Value};
 use figment::{Metadata, Profile, Provider};
 use storage_backends::{Filesystem, Location, S3, S3Options, Store};
 
+use super::embedded::Embedded;
 use super::{Failure, StopSignals, runtime};
 use crate::api::{Api, Server, ServerOptions, Settings, router};
 use crate::config::{Config, LogFormat, MissingBlobs};
 use crate::registry::{Registry, Rules};
 use crate::telemetry;
 
-/// Run the registry.
+/// Run the registry, and with it VirtualImage resources for kubectl.
+///
+/// kubectl --server=http://127.0.0.1:5000 then works with nothing else: apply, get -w, describe, wait, delete. The
+/// resources are in a database of this one process; a cluster is the way to run on more than one machine.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   dvcr serve                                       on 127.0.0.1:5000, data in ./dvcr-data
@@ -49,6 +53,13 @@ pub(super) struct Flags {
     /// An S3 server other than AWS: `http(s)://HOST:PORT`.
     #[arg(long, value_name = "URL")]
     s3_endpoint: Option<String>,
+    /// Serve VirtualImage resources for kubectl at the same address [default: true if only this machine reaches the
+    /// server and its data is in a directory].
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    embedded_api: Option<String>,
+    /// The directory of those resources and of volumes [default: the data directory].
+    #[arg(long, value_name = "DIR")]
+    state: Option<String>,
     /// How log lines look: text or json [default: text].
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
@@ -73,6 +84,8 @@ impl Provider for &Flags {
             ("listen", &self.listen),
             ("data", &self.data),
             ("storage", &self.storage),
+            ("embedded_api", &self.embedded_api),
+            ("state", &self.state),
             ("log_format", &self.log_format),
             ("log_level", &self.log_level),
         ];
@@ -109,14 +122,30 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     let server = bind(config, options).await?;
     let address =
         server.address().map_err(|error| Failure::because("cannot tell where the server listens", &error))?;
+    let embedded = Embedded::open(config, address)?;
+    let key = embedded.as_ref().map(Embedded::upload_key).or(config.upload_key.clone());
+    let api = match key {
+        Some(key) => api.with_image_uploads(key),
+        None => api,
+    };
+    let resources = embedded.as_ref().map(Embedded::router).unwrap_or_default();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         storage = %location(config),
         backend = capabilities.backend,
         replicas = if capabilities.shared { "any number" } else { "one" },
+        resources = if embedded.is_some() { "embedded" } else { "none" },
         "listening on http://{address}"
     );
-    server.run(router(api.clone()), stopped()).await;
+    let controller = embedded.map(Embedded::run);
+    let stop = async {
+        stopped().await;
+        // Imports push to this very server, which answers until they have ended.
+        if let Some(controller) = controller {
+            controller.stop().await;
+        }
+    };
+    server.run(router(api.clone(), resources), stop).await;
     api.drain().await;
     tracing::info!("stopped");
     Ok(())

@@ -132,6 +132,11 @@ impl Transport {
         Err(ClientError::Redirects { url: redacted(url), count: REDIRECTS })
     }
 
+    /// Sends one request without headers and body, and follows nothing. Any status is an answer.
+    pub async fn request(&self, method: Method, url: Url) -> Result<Response, ClientError> {
+        self.send(Request::new(method, url)).await
+    }
+
     /// Sends one request that has no body or a small one, and follows nothing. Any status is an answer.
     pub async fn send(&self, request: Request) -> Result<Response, ClientError> {
         self.send_within(request, self.patience).await

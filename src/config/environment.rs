@@ -17,10 +17,12 @@ impl Environment {
     }
 }
 
-/// Variables that are no settings of the server: the path of the file itself, what the commands of the client take, and
+/// Variables that are no settings of the server: the path of the file itself, what the other commands take, and
 /// those that Kubernetes makes in every container for a service that is called `dvcr`.
 fn is_foreign(key: &str) -> bool {
     matches!(key, "config" | "auth_file" | "source_user" | "deny_local_addresses" | "port")
+        || matches!(key, "registry" | "image" | "namespace" | "upload_key_secret")
+        || key.starts_with("job_")
         || key.starts_with("port_")
         || key.starts_with("service_")
 }

@@ -51,6 +51,11 @@ pub(super) fn switch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool,
     deserializer.deserialize_any(Switch)
 }
 
+/// A switch that may be left open.
+pub(super) fn optional_switch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<bool>, D::Error> {
+    switch(deserializer).map(Some)
+}
+
 /// Text that its own type knows how to read.
 pub(super) fn parsed<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
 where

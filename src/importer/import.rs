@@ -1,5 +1,7 @@
 //! [`Importer`]: decides what each pass does, until there is an image.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use tokio::sync::{Notify, mpsc};
 
 use super::examine::{Examined, examine};
@@ -34,6 +36,7 @@ pub struct Importer {
     journal: Journal,
     progress: Progress,
     stop: Notify,
+    is_abandoned: AtomicBool,
 }
 
 /// An image that was imported.
@@ -103,7 +106,15 @@ impl Importer {
     /// An importer to `target`. Uploads that are broken off are remembered in `journal`.
     #[must_use]
     pub fn new(client: Client, target: ImageReference, options: ImportOptions, journal: Journal) -> Self {
-        Self { client, target, options, journal, progress: Progress::default(), stop: Notify::new() }
+        Self {
+            client,
+            target,
+            options,
+            journal,
+            progress: Progress::default(),
+            stop: Notify::new(),
+            is_abandoned: AtomicBool::new(false),
+        }
     }
 
     /// How far it is.
@@ -117,6 +128,12 @@ impl Importer {
         self.stop.notify_one();
     }
 
+    /// As [`Importer::stop`], and what was uploaded so far is taken back: nobody will go on with it.
+    pub fn abandon(&self) {
+        self.is_abandoned.store(true, Ordering::Relaxed);
+        self.stop();
+    }
+
     /// Imports a source. When it fails nothing is named, and after a refusal nothing is left behind; a
     /// broken upload stays, for the next try to go on with.
     pub async fn import(&self, mut source: Source) -> Result<Imported, ImportError> {
@@ -128,7 +145,8 @@ impl Importer {
         if let Some(upload) = state.upload.take() {
             // What can be gone on with is kept, unless the bytes themselves are bad.
             let is_bad = outcome.as_ref().is_err_and(ImportError::is_refusal);
-            if is_bad || upload.entry.is_none() {
+            let is_abandoned = self.is_abandoned.load(Ordering::Relaxed);
+            if is_bad || is_abandoned || upload.entry.is_none() {
                 upload.cancel().await;
             }
         }
@@ -176,7 +194,8 @@ impl Importer {
         state: &mut State,
     ) -> Result<Option<Imported>, ImportError> {
         self.progress.enter(Phase::Preparing, None);
-        let opened = source.open(self.options.limits).await?;
+        let mut opened = source.open(self.options.limits).await?;
+        let _reading = opened.reading.take();
         state.passes += 1;
         let annotations = source.annotations(opened.modified);
         let (identity, length) = (opened.identity.clone(), opened.length);

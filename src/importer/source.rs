@@ -8,12 +8,14 @@ mod http;
 mod pipe;
 mod registry;
 mod spooled;
+mod uploaded;
 
 use std::ops::Range;
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use file::FileSource;
 pub use http::HttpSource;
@@ -21,6 +23,7 @@ pub use pipe::PipeSource;
 pub use registry::RegistrySource;
 pub(super) use spooled::Salt;
 pub use spooled::SpooledSource;
+pub use uploaded::UploadedSource;
 
 use super::SourceError;
 use crate::artifact::Annotations;
@@ -44,6 +47,8 @@ pub enum Source {
     Registry(Box<RegistrySource>),
     /// What was read from a pipe and is kept in the registry.
     Spooled(SpooledSource),
+    /// A file that somebody uploaded to the registry for an image.
+    Uploaded(UploadedSource),
 }
 
 /// A source that is being read.
@@ -57,6 +62,21 @@ pub(super) struct Opened {
     pub(super) identity: String,
     /// The bytes.
     pub(super) pieces: mpsc::Receiver<Result<Bytes, SourceError>>,
+    /// Ends the reading when it is dropped: whoever waits for `pieces` on another thread would not notice.
+    pub(super) reading: Option<DropGuard>,
+}
+
+/// Reads a source beside whoever takes its pieces, until the guard is dropped.
+fn read(work: impl Future<Output = ()> + Send + 'static) -> DropGuard {
+    let unwanted = CancellationToken::new();
+    let guard = unwanted.clone().drop_guard();
+    tokio::spawn(async move {
+        tokio::select! {
+            () = unwanted.cancelled() => {}
+            () = work => {}
+        }
+    });
+    guard
 }
 
 impl Source {
@@ -68,6 +88,7 @@ impl Source {
             Self::Pipe(source) => source.open(),
             Self::Registry(source) => source.open(limits).await,
             Self::Spooled(source) => source.open().await,
+            Self::Uploaded(source) => source.open().await,
         }
     }
 
@@ -77,7 +98,7 @@ impl Source {
             Self::Http(source) => source.renew(),
             Self::File(source) => source.renew(),
             // These cannot change.
-            Self::Pipe(_) | Self::Registry(_) | Self::Spooled(_) => {}
+            Self::Pipe(_) | Self::Registry(_) | Self::Spooled(_) | Self::Uploaded(_) => {}
         }
     }
 
@@ -86,7 +107,7 @@ impl Source {
         match self {
             Self::Http(source) => source.read_at(range).await,
             Self::File(source) => source.read_at(range).await,
-            Self::Pipe(_) | Self::Registry(_) | Self::Spooled(_) => Ok(None),
+            Self::Pipe(_) | Self::Registry(_) | Self::Spooled(_) | Self::Uploaded(_) => Ok(None),
         }
     }
 
@@ -95,7 +116,7 @@ impl Source {
         let (title, source) = match self {
             Self::Http(source) => (source.file_name(), Some(source.url().clone())),
             Self::File(source) => (source.file_name(), None),
-            Self::Pipe(_) | Self::Spooled(_) => (None, None),
+            Self::Pipe(_) | Self::Spooled(_) | Self::Uploaded(_) => (None, None),
             Self::Registry(source) => (source.file_name(), source.url()),
         };
         Annotations { title, source, created: modified }

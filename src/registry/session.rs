@@ -29,6 +29,11 @@ impl SessionId {
         Self(Uuid::now_v7())
     }
 
+    /// The session with this id.
+    pub(super) fn of(id: Uuid) -> Self {
+        Self(id)
+    }
+
     pub(super) fn uuid(self) -> Uuid {
         self.0
     }
@@ -85,7 +90,17 @@ impl Session {
         name: &RepositoryName,
         algorithm: Algorithm,
     ) -> Result<Self> {
-        let mut session = Self::transient(name, algorithm);
+        Self::create_as(store, name, algorithm, SessionId::new()).await
+    }
+
+    /// A session in the store with an id that the caller makes sure nobody else uses.
+    pub(super) async fn create_as(
+        store: &dyn Store,
+        name: &RepositoryName,
+        algorithm: Algorithm,
+        id: SessionId,
+    ) -> Result<Self> {
+        let mut session = Self { id, ..Self::transient(name, algorithm) };
         let bytes = record::encode_unique(&session.record);
         // Nobody else has this id, so there is nothing to guard, and the put can be repeated below us.
         let put = store.put(&layout::session(session.id.uuid()), bytes, Condition::None).await;

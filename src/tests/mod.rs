@@ -9,6 +9,7 @@
 )]
 
 mod apiserver;
+mod definitions;
 mod disk_formats;
 mod faults;
 mod layers;

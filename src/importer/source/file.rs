@@ -65,6 +65,7 @@ impl FileSource {
             modified: version.modified,
             identity: format!("{} {version:?}", self.path.display()),
             pieces,
+            reading: None,
         };
         self.version = Some(version);
         Ok(opened)

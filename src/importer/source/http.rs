@@ -14,7 +14,7 @@ use reqwest::{Method, StatusCode};
 use tokio::sync::mpsc;
 use url::Url;
 
-use super::{Opened, QUEUE};
+use super::{Opened, QUEUE, read};
 use crate::client::{Backoff, ClientError, Response, Retries, Transport, basic, redacted};
 use crate::importer::SourceError;
 
@@ -67,6 +67,12 @@ impl HttpSource {
         Self { transport, url, headers, retries, version: None }
     }
 
+    /// The file at `url`, asked for without further headers.
+    #[must_use]
+    pub fn at(transport: Transport, url: Url, retries: Retries) -> Self {
+        Self::new(transport, url, HeaderMap::new(), retries)
+    }
+
     /// The same file, asked for with basic authentication.
     #[must_use]
     pub fn with_user(mut self, user: &str, password: &str) -> Self {
@@ -108,7 +114,7 @@ impl HttpSource {
             skip: 0,
             backoff: Backoff::new(self.retries),
         };
-        tokio::spawn(async move {
+        let reading = read(async move {
             while let Some(piece) = download.next().await.transpose() {
                 let failed = piece.is_err();
                 if sender.send(piece).await.is_err() || failed {
@@ -124,6 +130,7 @@ impl HttpSource {
                 .and_then(|text| httpdate::parse_http_date(text).ok()),
             identity: format!("{} {opened_version:?}", self.url),
             pieces,
+            reading: Some(reading),
         })
     }
 

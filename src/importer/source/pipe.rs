@@ -14,7 +14,7 @@ const PIECE: usize = 256 << 10;
 
 /// Standard input, an upload: whatever is read but once.
 pub struct PipeSource {
-    reader: Option<Box<dyn Read + Send>>,
+    reader: Option<Box<dyn Read + Send + Sync>>,
 }
 
 impl std::fmt::Debug for PipeSource {
@@ -26,7 +26,7 @@ impl std::fmt::Debug for PipeSource {
 impl PipeSource {
     /// What `reader` gives.
     #[must_use]
-    pub fn new(reader: Box<dyn Read + Send>) -> Self {
+    pub fn new(reader: Box<dyn Read + Send + Sync>) -> Self {
         Self { reader: Some(reader) }
     }
 
@@ -53,6 +53,6 @@ impl PipeSource {
                 }
             }
         });
-        Ok(Opened { length: None, modified: None, identity: "pipe".to_owned(), pieces })
+        Ok(Opened { length: None, modified: None, identity: "pipe".to_owned(), pieces, reading: None })
     }
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use url::Url;
 
-use super::{Opened, QUEUE};
+use super::{Opened, QUEUE, read};
 use crate::artifact::{Platform, RemoteImage};
 use crate::client::{Client, Connections};
 use crate::disk::Limits;
@@ -50,7 +50,7 @@ impl RegistrySource {
         let mut disk = image.disk(limits, Connections::default()).await?;
         self.file_name = Some(disk.file.name.clone());
         let (sender, pieces) = mpsc::channel::<Result<Bytes, SourceError>>(QUEUE);
-        tokio::spawn(async move {
+        let reading = read(async move {
             while let Some(piece) = disk.content.recv().await {
                 if sender.send(piece.map_err(SourceError::from)).await.is_err() {
                     return;
@@ -58,6 +58,6 @@ impl RegistrySource {
             }
         });
         let identity = format!("{} {}", self.image, image.digest);
-        Ok(Opened { length: Some(disk.file.size), modified: None, identity, pieces })
+        Ok(Opened { length: Some(disk.file.size), modified: None, identity, pieces, reading: Some(reading) })
     }
 }

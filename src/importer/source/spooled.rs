@@ -3,7 +3,7 @@
 use bytes::Buf as _;
 use tokio::sync::mpsc;
 
-use super::{Opened, QUEUE};
+use super::{Opened, QUEUE, read};
 use crate::client::{BlobReader, Connections, Repository};
 use crate::importer::SourceError;
 use crate::oci::Digest;
@@ -27,26 +27,7 @@ impl SpooledSource {
     }
 
     pub(super) async fn open(&self) -> Result<Opened, SourceError> {
-        let (repository, digest) = (self.repository.clone(), self.digest.clone());
-        let salt = size_of::<Salt>();
-        let size = self.size + salt as u64;
-        let mut blob = BlobReader::open(repository, digest, size, Connections::default()).await?;
-        let (sender, pieces) = mpsc::channel(QUEUE);
-        tokio::spawn(async move {
-            let mut salted = salt;
-            while let Some(mut piece) = blob.next().await.transpose() {
-                let failed = piece.is_err();
-                if let Ok(piece) = &mut piece {
-                    let before = salted.min(piece.len());
-                    piece.advance(before);
-                    salted -= before;
-                }
-                if sender.send(piece.map_err(SourceError::from)).await.is_err() || failed {
-                    return;
-                }
-            }
-        });
-        Ok(Opened { length: Some(self.size), modified: None, identity: self.digest.to_string(), pieces })
+        open_salted(self.repository.clone(), self.digest.clone(), self.size).await
     }
 
     /// Takes the blob out of the repository again.
@@ -58,4 +39,32 @@ impl SpooledSource {
             );
         }
     }
+}
+
+/// Opens the blob `digest`: a salt, and then `size` bytes of a source.
+pub(super) async fn open_salted(
+    repository: Repository,
+    digest: Digest,
+    size: u64,
+) -> Result<Opened, SourceError> {
+    let salt = size_of::<Salt>();
+    let identity = digest.to_string();
+    let stored = size.saturating_add(salt as u64);
+    let mut blob = BlobReader::open(repository, digest, stored, Connections::default()).await?;
+    let (sender, pieces) = mpsc::channel(QUEUE);
+    let reading = read(async move {
+        let mut salted = salt;
+        while let Some(mut piece) = blob.next().await.transpose() {
+            let failed = piece.is_err();
+            if let Ok(piece) = &mut piece {
+                let before = salted.min(piece.len());
+                piece.advance(before);
+                salted -= before;
+            }
+            if sender.send(piece.map_err(SourceError::from)).await.is_err() || failed {
+                return;
+            }
+        }
+    });
+    Ok(Opened { length: Some(size), modified: None, identity, pieces, reading: Some(reading) })
 }

@@ -1,0 +1,191 @@
+//! `dvcr controller`: VirtualImage resources of a Kubernetes cluster.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
+use kube::api::{ObjectMeta, PostParams};
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use super::leader::{Leader, LeaderOptions};
+use super::registry::RegistryArgs;
+use super::{Failure, StopSignals, runtime};
+use crate::client::{Retries, TransportOptions};
+use crate::config::LogFormat;
+use crate::controller::{self, Context, JobOptions, Jobs, Library, Uploads};
+use crate::oci::RegistryHost;
+use crate::telemetry;
+use crate::upload_token::UploadKey;
+
+/// Make images of the VirtualImage and ClusterVirtualImage resources of a Kubernetes cluster.
+///
+/// Imports run in Jobs, one per image, and push to the registry that `dvcr serve` runs. Any number of replicas may run;
+/// one of them, which has the Lease, works. The cluster is that of KUBECONFIG, or the one in which the process runs.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  dvcr controller --registry dvcr.dvcr.svc:5000 --plain-http dvcr.dvcr.svc:5000 --image registry.example.com/dvcr:1.0
+  dvcr crds | kubectl apply --server-side -f -          the resources, once")]
+pub(super) struct Controller {
+    /// The registry, as the controller and the Jobs reach it.
+    #[arg(long, value_name = "HOST[:PORT]", env = "DVCR_REGISTRY")]
+    registry: RegistryHost,
+    /// The name of the registry for nodes and users, in the status of images [default: as --registry].
+    #[arg(long, value_name = "HOST[:PORT]", env = "DVCR_REGISTRY_NAME")]
+    registry_name: Option<RegistryHost>,
+    /// The container image with this program, for Jobs.
+    #[arg(long, value_name = "IMAGE", env = "DVCR_IMAGE")]
+    image: String,
+    /// Where Jobs and the Lease are [default: the namespace of the process].
+    #[arg(long, value_name = "NAMESPACE", env = "DVCR_NAMESPACE")]
+    namespace: Option<String>,
+    /// The address of the registry for users, in addresses for uploads.
+    #[arg(long, value_name = "URL", env = "DVCR_PUBLIC_URL")]
+    public_url: Option<Url>,
+    /// The secret with the key that addresses for uploads are signed with; it is made when it is missing. The registry
+    /// needs the same key, as `DVCR_UPLOAD_KEY`.
+    #[arg(long, value_name = "NAME", env = "DVCR_UPLOAD_KEY_SECRET", default_value = "dvcr-upload-key")]
+    upload_key_secret: String,
+    /// Seconds for which an image waits to be uploaded.
+    #[arg(long, value_name = "SECONDS", env = "DVCR_UPLOAD_TIMEOUT", default_value_t = 86_400, value_parser = clap::value_parser!(u64).range(1..))]
+    upload_timeout: u64,
+    /// Seconds between two checks that an image is still there.
+    #[arg(long, value_name = "SECONDS", env = "DVCR_PRESENCE_INTERVAL", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
+    presence_interval: u64,
+    /// Let sources be on loopback and link-local addresses of the pods that import them.
+    #[arg(long, env = "DVCR_ALLOW_LOCAL_SOURCES", value_parser = clap::builder::FalseyValueParser::new())]
+    allow_local_sources: bool,
+    /// The service account of the Jobs in the controller's own namespace; it needs no rights.
+    #[arg(long, value_name = "NAME", env = "DVCR_JOB_SERVICE_ACCOUNT")]
+    job_service_account: Option<String>,
+    /// The secret with which nodes pull --image.
+    #[arg(long, value_name = "NAME", env = "DVCR_JOB_PULL_SECRET")]
+    job_pull_secret: Option<String>,
+    /// Processors that a Job may use.
+    #[arg(long, value_name = "QUANTITY", default_value = "2")]
+    job_cpu: String,
+    /// Memory that a Job may use. An import needs less than 192 MiB, but for xz on several threads.
+    #[arg(long, value_name = "QUANTITY", default_value = "1Gi")]
+    job_memory: String,
+    #[command(flatten)]
+    client: RegistryArgs,
+    /// How log lines look: text or json.
+    #[arg(long, value_name = "FORMAT", env = "DVCR_LOG_FORMAT", default_value = "text")]
+    log_format: String,
+    /// What is logged: error, warn, info, debug or trace.
+    #[arg(long, value_name = "LEVEL", env = "DVCR_LOG_LEVEL", default_value = "info")]
+    log_level: String,
+}
+
+impl Controller {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let format = match self.log_format.as_str() {
+            "text" => LogFormat::Text,
+            "json" => LogFormat::Json,
+            other => return Err(Failure::Usage(format!("--log-format is text or json, not {other:?}"))),
+        };
+        telemetry::init(&self.log_level, format == LogFormat::Json)
+            .map_err(|error| Failure::Usage(format!("--log-level: {error}")))?;
+        runtime()?.block_on(self.control())
+    }
+
+    async fn control(self) -> Result<(), Failure> {
+        // The TLS of the API server's client. A provider that is installed already is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let cluster = kube::Config::infer()
+            .await
+            .map_err(|error| Failure::because("cannot find the cluster: is KUBECONFIG set?", &error))?;
+        let namespace = self.namespace.clone().unwrap_or_else(|| cluster.default_namespace.clone());
+        let api = cluster.cluster_url.to_string();
+        let client = kube::Client::try_from(cluster)
+            .map_err(|error| Failure::because(format!("cannot speak to {api}"), &error))?;
+        let key = self.upload_key(&client, &namespace).await?;
+        let context = self.context(client.clone(), &namespace, key)?;
+        let stop = CancellationToken::new();
+        let told = stop.clone();
+        tokio::spawn(async move {
+            StopSignals::listen().next().await;
+            told.cancel();
+        });
+        let leader = Leader::new(client, LeaderOptions::new(&namespace));
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), api, namespace, registry = %self.registry, "waiting for the Lease");
+        let Some(term) = leader.elected(&stop).await else { return Ok(()) };
+        tracing::info!("this replica has the Lease, and works");
+        let work = tokio::spawn(controller::run(Arc::new(context), stop.clone()));
+        let outcome = term.hold(&stop).await;
+        stop.cancel();
+        let _ = work.await;
+        if outcome.is_err() {
+            // Another replica works by now: what this one still believes is not to be trusted.
+            return Err(Failure::Failed("the Lease was lost to another replica".to_owned()));
+        }
+        term.resign().await;
+        tracing::info!("stopped");
+        Ok(())
+    }
+
+    /// The key that the registry has too. Whichever replica is first makes it.
+    async fn upload_key(&self, client: &kube::Client, namespace: &str) -> Result<UploadKey, Failure> {
+        let name = self.upload_key_secret.as_str();
+        let failed = |error: &kube::Error| Failure::because(format!("secret {namespace}/{name}"), error);
+        let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
+        loop {
+            if let Some(found) = api.get_opt(name).await.map_err(|error| failed(&error))? {
+                let data = found.data.unwrap_or_default();
+                let text = data.get("key").map(|bytes| String::from_utf8_lossy(&bytes.0).into_owned());
+                let key =
+                    text.ok_or_else(|| Failure::Failed(format!("secret {namespace}/{name} has no `key`")))?;
+                return key
+                    .parse()
+                    .map_err(|error| Failure::Failed(format!("secret {namespace}/{name}: {error}")));
+            }
+            let secret = Secret {
+                metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() },
+                string_data: Some([("key".to_owned(), UploadKey::random().to_text())].into()),
+                ..Secret::default()
+            };
+            match api.create(&PostParams::default(), &secret).await {
+                Ok(_) => {}
+                Err(kube::Error::Api(error)) if error.code == 409 => {}
+                Err(error) => return Err(failed(&error)),
+            }
+        }
+    }
+
+    fn context(&self, client: kube::Client, namespace: &str, key: UploadKey) -> Result<Context, Failure> {
+        let patience = TransportOptions::default().patience;
+        let registry = self.client.client(Retries::default(), patience)?;
+        let transport = registry.transport().clone();
+        let library = Library {
+            client: registry.clone(),
+            address: self.registry.clone(),
+            name: self.registry_name.clone().unwrap_or_else(|| self.registry.clone()),
+        };
+        let scheme = registry.scheme(&self.registry);
+        let address: Url = format!("{scheme}://{}", self.registry)
+            .parse()
+            .map_err(|error| Failure::Usage(format!("--registry: {error}")))?;
+        let uploads = Uploads {
+            key,
+            patience: Duration::from_secs(self.upload_timeout),
+            address: address.clone(),
+            external: self.public_url.clone(),
+            in_cluster: Some(address),
+            transport: transport.clone(),
+        };
+        let options = JobOptions {
+            namespace: namespace.to_owned(),
+            image: self.image.clone(),
+            plain_http: scheme == "http",
+            allow_local_sources: self.allow_local_sources,
+            service_account: self.job_service_account.clone(),
+            cpu_limit: self.job_cpu.clone(),
+            memory_limit: self.job_memory.clone(),
+            pull_secret: self.job_pull_secret.clone(),
+        };
+        let jobs = Arc::new(Jobs::new(client.clone(), library.clone(), transport, options));
+        Ok(Context::new(client, jobs, library, uploads, Duration::from_secs(self.presence_interval)))
+    }
+}

@@ -1,0 +1,84 @@
+//! The controller: makes disk images of `VirtualImage` and `ClusterVirtualImage` resources.
+//!
+//! A name becomes a tag: `vi/<namespace>/<name>:<uid>` or `cvi/<name>:<uid>` in our registry. The reconciler talks to
+//! an API server through [`kube::Client`] and to the registry as any client does, and so is the same in a cluster and
+//! in `dvcr serve`. What differs is who does the work, a [`Provisioner`].
+//!
+//! **Conditions are the record.** What an image is stands in its status and nowhere else; the phase follows from it.
+//! A controller that is killed goes on from there.
+
+mod condition;
+mod context;
+#[expect(unreachable_pub, reason = "the derived schemas repeat the types inside of functions")]
+pub mod crd;
+mod draft;
+mod image;
+mod in_process;
+mod jobs;
+mod library;
+mod provisioner;
+mod quantity;
+mod reconcile;
+mod uploads;
+mod users;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use kube::Api;
+use kube::runtime::controller::{Action, Config, Controller, Error};
+use kube::runtime::watcher;
+use tokio_util::sync::CancellationToken;
+
+pub use context::Context;
+pub use image::{Image, ImageId, Kind};
+pub use in_process::{InProcess, InProcessOptions};
+pub use jobs::{JobOptions, Jobs};
+pub use library::Library;
+pub use provisioner::Provisioner;
+pub use reconcile::ReconcileError;
+pub use uploads::Uploads;
+
+use crd::{ClusterVirtualImage, VirtualImage};
+
+/// Images that are reconciled at one time; each is a matter of milliseconds.
+const CONCURRENCY: u16 = 16;
+
+/// How soon a reconciliation that failed is tried again.
+const AGAIN: Duration = Duration::from_secs(3);
+
+/// How soon one is tried again that somebody else came before.
+const CONFLICT: Duration = Duration::from_millis(100);
+
+/// Reconciles both resources until it is told to stop.
+pub async fn run(context: Arc<Context>, stop: CancellationToken) {
+    let images = watch(Api::<VirtualImage>::all(context.client.clone()), Arc::clone(&context), stop.clone());
+    let cluster = watch(Api::<ClusterVirtualImage>::all(context.client.clone()), context, stop);
+    tokio::join!(images, cluster);
+}
+
+async fn watch<I: Image>(api: Api<I>, context: Arc<Context>, stop: CancellationToken) {
+    Controller::new(api, watcher::Config::default())
+        .with_config(Config::default().concurrency(CONCURRENCY))
+        .graceful_shutdown_on(async move { stop.cancelled().await })
+        .run(reconcile::reconcile::<I>, |image, error, _| failed(image.as_ref(), error), context)
+        .for_each(async |outcome| {
+            // Failed reconciliations are logged where they are judged; this is the watch itself.
+            if let Err(Error::QueueError(error)) = outcome {
+                tracing::warn!(%error, "the watch was interrupted, and is begun again");
+            }
+        })
+        .await;
+}
+
+fn failed<I: Image>(image: &I, error: &ReconcileError) -> Action {
+    match error {
+        ReconcileError::Kube(kube::Error::Api(status)) if status.code == 409 => Action::requeue(CONFLICT),
+        ReconcileError::Kube(kube::Error::Api(status)) if status.code == 404 => Action::await_change(),
+        _ => {
+            tracing::warn!(image = %image.id(), %error, "cannot reconcile, and trying again");
+            Action::requeue(AGAIN)
+        }
+    }
+}

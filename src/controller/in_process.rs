@@ -1,0 +1,392 @@
+//! [`InProcess`]: does the work in this process, a few images at a time, and keeps volumes as files in a folder.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::image::ImageId;
+use super::provisioner::{
+    Claim, Imported, NotReady, Order, ProvisionError, Provisioner, Report, Supply, Task,
+};
+use crate::artifact::RemoteImage;
+use crate::client::{Client, ClientError, ClientOptions, Credentials, Egress, Retries, TransportOptions};
+use crate::disk::Format;
+use crate::exporter::{Destination, ExportOptions, Exporter};
+use crate::importer::{
+    Checksum, FileSource, Gauge, HttpSource, ImportError, ImportOptions, Importer, Journal, Meter,
+    RegistrySource, Source, UploadedSource, per_second, ratio,
+};
+use crate::oci::{ImageReference, RegistryHost, UPLOADED_FILES};
+
+/// How long the first wait between two tries is; each is twice as long as the one before.
+const FIRST_WAIT: Duration = Duration::from_secs(5);
+
+/// The longest wait between two tries.
+const LONGEST_WAIT: Duration = Duration::from_mins(5);
+
+/// What the work needs.
+#[derive(Debug, Clone)]
+pub struct InProcessOptions {
+    /// A client of our registry.
+    pub client: Client,
+    /// Where our registry is.
+    pub registry: RegistryHost,
+    /// Which addresses sources may have.
+    pub egress: Egress,
+    /// Images that are worked on at one time.
+    pub workers: usize,
+    /// Where begun uploads are remembered.
+    pub journal: PathBuf,
+    /// Where volumes are.
+    pub volumes: PathBuf,
+}
+
+/// Does the work in this process.
+#[derive(Debug)]
+pub struct InProcess {
+    shared: Arc<Shared>,
+    work: Mutex<HashMap<ImageId, Work>>,
+    tasks: TaskTracker,
+}
+
+#[derive(Debug)]
+struct Shared {
+    options: InProcessOptions,
+    slots: Semaphore,
+    /// The process stops, and another one goes on.
+    halted: CancellationToken,
+}
+
+/// The work for one image.
+#[derive(Debug)]
+struct Work {
+    order: Order,
+    state: Arc<Mutex<State>>,
+    cancelled: CancellationToken,
+}
+
+#[derive(Debug)]
+enum State {
+    Queued,
+    Importing(Arc<Importer>, Gauge),
+    Filling(Arc<Exporter>, Instant),
+    Retrying {
+        error: String,
+        attempt: u32,
+        until: Instant,
+    },
+    Done(Report),
+    /// It was cancelled, and nothing goes on any more.
+    Gone,
+}
+
+/// One try has failed.
+enum Failed {
+    /// Another one would too.
+    Finally(String),
+    /// Another one may not.
+    ForNow(String),
+}
+
+impl InProcess {
+    /// No work yet.
+    #[must_use]
+    pub fn new(options: InProcessOptions) -> Self {
+        let slots = Semaphore::new(options.workers);
+        Self {
+            shared: Arc::new(Shared { options, slots, halted: CancellationToken::new() }),
+            work: Mutex::default(),
+            tasks: TaskTracker::new(),
+        }
+    }
+
+    /// Ends all work and waits until it has ended. What was begun goes on when the process is started again.
+    pub async fn stop(&self) {
+        self.shared.halted.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    fn begin(&self, order: &Order) -> Work {
+        let work = Work {
+            order: order.clone(),
+            state: Arc::new(Mutex::new(State::Queued)),
+            cancelled: CancellationToken::new(),
+        };
+        let (order, state, cancelled) = (order.clone(), Arc::clone(&work.state), work.cancelled.clone());
+        let shared = Arc::clone(&self.shared);
+        self.tasks.spawn(async move {
+            let report = shared.tries(&order, &state, &cancelled).await;
+            set(&state, report.map_or(State::Gone, State::Done));
+        });
+        work
+    }
+}
+
+#[async_trait]
+impl Provisioner for InProcess {
+    async fn observe(&self, order: &Order) -> Result<Report, ProvisionError> {
+        let mut work = self.work.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = work.get(&order.image) {
+            if found.order == *order {
+                return Ok(found.report());
+            }
+            if !found.is_over() {
+                // The reconciler cancels before it orders something else; this is for a crossing of the two.
+                found.cancelled.cancel();
+                return Ok(Report::Queued("the work before this one is being ended".to_owned()));
+            }
+        }
+        let begun = self.begin(order);
+        let report = begun.report();
+        work.insert(order.image.clone(), begun);
+        Ok(report)
+    }
+
+    async fn cancel(&self, image: &ImageId) -> Result<bool, ProvisionError> {
+        let mut work = self.work.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(found) = work.get(image) else { return Ok(true) };
+        found.cancelled.cancel();
+        let is_over = found.is_over();
+        if is_over {
+            work.remove(image);
+        }
+        Ok(is_over)
+    }
+
+    async fn storage_class(&self, wanted: Option<&str>) -> Result<Result<String, String>, ProvisionError> {
+        // There is but one kind of volume here, whatever it is called in a cluster.
+        Ok(Ok(wanted.unwrap_or("local").to_owned()))
+    }
+
+    async fn disk(&self, namespace: &str, name: &str) -> Result<Result<Claim, NotReady>, ProvisionError> {
+        let claim = Claim { namespace: namespace.to_owned(), name: name.to_owned() };
+        if self.has_claim(&claim).await? {
+            return Ok(Ok(claim));
+        }
+        let path = self.shared.volume(&claim);
+        Ok(Err(NotReady::Missing(format!(
+            "VirtualDisk {name} has no volume: there is no file {}",
+            path.display()
+        ))))
+    }
+
+    async fn has_claim(&self, claim: &Claim) -> Result<bool, ProvisionError> {
+        let path = self.shared.volume(claim);
+        let exists = tokio::fs::try_exists(&path).await;
+        exists.map_err(|error| ProvisionError::File { path: path.display().to_string(), error })
+    }
+
+    async fn remove_claim(&self, claim: &Claim) -> Result<bool, ProvisionError> {
+        let path = self.shared.volume(claim);
+        let Some(folder) = path.parent() else { return Ok(true) };
+        match tokio::fs::remove_dir_all(folder).await {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(ProvisionError::File { path: folder.display().to_string(), error })
+            }
+            _ => Ok(true),
+        }
+    }
+}
+
+impl Work {
+    fn is_over(&self) -> bool {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        matches!(*state, State::Done(_) | State::Gone)
+    }
+
+    fn report(&self) -> Report {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *state {
+            State::Queued | State::Gone => {
+                Report::Queued("waiting for other images to be made first".to_owned())
+            }
+            State::Importing(importer, gauge) => Report::Running(gauge.look(&importer.progress())),
+            State::Filling(exporter, began) => {
+                let (done, total) = exporter.progress();
+                let average = per_second(done, began.elapsed().as_secs_f64());
+                let fraction = total.map(|total| ratio(done, total));
+                Report::Running(Meter { fraction, average, current: average })
+            }
+            State::Retrying { error, attempt, until } => Report::Retrying {
+                error: error.clone(),
+                attempt: *attempt,
+                wait: until.saturating_duration_since(Instant::now()),
+            },
+            State::Done(report) => report.clone(),
+        }
+    }
+}
+
+fn set(state: &Mutex<State>, new: State) {
+    *state.lock().unwrap_or_else(PoisonError::into_inner) = new;
+}
+
+impl Shared {
+    /// Tries until it is done or can never be; `None` once it was cancelled.
+    async fn tries(
+        &self,
+        order: &Order,
+        state: &Mutex<State>,
+        cancelled: &CancellationToken,
+    ) -> Option<Report> {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            set(state, State::Queued);
+            let slot = tokio::select! {
+                biased;
+                () = cancelled.cancelled() => return None,
+                () = self.halted.cancelled() => return None,
+                slot = self.slots.acquire() => slot.ok()?,
+            };
+            let outcome = self.once(order, state, cancelled).await;
+            drop(slot);
+            let error = match outcome? {
+                Ok(report) => return Some(report),
+                Err(Failed::Finally(error)) => {
+                    tracing::info!(image = %order.image, error, "refused");
+                    return Some(Report::Refused(error));
+                }
+                Err(Failed::ForNow(error)) => error,
+            };
+            let wait = FIRST_WAIT.saturating_mul(1 << (attempt - 1).min(16)).min(LONGEST_WAIT);
+            tracing::warn!(image = %order.image, error, attempt, wait_s = wait.as_secs(), "failed, and is tried again");
+            set(state, State::Retrying { error, attempt, until: Instant::now() + wait });
+            tokio::select! {
+                () = cancelled.cancelled() => return None,
+                () = self.halted.cancelled() => return None,
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    async fn once(
+        &self,
+        order: &Order,
+        state: &Mutex<State>,
+        cancelled: &CancellationToken,
+    ) -> Option<Result<Report, Failed>> {
+        match &order.task {
+            Task::Import { supply, target } => {
+                let source = match self.source(supply) {
+                    Ok((source, checksums)) => (source, checksums),
+                    Err(error) => return Some(Err(Failed::Finally(error.to_string()))),
+                };
+                let (source, checksums) = source;
+                let options = ImportOptions { checksums, ..ImportOptions::default() };
+                let journal = Journal::new(self.options.journal.clone());
+                let importer =
+                    Arc::new(Importer::new(self.options.client.clone(), target.clone(), options, journal));
+                set(state, State::Importing(Arc::clone(&importer), Gauge::default()));
+                import(&importer, source, cancelled, &self.halted).await
+            }
+            Task::Fill { image, claim, .. } => {
+                let exporter = Arc::new(Exporter::default());
+                set(state, State::Filling(Arc::clone(&exporter), Instant::now()));
+                tokio::select! {
+                    () = cancelled.cancelled() => None,
+                    () = self.halted.cancelled() => None,
+                    outcome = self.fill(&exporter, image, claim) => Some(outcome),
+                }
+            }
+        }
+    }
+
+    fn source(&self, supply: &Supply) -> Result<(Source, Vec<Checksum>), ClientError> {
+        let retries = Retries::default();
+        let client = |authorities: &Option<Vec<u8>>, credentials| {
+            let authorities = authorities.iter().cloned().collect();
+            let transport =
+                TransportOptions { authorities, egress: self.options.egress, ..TransportOptions::default() };
+            Client::new(ClientOptions { transport, credentials, ..ClientOptions::default() })
+        };
+        Ok(match supply {
+            Supply::Http { url, authorities, checksums } => {
+                let transport = client(authorities, Credentials::Anonymous)?.transport().clone();
+                let source = HttpSource::at(transport, url.clone(), retries);
+                (Source::Http(Box::new(source)), checksums.clone())
+            }
+            Supply::Registry { image, authorities, credentials } => {
+                let credentials = credentials.clone().map_or(Credentials::Anonymous, Credentials::Document);
+                let source = RegistrySource::new(client(authorities, credentials)?, image.clone(), None);
+                (Source::Registry(Box::new(source)), Vec::new())
+            }
+            Supply::Uploaded { tag, checksums } => {
+                let name = UPLOADED_FILES.parse().map_err(|error| ClientError::Setup(format!("{error}")))?;
+                let repository = self.options.client.repository(&self.options.registry, &name);
+                (Source::Uploaded(UploadedSource::new(repository, tag.clone())), checksums.clone())
+            }
+            Supply::Claim(claim) => (Source::File(FileSource::new(self.volume(claim))), Vec::new()),
+        })
+    }
+
+    /// Where the volume of a claim is.
+    fn volume(&self, claim: &Claim) -> PathBuf {
+        self.options.volumes.join(&claim.namespace).join(&claim.name).join("disk.img")
+    }
+
+    async fn fill(
+        &self,
+        exporter: &Exporter,
+        image: &ImageReference,
+        claim: &Claim,
+    ) -> Result<Report, Failed> {
+        let path = self.volume(claim);
+        if let Some(folder) = path.parent() {
+            let made = tokio::fs::create_dir_all(folder).await;
+            made.map_err(|error| Failed::ForNow(format!("{}: {error}", folder.display())))?;
+        }
+        let found = RemoteImage::resolve(&self.options.client, image, None).await;
+        let found = found.map_err(|error| Failed::ForNow(error.to_string()))?;
+        let options = ExportOptions { format: Some(Format::Raw), ..ExportOptions::default() };
+        match exporter.export(&found, Destination::at(path, true), options).await {
+            Ok(_) => Ok(Report::Filled),
+            Err(error) if error.is_refusal() => Err(Failed::Finally(error.to_string())),
+            Err(error) => Err(Failed::ForNow(error.to_string())),
+        }
+    }
+}
+
+async fn import(
+    importer: &Importer,
+    source: Source,
+    cancelled: &CancellationToken,
+    halted: &CancellationToken,
+) -> Option<Result<Report, Failed>> {
+    let began = Instant::now();
+    let import = importer.import(source);
+    tokio::pin!(import);
+    // Told to stop, it leaves what another process can go on with; abandoned, it leaves nothing.
+    let outcome = tokio::select! {
+        outcome = &mut import => outcome,
+        () = cancelled.cancelled() => {
+            importer.abandon();
+            import.await
+        }
+        () = halted.cancelled() => {
+            importer.stop();
+            import.await
+        }
+    };
+    match outcome {
+        Ok(made) => {
+            let read = made.source_size.saturating_mul(made.passes.into());
+            Some(Ok(Report::Imported(Imported {
+                format: made.disk.format,
+                virtual_size: made.disk.virtual_size,
+                stored_size: made.file_size,
+                average: per_second(read, began.elapsed().as_secs_f64()),
+            })))
+        }
+        Err(ImportError::Stopped) => None,
+        Err(error) if error.is_refusal() => Some(Err(Failed::Finally(error.to_string()))),
+        Err(error) => Some(Err(Failed::ForNow(error.to_string()))),
+    }
+}

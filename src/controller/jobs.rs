@@ -1,0 +1,356 @@
+//! [`Jobs`]: does the work in Jobs of a cluster, one per image.
+//!
+//! A Job runs `dvcr import` or `dvcr pull` and has no rights in the cluster at all. Imports run in our own namespace,
+//! so that neither quotas nor network policies of tenants nor our credentials meet; what reads or writes a claim runs
+//! where the claim is. The Job is the memory: a controller that is killed finds it again, and an order is in one Job
+//! or in none.
+
+mod manifest;
+mod pods;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
+use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::{
+    ApiResource, DeleteParams, DynamicObject, ListParams, ObjectMeta, PostParams, PropagationPolicy,
+};
+use kube::core::GroupVersionKind;
+use kube::{Api, Client, Resource as _, ResourceExt as _};
+
+use super::crd::{GROUP, VERSION};
+use super::image::ImageId;
+use super::library::Library;
+use super::provisioner::{
+    Claim, Imported, NotReady, Order, ProvisionError, Provisioner, Report, Supply, Task,
+};
+use crate::artifact::RemoteImage;
+use crate::client::Transport;
+use crate::importer::per_second;
+use manifest::{ORDER, SecretData, VolumeMode};
+
+/// What Jobs are made of.
+#[derive(Debug, Clone)]
+pub struct JobOptions {
+    /// Where imports run.
+    pub namespace: String,
+    /// The container image with this program.
+    pub image: String,
+    /// Whether the registry is spoken to over plain HTTP.
+    pub plain_http: bool,
+    /// Whether sources may be on loopback and link-local addresses.
+    pub allow_local_sources: bool,
+    /// The service account of the pods, which needs no rights.
+    pub service_account: Option<String>,
+    /// Processors that a pod may use, as Kubernetes writes them.
+    pub cpu_limit: String,
+    /// Memory that a pod may use, as Kubernetes writes it.
+    pub memory_limit: String,
+    /// Image pull secret of the pods in our own namespace.
+    pub pull_secret: Option<String>,
+}
+
+/// Does the work in Jobs.
+pub struct Jobs {
+    client: Client,
+    library: Library,
+    transport: Transport,
+    options: JobOptions,
+}
+
+/// How long a pod's progress is waited for.
+const PROGRESS_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a Job that failed again and again is left alone.
+const REST: Duration = Duration::from_mins(5);
+
+impl Jobs {
+    /// Jobs that import into the registry of `library`.
+    #[must_use]
+    pub fn new(client: Client, library: Library, transport: Transport, options: JobOptions) -> Self {
+        Self { client, library, transport, options }
+    }
+
+    fn jobs(&self, namespace: &str) -> Api<Job> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    fn claims(&self, namespace: &str) -> Api<PersistentVolumeClaim> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    /// The namespace in which an order is carried out.
+    fn namespace_of<'a>(&'a self, task: &'a Task) -> &'a str {
+        match task {
+            Task::Fill { claim, .. } | Task::Import { supply: Supply::Claim(claim), .. } => &claim.namespace,
+            Task::Import { .. } => &self.options.namespace,
+        }
+    }
+
+    async fn begin(&self, order: &Order) -> Result<Report, ProvisionError> {
+        let namespace = self.namespace_of(&order.task);
+        let mode = match &order.task {
+            Task::Fill { claim, storage_class, size, .. } => {
+                Some(self.make_claim(claim, storage_class.as_deref(), *size).await?)
+            }
+            Task::Import { supply: Supply::Claim(claim), .. } => Some(self.mode_of(claim).await?),
+            Task::Import { .. } => None,
+        };
+        let (job, secret) = manifest::job(order, namespace, mode, &self.options);
+        let created = match self.jobs(namespace).create(&PostParams::default(), &job).await {
+            Ok(created) => created,
+            // Somebody was faster, or the one before is still going: looked at again in a moment.
+            Err(kube::Error::Api(error)) if error.code == 409 => return Ok(queued("The Job is being made.")),
+            Err(error) => return Err(error.into()),
+        };
+        if let Some(data) = secret {
+            self.make_secret(namespace, &created, data).await?;
+        }
+        Ok(queued("The Job was made."))
+    }
+
+    /// The secret goes with the Job that owns it; the pod waits for it.
+    async fn make_secret(&self, namespace: &str, job: &Job, data: SecretData) -> Result<(), ProvisionError> {
+        let owner = OwnerReference {
+            api_version: Job::api_version(&()).into_owned(),
+            kind: Job::kind(&()).into_owned(),
+            name: job.name_any(),
+            uid: job.uid().unwrap_or_default(),
+            ..OwnerReference::default()
+        };
+        let secret = Secret {
+            metadata: ObjectMeta {
+                name: Some(job.name_any()),
+                labels: job.metadata.labels.clone(),
+                owner_references: Some(vec![owner]),
+                ..ObjectMeta::default()
+            },
+            data: Some(data.into_iter().map(|(key, value)| (key, ByteString(value))).collect()),
+            ..Secret::default()
+        };
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
+        match api.create(&PostParams::default(), &secret).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(error)) if error.code == 409 => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn make_claim(
+        &self,
+        claim: &Claim,
+        storage_class: Option<&str>,
+        size: u64,
+    ) -> Result<VolumeMode, ProvisionError> {
+        let api = self.claims(&claim.namespace);
+        if let Some(found) = api.get_opt(&claim.name).await? {
+            return Ok(VolumeMode::of(&found));
+        }
+        let classes: Api<StorageClass> = Api::all(self.client.clone());
+        let class = match storage_class {
+            Some(name) => classes.get_opt(name).await?,
+            None => None,
+        };
+        let wanted = manifest::claim(claim, storage_class, size, class.as_ref());
+        let mode = VolumeMode::of(&wanted);
+        match api.create(&PostParams::default(), &wanted).await {
+            Ok(_) => Ok(mode),
+            Err(kube::Error::Api(error)) if error.code == 409 => self.mode_of(claim).await,
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn mode_of(&self, claim: &Claim) -> Result<VolumeMode, ProvisionError> {
+        Ok(VolumeMode::of(&self.claims(&claim.namespace).get(&claim.name).await?))
+    }
+
+    /// What a Job that has ended well has made.
+    async fn outcome(&self, order: &Order, job: &Job) -> Result<Report, ProvisionError> {
+        let Task::Import { target, .. } = &order.task else { return Ok(Report::Filled) };
+        let asked = RemoteImage::resolve(&self.library.client, target, None).await;
+        let image = asked.map_err(|error| ProvisionError::Broken(error.to_string()))?;
+        let disk = image.inspect().await.map_err(|error| ProvisionError::Broken(error.to_string()))?;
+        let found = disk.disk.map_err(|refusal| ProvisionError::Broken(refusal.to_string()))?;
+        let status = job.status.as_ref();
+        let seconds = status
+            .and_then(|status| {
+                let (began, ended) = (status.start_time.as_ref()?, status.completion_time.as_ref()?);
+                Some(ended.0.duration_since(began.0).as_secs_f64())
+            })
+            .unwrap_or_default();
+        Ok(Report::Imported(Imported {
+            format: found.format,
+            virtual_size: found.virtual_size,
+            stored_size: disk.file.size,
+            average: per_second(disk.file.size, seconds.max(1.0)),
+        }))
+    }
+
+    async fn remove(&self, namespace: &str, name: &str) -> Result<bool, ProvisionError> {
+        let parameters = DeleteParams {
+            propagation_policy: Some(PropagationPolicy::Background),
+            ..DeleteParams::default()
+        };
+        match self.jobs(namespace).delete(name, &parameters).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(error)) if error.code == 404 => {}
+            Err(error) => return Err(error.into()),
+        }
+        let is_gone = self.jobs(namespace).get_opt(name).await?.is_none();
+        Ok(is_gone && self.pods(namespace, name).await?.is_empty())
+    }
+
+    async fn pods(&self, namespace: &str, job: &str) -> Result<Vec<Pod>, ProvisionError> {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let of_job = ListParams::default().labels(&format!("batch.kubernetes.io/job-name={job}"));
+        Ok(api.list(&of_job).await?.items)
+    }
+}
+
+fn queued(message: &str) -> Report {
+    Report::Queued(message.to_owned())
+}
+
+#[async_trait]
+impl Provisioner for Jobs {
+    async fn observe(&self, order: &Order) -> Result<Report, ProvisionError> {
+        let namespace = self.namespace_of(&order.task);
+        let name = manifest::name(order);
+        let Some(job) = self.jobs(namespace).get_opt(&name).await? else { return self.begin(order).await };
+        if job.metadata.deletion_timestamp.is_some() {
+            return Ok(queued("The Job before this one is being ended."));
+        }
+        if job.annotations().get(ORDER) != Some(&manifest::fingerprint(order)) {
+            self.remove(namespace, &name).await?;
+            return Ok(queued("The Job before this one is being ended."));
+        }
+        if holds(&job, "Complete") {
+            return self.outcome(order, &job).await;
+        }
+        let pods = self.pods(namespace, &name).await?;
+        if let Some(reason) = failed(&job) {
+            let error = pods::complaint(&pods).unwrap_or_else(|| reason.message.clone());
+            if reason.is_final {
+                return Ok(Report::Refused(error));
+            }
+            let attempt = job.status.as_ref().and_then(|status| status.failed).unwrap_or(1);
+            let wait = rest(&job);
+            if wait.is_zero() {
+                self.remove(namespace, &name).await?;
+            }
+            return Ok(Report::Retrying { error, attempt: attempt.unsigned_abs(), wait });
+        }
+        pods::report(&pods, &self.transport, PROGRESS_PATIENCE).await
+    }
+
+    async fn cancel(&self, image: &ImageId) -> Result<bool, ProvisionError> {
+        let own = image.namespace.as_deref().into_iter();
+        let mut is_gone = true;
+        for namespace in own.chain([self.options.namespace.as_str()]) {
+            for name in manifest::names(image) {
+                is_gone &= self.remove(namespace, &name).await?;
+            }
+        }
+        Ok(is_gone)
+    }
+
+    async fn storage_class(&self, wanted: Option<&str>) -> Result<Result<String, String>, ProvisionError> {
+        let api: Api<StorageClass> = Api::all(self.client.clone());
+        let Some(name) = wanted else {
+            let classes = api.list(&ListParams::default()).await?;
+            let is_default = |class: &StorageClass| {
+                let annotation = "storageclass.kubernetes.io/is-default-class";
+                class.annotations().get(annotation).is_some_and(|value| value == "true")
+            };
+            let found = classes.items.iter().find(|class| is_default(class));
+            return Ok(found.map(kube::ResourceExt::name_any).ok_or_else(|| {
+                "The cluster has no default storage class: name one in spec.persistentVolumeClaim.storageClassName."
+                    .to_owned()
+            }));
+        };
+        let found = api.get_opt(name).await?;
+        Ok(found.map(|class| class.name_any()).ok_or_else(|| format!("Storage class {name} does not exist.")))
+    }
+
+    async fn disk(&self, namespace: &str, name: &str) -> Result<Result<Claim, NotReady>, ProvisionError> {
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(GROUP, VERSION, "VirtualDisk"));
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
+        // The kind itself may be missing, which is a 404 as well.
+        let Some(disk) = api.get_opt(name).await? else {
+            return Ok(Err(NotReady::Missing(format!("VirtualDisk {name} does not exist"))));
+        };
+        let status = &disk.data["status"];
+        let phase = status["phase"].as_str().unwrap_or("Pending");
+        let claim = status["target"]["persistentVolumeClaimName"].as_str();
+        let mut machines = status["attachedToVirtualMachines"].as_array().into_iter().flatten();
+        if let Some(machine) = machines.find(|machine| machine["mounted"] != false) {
+            let machine = machine["name"].as_str().unwrap_or_default();
+            return Ok(Err(NotReady::Attached(format!(
+                "VirtualDisk {name} is attached to VirtualMachine {machine}: stop the machine first"
+            ))));
+        }
+        Ok(match claim {
+            Some(claim) if phase == "Ready" => {
+                Ok(Claim { namespace: namespace.to_owned(), name: claim.to_owned() })
+            }
+            _ => Err(NotReady::Missing(format!("VirtualDisk {name} is not ready: its phase is {phase}"))),
+        })
+    }
+
+    async fn has_claim(&self, claim: &Claim) -> Result<bool, ProvisionError> {
+        let found = self.claims(&claim.namespace).get_opt(&claim.name).await?;
+        let is_lost = |claim: &PersistentVolumeClaim| {
+            claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Lost")
+        };
+        Ok(found.is_some_and(|claim| claim.metadata.deletion_timestamp.is_none() && !is_lost(&claim)))
+    }
+
+    async fn remove_claim(&self, claim: &Claim) -> Result<bool, ProvisionError> {
+        match self.claims(&claim.namespace).delete(&claim.name, &DeleteParams::default()).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(error)) if error.code == 404 => return Ok(true),
+            Err(error) => return Err(error.into()),
+        }
+        Ok(self.claims(&claim.namespace).get_opt(&claim.name).await?.is_none())
+    }
+}
+
+fn holds(job: &Job, kind: &str) -> bool {
+    let conditions = job.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.into_iter().flatten().any(|condition| condition.type_ == kind && condition.status == "True")
+}
+
+/// Why a Job has failed.
+struct Failure {
+    message: String,
+    /// The program has said that another try would fail too.
+    is_final: bool,
+}
+
+fn failed(job: &Job) -> Option<Failure> {
+    let conditions = job.status.as_ref()?.conditions.as_ref()?;
+    let failed =
+        conditions.iter().find(|condition| condition.type_ == "Failed" && condition.status == "True")?;
+    Some(Failure {
+        message: failed.message.clone().unwrap_or_default(),
+        is_final: failed.reason.as_deref() == Some("PodFailurePolicy"),
+    })
+}
+
+/// How long a Job that has failed for good is still left alone, before another one is made.
+fn rest(job: &Job) -> Duration {
+    let conditions = job.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let since = conditions
+        .into_iter()
+        .flatten()
+        .filter(|condition| condition.type_ == "Failed")
+        .find_map(|condition| condition.last_transition_time.as_ref());
+    let Some(since) = since else { return Duration::ZERO };
+    let elapsed = jiff::Timestamp::now().duration_since(since.0);
+    let elapsed = Duration::try_from(elapsed).unwrap_or_default();
+    REST.saturating_sub(elapsed)
+}

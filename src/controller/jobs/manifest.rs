@@ -1,0 +1,403 @@
+//! The Jobs and claims that are made, as manifests.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{
+    PersistentVolumeClaim, PersistentVolumeClaimSpec, VolumeResourceRequirements,
+};
+use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use kube::ResourceExt as _;
+use kube::api::ObjectMeta;
+use serde_json::{Value, json};
+
+use super::JobOptions;
+use crate::controller::image::ImageId;
+use crate::controller::provisioner::{Claim, Order, Supply, Task};
+use crate::oci::{Algorithm, Digest, UPLOADED_FILES};
+
+/// The annotation that says which order a Job is for.
+pub(super) const ORDER: &str = "dvcr.virtualization.deckhouse.io/order";
+
+/// The label that says for which image a Job is.
+const IMAGE: &str = "dvcr.virtualization.deckhouse.io/image-uid";
+
+/// Where pods tell their progress.
+pub(super) const PORT: u16 = 9090;
+
+/// Where the authorities and credentials of the source are.
+const SOURCE: &str = "/etc/dvcr/source";
+
+/// Where the file system of a claim is.
+const FOLDER: &str = "/volume";
+
+/// Where the device of a claim is.
+const DEVICE: &str = "/dev/volume";
+
+/// The exit code of the commands for what another try cannot help.
+const REFUSED: i32 = 3;
+
+/// The user that KubeVirt runs machines as, to whom disks belong.
+const USER: i64 = 107;
+
+/// What a secret holds, by key.
+pub(super) type SecretData = Vec<(String, Vec<u8>)>;
+
+/// How a claim is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum VolumeMode {
+    Filesystem,
+    Block,
+}
+
+impl VolumeMode {
+    pub(super) fn of(claim: &PersistentVolumeClaim) -> Self {
+        let mode = claim.spec.as_ref().and_then(|spec| spec.volume_mode.as_deref());
+        if mode == Some("Block") { Self::Block } else { Self::Filesystem }
+    }
+
+    fn disk(self) -> String {
+        match self {
+            Self::Filesystem => format!("{FOLDER}/disk.img"),
+            Self::Block => DEVICE.to_owned(),
+        }
+    }
+}
+
+/// The name of an order's Job.
+pub(super) fn name(order: &Order) -> String {
+    let [import, fill] = names(&order.image);
+    match order.task {
+        Task::Import { .. } => import,
+        Task::Fill { .. } => fill,
+    }
+}
+
+/// The names of all Jobs that an image can have.
+pub(super) fn names(image: &ImageId) -> [String; 2] {
+    [format!("dvcr-import-{}", image.uid), format!("dvcr-fill-{}", image.uid)]
+}
+
+/// Tells one order from another. A digest: an order may hold credentials.
+pub(super) fn fingerprint(order: &Order) -> String {
+    Digest::of(Algorithm::Sha256, format!("{order:?}").as_bytes()).hex().to_owned()
+}
+
+/// The Job of an order, and what its secret has to hold if it needs one.
+pub(super) fn job(
+    order: &Order,
+    namespace: &str,
+    mode: Option<VolumeMode>,
+    options: &JobOptions,
+) -> (Job, Option<SecretData>) {
+    let name = name(order);
+    let (command, secret) = command(order, mode, options);
+    let mut volumes = vec![json!({ "name": "tmp", "emptyDir": {} })];
+    let mut mounts = vec![json!({ "name": "tmp", "mountPath": "/tmp" })];
+    let mut devices = Vec::new();
+    if secret.is_some() {
+        volumes.push(json!({ "name": "source", "secret": { "secretName": name, "defaultMode": 0o440 } }));
+        mounts.push(json!({ "name": "source", "mountPath": SOURCE, "readOnly": true }));
+    }
+    if let (Some(claim), Some(mode)) = (claim_of(&order.task), mode) {
+        let is_read = matches!(order.task, Task::Import { .. });
+        let source = json!({ "claimName": claim.name, "readOnly": is_read });
+        volumes.push(json!({ "name": "volume", "persistentVolumeClaim": source }));
+        match mode {
+            VolumeMode::Filesystem => {
+                mounts.push(json!({ "name": "volume", "mountPath": FOLDER, "readOnly": is_read }));
+            }
+            VolumeMode::Block => devices.push(json!({ "name": "volume", "devicePath": DEVICE })),
+        }
+    }
+    let labels = BTreeMap::from([
+        ("app.kubernetes.io/name", "dvcr"),
+        ("app.kubernetes.io/component", "import"),
+        ("app.kubernetes.io/managed-by", "dvcr-controller"),
+        (IMAGE, order.image.uid.as_str()),
+    ]);
+    let own_namespace = namespace == options.namespace;
+    let spec = json!({
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": false,
+        "enableServiceLinks": false,
+        "serviceAccountName": options.service_account.as_ref().filter(|_| own_namespace),
+        "imagePullSecrets": options.pull_secret.iter().filter(|_| own_namespace)
+            .map(|name| json!({ "name": name })).collect::<Vec<_>>(),
+        "securityContext": {
+            "runAsNonRoot": true,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": { "type": "RuntimeDefault" },
+        },
+        "containers": [{
+            "name": "dvcr",
+            "image": options.image,
+            "command": command,
+            "env": [
+                { "name": "POD_IP", "valueFrom": { "fieldRef": { "fieldPath": "status.podIP" } } },
+                { "name": "HOME", "value": "/tmp" },
+            ],
+            "ports": [{ "name": "progress", "containerPort": PORT }],
+            "resources": {
+                "requests": { "cpu": "100m", "memory": "64Mi" },
+                "limits": { "cpu": options.cpu_limit, "memory": options.memory_limit },
+            },
+            "securityContext": {
+                "allowPrivilegeEscalation": false,
+                "readOnlyRootFilesystem": true,
+                "capabilities": { "drop": ["ALL"] },
+            },
+            // The last lines of a command that fails say why.
+            "terminationMessagePolicy": "FallbackToLogsOnError",
+            "volumeMounts": mounts,
+            "volumeDevices": devices,
+        }],
+        "volumes": volumes,
+    });
+    let job = json!({
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "labels": labels,
+            "annotations": { ORDER: fingerprint(order), "dvcr.virtualization.deckhouse.io/image": order.image.to_string() },
+        },
+        "spec": {
+            "backoffLimit": 6,
+            "podFailurePolicy": { "rules": [{
+                "action": "FailJob",
+                "onExitCodes": { "containerName": "dvcr", "operator": "In", "values": [REFUSED] },
+            }, {
+                "action": "Ignore",
+                "onPodConditions": [{ "type": "DisruptionTarget", "status": "True" }],
+            }] },
+            "template": { "metadata": { "labels": labels }, "spec": without_nulls(spec) },
+        },
+    });
+    // A manifest of ours has the shape that its type wants; a test makes each.
+    (serde_json::from_value(job).unwrap_or_default(), secret)
+}
+
+/// The API has no use for empty fields, and refuses some.
+fn without_nulls(mut value: Value) -> Value {
+    if let Some(fields) = value.as_object_mut() {
+        fields.retain(|_, value| !value.is_null());
+    }
+    value
+}
+
+fn claim_of(task: &Task) -> Option<&Claim> {
+    match task {
+        Task::Fill { claim, .. } | Task::Import { supply: Supply::Claim(claim), .. } => Some(claim),
+        Task::Import { .. } => None,
+    }
+}
+
+/// The command line, and what the secret beside it has to hold.
+fn command(
+    order: &Order,
+    mode: Option<VolumeMode>,
+    options: &JobOptions,
+) -> (Vec<String>, Option<SecretData>) {
+    let mut words: Vec<String> = vec!["/dvcr".to_owned()];
+    let mut secret = Vec::new();
+    let (image, rest) = match &order.task {
+        Task::Import { supply, target } => {
+            words.push("import".to_owned());
+            let (authorities, checksums, source) = match supply {
+                Supply::Http { url, authorities, checksums } => {
+                    (authorities, checksums.as_slice(), url.to_string())
+                }
+                Supply::Registry { image, authorities, credentials } => {
+                    if let Some(credentials) = credentials {
+                        secret.push(("config.json".to_owned(), credentials.clone().into_bytes()));
+                        words.push(format!("--source-auth-file={SOURCE}/config.json"));
+                    }
+                    (authorities, [].as_slice(), format!("docker://{image}"))
+                }
+                Supply::Uploaded { tag, checksums } => {
+                    let source = format!("uploaded://{}/{UPLOADED_FILES}:{tag}", target.registry);
+                    (&None, checksums.as_slice(), source)
+                }
+                Supply::Claim(_) => (&None, [].as_slice(), mode.unwrap_or(VolumeMode::Filesystem).disk()),
+            };
+            if let Some(pem) = authorities {
+                secret.push(("ca.pem".to_owned(), pem.clone()));
+                words.push(format!("--source-ca-file={SOURCE}/ca.pem"));
+            }
+            words.extend(checksums.iter().map(|checksum| format!("--checksum={checksum}")));
+            let is_remote = matches!(supply, Supply::Http { .. } | Supply::Registry { .. });
+            if is_remote && !options.allow_local_sources {
+                words.push("--deny-local-addresses".to_owned());
+            }
+            (target, vec![source, target.to_string()])
+        }
+        Task::Fill { image, .. } => {
+            let to = mode.unwrap_or(VolumeMode::Filesystem).disk();
+            words.extend(["pull", "--force", "--format=raw"].map(str::to_owned));
+            words.push(format!("--to={to}"));
+            (image, vec![image.to_string()])
+        }
+    };
+    if options.plain_http {
+        words.push(format!("--plain-http={}", image.registry));
+    }
+    words.push("--progress=none".to_owned());
+    words.push(format!("--progress-listen=$(POD_IP):{PORT}"));
+    words.push("--".to_owned());
+    words.extend(rest);
+    (words, Some(secret).filter(|secret| !secret.is_empty()))
+}
+
+/// The claim for a disk of `size` bytes.
+pub(super) fn claim(
+    claim: &Claim,
+    storage_class: Option<&str>,
+    size: u64,
+    class: Option<&StorageClass>,
+) -> PersistentVolumeClaim {
+    let annotation = |name: &str| {
+        let key = format!("virtualdisk.virtualization.deckhouse.io/{name}");
+        class.and_then(|class| class.annotations().get(&key).cloned())
+    };
+    let is_block = annotation("volume-mode").as_deref() == Some("Block");
+    let mode = if is_block { "Block" } else { "Filesystem" };
+    let whole_mib = |bytes: u64| bytes.div_ceil(1 << 20) << 20;
+    // A file system takes up to 6% for itself.
+    let bytes = if is_block { whole_mib(size) } else { whole_mib(size + size / 16 + (64 << 20)) };
+    PersistentVolumeClaim {
+        metadata: ObjectMeta {
+            name: Some(claim.name.clone()),
+            labels: Some(BTreeMap::from([(
+                "app.kubernetes.io/managed-by".to_owned(),
+                "dvcr-controller".to_owned(),
+            )])),
+            ..ObjectMeta::default()
+        },
+        spec: Some(PersistentVolumeClaimSpec {
+            access_modes: Some(vec![annotation("access-mode").unwrap_or_else(|| "ReadWriteOnce".to_owned())]),
+            resources: Some(VolumeResourceRequirements {
+                requests: Some(BTreeMap::from([("storage".to_owned(), Quantity(bytes.to_string()))])),
+                ..VolumeResourceRequirements::default()
+            }),
+            storage_class_name: storage_class.map(str::to_owned),
+            volume_mode: Some(mode.to_owned()),
+            ..PersistentVolumeClaimSpec::default()
+        }),
+        ..PersistentVolumeClaim::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::image::Kind;
+
+    fn options() -> JobOptions {
+        JobOptions {
+            namespace: "dvcr".to_owned(),
+            image: "dvcr:1".to_owned(),
+            plain_http: true,
+            allow_local_sources: false,
+            service_account: Some("dvcr-import".to_owned()),
+            cpu_limit: "2".to_owned(),
+            memory_limit: "1Gi".to_owned(),
+            pull_secret: None,
+        }
+    }
+
+    fn order(task: Task) -> Order {
+        let image = ImageId {
+            kind: Kind::VirtualImage,
+            namespace: Some("default".to_owned()),
+            name: "x".to_owned(),
+            uid: "5b608020-7361-434f-8000-000000000000".to_owned(),
+        };
+        Order { image, generation: 1, task }
+    }
+
+    fn import(supply: Supply) -> Task {
+        Task::Import { supply, target: "dvcr.dvcr.svc:5000/vi/default/x:5".parse().unwrap() }
+    }
+
+    fn words(job: &Job) -> Vec<String> {
+        let pod = job.spec.as_ref().unwrap().template.spec.as_ref().unwrap();
+        pod.containers[0].command.clone().unwrap()
+    }
+
+    #[test]
+    fn credentials_are_in_the_secret_and_nowhere_else() {
+        let supply = Supply::Registry {
+            image: "r.example/a:1".parse().unwrap(),
+            authorities: Some(b"PEM".to_vec()),
+            credentials: Some("{\"auths\":{}}".to_owned()),
+        };
+        let (job, secret) = job(&order(import(supply)), "dvcr", None, &options());
+        let keys: Vec<String> = secret.unwrap().into_iter().map(|(key, _)| key).collect();
+        assert_eq!(keys, ["config.json", "ca.pem"]);
+        let text = serde_json::to_string(&job).unwrap();
+        assert!(!text.contains("auths"), "{text}");
+        assert!(words(&job).contains(&"--source-auth-file=/etc/dvcr/source/config.json".to_owned()));
+        assert!(words(&job).contains(&"--deny-local-addresses".to_owned()));
+    }
+
+    #[test]
+    fn a_source_that_looks_like_an_option_is_none() {
+        let supply =
+            Supply::Http { url: "http://h/-x".parse().unwrap(), authorities: None, checksums: vec![] };
+        let (job, secret) = job(&order(import(supply)), "dvcr", None, &options());
+        assert!(secret.is_none());
+        let words = words(&job);
+        let end = words.iter().position(|word| word == "--").unwrap();
+        assert_eq!(words[end + 1..], ["http://h/-x", "dvcr.dvcr.svc:5000/vi/default/x:5"]);
+    }
+
+    #[test]
+    fn a_claim_is_a_file_or_a_device() {
+        let claim = Claim { namespace: "default".to_owned(), name: "c".to_owned() };
+        let fill = Task::Fill {
+            image: "dvcr.dvcr.svc:5000/vi/default/x:5".parse().unwrap(),
+            claim: claim.clone(),
+            storage_class: None,
+            size: 10 << 20,
+        };
+        for (mode, path) in
+            [(VolumeMode::Filesystem, "--to=/volume/disk.img"), (VolumeMode::Block, "--to=/dev/volume")]
+        {
+            let (job, _) = job(&order(fill.clone()), "default", Some(mode), &options());
+            assert!(words(&job).contains(&path.to_owned()));
+            let pod = job.spec.unwrap().template.spec.unwrap();
+            assert_eq!(pod.volumes.unwrap().len(), 2);
+            // The service account is one of our own namespace.
+            assert_eq!(pod.service_account_name, None);
+        }
+        let (job, _) =
+            job(&order(import(Supply::Claim(claim))), "default", Some(VolumeMode::Block), &options());
+        assert_eq!(words(&job).last().unwrap(), "dvcr.dvcr.svc:5000/vi/default/x:5");
+    }
+
+    #[test]
+    fn another_order_has_another_fingerprint() {
+        let http = |url: &str| {
+            let supply = Supply::Http { url: url.parse().unwrap(), authorities: None, checksums: vec![] };
+            fingerprint(&order(import(supply)))
+        };
+        assert_eq!(http("http://a/"), http("http://a/"));
+        assert_ne!(http("http://a/"), http("http://b/"));
+    }
+
+    #[test]
+    fn a_claim_has_room_for_its_disk() {
+        let asked = Claim { namespace: "n".to_owned(), name: "c".to_owned() };
+        let made = claim(&asked, Some("fast"), 1 << 30, None);
+        let spec = made.spec.clone().unwrap();
+        let size = spec.resources.unwrap().requests.unwrap()["storage"].0.parse::<u64>().unwrap();
+        assert!(size > 1 << 30);
+        assert_eq!(VolumeMode::of(&made), VolumeMode::Filesystem);
+    }
+}

@@ -1,0 +1,354 @@
+//! [`Staging`]: files that people upload for an image, kept until an import has taken them.
+//!
+//! A file may come in several pieces, over connections that break and through any replica. Until it is whole it is an
+//! upload session whose id is that of the image; then it is a blob with a manifest. Bytes are written once.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{StreamExt as _, stream};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::ingest::{Body, BodyError};
+use super::record::{Ending, SessionRecord};
+use super::session::{Session, SessionId};
+use super::{Append, Error, Registry, layout, record};
+use crate::oci::{
+    Algorithm, Digest, Hasher, InvalidName, MediaType, Reference, RepositoryName, SALT, SALTED_FILE, Tag,
+    UPLOADED_FILE, UPLOADED_FILES,
+};
+
+/// The config of a manifest that needs none (image specification, "Guidance for an Empty Descriptor").
+const EMPTY_CONFIG: &str = "application/vnd.oci.empty.v1+json";
+
+/// How much of a file is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Staged {
+    /// So many bytes from the start on, which may be none.
+    Partial {
+        /// Bytes that are safe, or being received now.
+        length: u64,
+        /// Whether somebody is sending.
+        receiving: bool,
+    },
+    /// All of it.
+    Whole {
+        /// Bytes.
+        size: u64,
+    },
+}
+
+/// A piece of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Chunk {
+    /// Where in the file it begins. A piece that begins at 0 begins the file anew.
+    pub start: u64,
+    /// Bytes of the piece, if they are known.
+    pub length: Option<u64>,
+    /// Bytes of the file; when unknown, the file ends with the piece.
+    pub total: Option<u64>,
+}
+
+/// A piece was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum StagingError {
+    /// The file is whole already.
+    #[error("the file has been uploaded already")]
+    Whole,
+    /// No file is taken for the image any more.
+    #[error("the image is there or was deleted; it takes no upload any more")]
+    Closed,
+    /// Somebody else is sending.
+    #[error("another upload of this file is under way")]
+    Busy,
+    /// It does not begin where the file ends so far.
+    #[error("the upload stands at byte {length}")]
+    OutOfOrder {
+        /// Bytes that are there.
+        length: u64,
+    },
+    /// It is longer than the file.
+    #[error("the file was announced with {total} bytes, and {length} came")]
+    TooLong {
+        /// Bytes announced.
+        total: u64,
+        /// Bytes that would be there.
+        length: u64,
+    },
+    /// The engine refused or failed.
+    #[error(transparent)]
+    Registry(#[from] Error),
+    /// A constant of ours is none.
+    #[error(transparent)]
+    Name(#[from] InvalidName),
+}
+
+/// Uploaded files, by the id of the image that they are for.
+#[derive(Debug)]
+pub struct Staging {
+    registry: Arc<Registry>,
+    /// The files that this process is receiving.
+    receiving: Mutex<HashMap<Uuid, Live>>,
+}
+
+/// A file that is being received.
+#[derive(Debug, Clone, Default)]
+struct Live {
+    /// Bytes that came so far.
+    length: Arc<AtomicU64>,
+    /// Nobody wants it any more.
+    unwanted: CancellationToken,
+}
+
+/// Its place on the list, until it is dropped.
+struct Receiving<'a> {
+    staging: &'a Staging,
+    id: Uuid,
+    live: Live,
+}
+
+/// How often a removal looks whether the file that nobody wants is still being received.
+const POLL: Duration = Duration::from_millis(20);
+
+impl Drop for Receiving<'_> {
+    fn drop(&mut self) {
+        self.staging.receiving.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+    }
+}
+
+impl Staging {
+    /// The uploaded files of `registry`.
+    #[must_use]
+    pub fn new(registry: Arc<Registry>) -> Self {
+        Self { registry, receiving: Mutex::default() }
+    }
+
+    /// How much of a file is there.
+    pub async fn staged(&self, id: Uuid) -> Result<Staged, StagingError> {
+        if let Some(live) = self.live(id) {
+            return Ok(Staged::Partial { length: live.length.load(Ordering::Relaxed), receiving: true });
+        }
+        if let Some((_, size)) = self.whole(id).await? {
+            return Ok(Staged::Whole { size });
+        }
+        let length = match self.registry.upload_status(&repository()?, SessionId::of(id)).await {
+            Ok(status) => status.length.saturating_sub(SALT),
+            Err(Error::SessionUnknown { .. }) => 0,
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Staged::Partial { length, receiving: false })
+    }
+
+    /// Takes a piece of a file. When the connection breaks, what had come is kept.
+    pub async fn receive(&self, id: Uuid, chunk: Chunk, body: Body) -> Result<Staged, StagingError> {
+        let receiving = self.begin(id)?;
+        if self.is_closed(id).await? {
+            return Err(StagingError::Closed);
+        }
+        if self.whole(id).await?.is_some() {
+            return Err(StagingError::Whole);
+        }
+        if let Some(total) = chunk.total
+            && let Some(length) = chunk.length.map(|length| chunk.start.saturating_add(length))
+            && length > total
+        {
+            return Err(StagingError::TooLong { total, length });
+        }
+        let name = repository()?;
+        let session = SessionId::of(id);
+        receiving.live.length.store(chunk.start, Ordering::Relaxed);
+        let body = counted(body, receiving.live.clone());
+        let (append, mut body) = if chunk.start == 0 {
+            self.forget_session(id).await?;
+            Session::create_as(self.registry.store.as_ref(), &name, Algorithm::Sha256, session).await?;
+            let salted = stream::iter([Ok(salt())]).chain(body).boxed();
+            (
+                Append { start: Some(0), length: chunk.length.map(|length| length.saturating_add(SALT)) },
+                salted,
+            )
+        } else {
+            (Append { start: Some(chunk.start.saturating_add(SALT)), length: chunk.length }, body)
+        };
+        let status = match self.registry.append(&name, session, append, &mut body).await {
+            Ok(status) => status,
+            Err(Error::OutOfOrder { length, .. }) => {
+                return Err(StagingError::OutOfOrder { length: length.saturating_sub(SALT) });
+            }
+            Err(Error::SessionUnknown { .. }) => return Err(StagingError::OutOfOrder { length: 0 }),
+            Err(error) => return Err(error.into()),
+        };
+        let length = status.length.saturating_sub(SALT);
+        match chunk.total {
+            Some(total) if length > total => {
+                self.forget_session(id).await?;
+                Err(StagingError::TooLong { total, length })
+            }
+            Some(total) if length < total => Ok(Staged::Partial { length, receiving: false }),
+            _ => {
+                self.seal(id, length).await?;
+                Ok(Staged::Whole { size: length })
+            }
+        }
+    }
+
+    /// Removes whatever there is of a file, also while somebody is sending it.
+    pub async fn remove(&self, id: Uuid) -> Result<(), StagingError> {
+        let _receiving = self.seize(id).await?;
+        self.discard(id).await
+    }
+
+    /// Removes whatever there is of a file, and takes no other one with its id from now on.
+    ///
+    /// What says so is a session that is ending for ever: it is collected as abandoned sessions are, and by then the
+    /// tokens with its id have expired.
+    pub async fn close(&self, id: Uuid) -> Result<(), StagingError> {
+        let _receiving = self.seize(id).await?;
+        if self.is_closed(id).await? {
+            return Ok(());
+        }
+        self.discard(id).await?;
+        let (store, session) = (self.registry.store.as_ref(), SessionId::of(id));
+        let mut session = Session::create_as(store, &repository()?, Algorithm::Sha256, session).await?;
+        Ok(session.end(store, Ending::Discarding).await?)
+    }
+
+    async fn is_closed(&self, id: Uuid) -> Result<bool, StagingError> {
+        let key = layout::session(id);
+        let found = record::find::<SessionRecord>(self.registry.store.as_ref(), &key).await?;
+        Ok(found.is_some_and(|(record, _)| record.ending == Some(Ending::Discarding)))
+    }
+
+    /// Makes sure that nobody else is at work on a file.
+    async fn seize(&self, id: Uuid) -> Result<Receiving<'_>, StagingError> {
+        loop {
+            match self.begin(id) {
+                Err(StagingError::Busy) => {
+                    if let Some(live) = self.live(id) {
+                        live.unwanted.cancel();
+                    }
+                    tokio::time::sleep(POLL).await;
+                }
+                begun => return begun,
+            }
+        }
+    }
+
+    async fn discard(&self, id: Uuid) -> Result<(), StagingError> {
+        self.forget_session(id).await?;
+        let Some((blob, _)) = self.whole(id).await? else { return Ok(()) };
+        let name = repository()?;
+        let manifest = self.registry.manifest(&name, &Reference::Tag(tag(id)?)).await?;
+        // The blob first: without its manifest nobody would find it any more.
+        gone(self.registry.delete_blob(&name, &blob).await)?;
+        gone(self.registry.delete_manifest(&name, &manifest.digest).await)?;
+        Ok(())
+    }
+
+    fn begin(&self, id: Uuid) -> Result<Receiving<'_>, StagingError> {
+        let mut receiving = self.receiving.lock().unwrap_or_else(PoisonError::into_inner);
+        if receiving.contains_key(&id) {
+            return Err(StagingError::Busy);
+        }
+        let live = Live::default();
+        receiving.insert(id, live.clone());
+        Ok(Receiving { staging: self, id, live })
+    }
+
+    fn live(&self, id: Uuid) -> Option<Live> {
+        self.receiving.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    async fn forget_session(&self, id: Uuid) -> Result<(), StagingError> {
+        Ok(gone(self.registry.cancel_upload(&repository()?, SessionId::of(id)).await)?)
+    }
+
+    /// The blob and the size of a file that is whole.
+    async fn whole(&self, id: Uuid) -> Result<Option<(Digest, u64)>, StagingError> {
+        let manifest = match self.registry.manifest(&repository()?, &Reference::Tag(tag(id)?)).await {
+            Ok(manifest) => manifest,
+            Err(Error::ManifestUnknown { .. } | Error::RepositoryUnknown { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let document: serde_json::Value = serde_json::from_slice(&manifest.bytes).unwrap_or_default();
+        let layer = &document["layers"][0];
+        let digest = layer["digest"].as_str().and_then(|text| text.parse().ok());
+        let size = layer["size"].as_u64().and_then(|size| size.checked_sub(SALT));
+        Ok(digest.zip(size))
+    }
+
+    /// Makes a session whose bytes are all there a file.
+    async fn seal(&self, id: Uuid, size: u64) -> Result<(), StagingError> {
+        let (name, session) = (repository()?, SessionId::of(id));
+        let digest = self.registry.uploaded_digest(&name, session).await?;
+        let nothing = || stream::empty().boxed();
+        self.registry.finish_upload(&name, session, Append::default(), &mut nothing(), &digest).await?;
+        let config = Bytes::from_static(b"{}");
+        let config_digest = Digest::of(Algorithm::Sha256, &config);
+        let append = Append { start: None, length: Some(config.len() as u64) };
+        let mut body = stream::iter([Ok(config.clone())]).boxed();
+        self.registry.push_blob(&name, append, &mut body, &config_digest).await?;
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": MediaType::IMAGE,
+            "artifactType": UPLOADED_FILE,
+            "config": { "mediaType": EMPTY_CONFIG, "digest": config_digest, "size": config.len() },
+            "layers": [{ "mediaType": SALTED_FILE, "digest": digest, "size": size.saturating_add(SALT) }],
+        });
+        let media_type = MediaType::IMAGE.parse().ok();
+        let reference = Reference::Tag(tag(id)?);
+        self.registry.push_manifest(&name, &reference, &[], media_type, manifest.to_string().into()).await?;
+        Ok(())
+    }
+}
+
+fn repository() -> Result<RepositoryName, StagingError> {
+    Ok(UPLOADED_FILES.parse()?)
+}
+
+fn tag(id: Uuid) -> Result<Tag, StagingError> {
+    // Every UUID is a tag.
+    id.to_string().parse().map_err(|_| StagingError::Registry(Error::SessionUnknown { id: id.to_string() }))
+}
+
+/// The body, counted, until nobody wants it any more.
+fn counted(body: Body, live: Live) -> Body {
+    stream::unfold((body, live), |(mut body, live)| async move {
+        let piece = tokio::select! {
+            biased;
+            () = live.unwanted.cancelled() => Err(BodyError::Interrupted),
+            piece = body.next() => piece?,
+        };
+        live.length.fetch_add(piece.as_ref().map_or(0, Bytes::len) as u64, Ordering::Relaxed);
+        Some((piece, (body, live)))
+    })
+    .boxed()
+}
+
+/// Random bytes: two random ids of 16 bytes each.
+fn salt() -> Bytes {
+    [Uuid::new_v4().into_bytes(), Uuid::new_v4().into_bytes()].concat().into()
+}
+
+/// That what is removed is not there is as good.
+fn gone(outcome: super::Result<()>) -> super::Result<()> {
+    match outcome {
+        Err(Error::SessionUnknown { .. } | Error::ManifestUnknown { .. } | Error::BlobUnknown { .. }) => {
+            Ok(())
+        }
+        outcome => outcome,
+    }
+}
+
+impl Registry {
+    /// The digest of what an upload has received so far.
+    async fn uploaded_digest(&self, name: &RepositoryName, id: SessionId) -> super::Result<Digest> {
+        let session = Session::load(self.store.as_ref(), name, id).await?;
+        let hasher = Hasher::resume(&session.record.hasher);
+        hasher.map(Hasher::finish).ok_or_else(|| Error::SessionUnknown { id: id.to_string() })
+    }
+}
