@@ -84,13 +84,16 @@ def finished(arguments, process, code=DONE, data=None, timeout=120):
 
 
 def kept(server):
-    """Every file of a registry's data directory that holds something of a push, and its size."""
+    """Every file of a registry's data directory that holds something of a push, and its size.
+
+    The marks that say that an image takes no upload any more are no part of a push.
+    """
     folder = pathlib.Path(server.storage[1])
     return {
         str(file.relative_to(folder)): file.stat().st_size
         for kind in ["blobs", "data", "uploads", "repositories"]
         for file in (folder / kind).rglob("*")
-        if file.is_file()
+        if file.is_file() and not (kind == "uploads" and b'"repository":"uploads"' in (text := file.read_bytes()) and b'"discarding"' in text)
     }
 
 

@@ -1,0 +1,197 @@
+"""VirtualImage resources in a real Kubernetes API: `dvcr serve` and `dvcr controller` beside it, Jobs run for real.
+
+The API server is one for all tests; registry, controller and kubelet stand-in are each test's own. The controller has
+the rights that `deploy/` gives it and no others.
+"""
+
+import base64
+import contextlib
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+
+from dvcr import BINARY, ROOT
+from job_runner import JobRunner
+from kubernetes import Api, Kubernetes
+from virtual_images import GROUP, VERSION, World
+from wire import eventually
+
+NAMESPACE = "dvcr"
+
+STORAGE_CLASS = {
+    "apiVersion": "storage.k8s.io/v1",
+    "kind": "StorageClass",
+    "metadata": {"name": "local", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
+    "provisioner": "example.com/local",
+}
+
+BLOCK_CLASS = {
+    "apiVersion": "storage.k8s.io/v1",
+    "kind": "StorageClass",
+    "metadata": {"name": "block", "annotations": {"virtualdisk.virtualization.deckhouse.io/volume-mode": "Block"}},
+    "provisioner": "example.com/block",
+}
+
+
+def definition(kind, group, version):
+    """A custom resource of somebody else, as far as the controller looks at it."""
+    plural = f"{kind.lower()}s"
+    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    schema = {"type": "object", "properties": {"spec": anything, "status": anything}}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.{group}"},
+        "spec": {
+            "group": group,
+            "names": {"kind": kind, "plural": plural, "singular": kind.lower(), "listKind": f"{kind}List"},
+            "scope": "Namespaced",
+            "versions": [
+                {"name": version, "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}},
+            ],
+        },
+    }
+
+
+class Cluster:
+    """A real API server with everything of `deploy/kubernetes/filesystem` in it."""
+
+    def __init__(self, cache):
+        self.kubernetes = Kubernetes(cache)
+        self.key = base64.b64encode(os.urandom(32)).decode()
+
+    def start(self):
+        self.kubernetes.start()
+        self.kubectl = kubectl = self.kubernetes.kubectl()
+        kubectl("apply", "--server-side", "-k", ROOT / "deploy/kubernetes/filesystem")
+        for made in [
+            definition("VirtualDisk", GROUP, VERSION),
+            definition("VirtualMachine", GROUP, VERSION),
+            STORAGE_CLASS,
+            BLOCK_CLASS,
+        ]:
+            kubectl("apply", "-f", "-", input=made)
+        kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        kubectl("-n", NAMESPACE, "create", "secret", "generic", "dvcr-upload-key", f"--from-literal=key={self.key}")
+        self.controller = self.kubernetes.service_account("dvcr-controller", NAMESPACE)
+        return self
+
+    def stop(self):
+        self.kubernetes.stop()
+
+    def clean(self):
+        """Removes what a test has left, whoever holds it."""
+        for kind in ["virtualimages", "clustervirtualimages", "virtualdisks", "virtualmachines", "jobs", "pods", "persistentvolumeclaims"]:
+            everywhere = [] if kind.startswith("cluster") else ["-A"]
+            left = self.kubectl.json("get", kind, *everywhere)["items"]
+            for item in left:
+                there = item["metadata"]
+                place = ["-n", there["namespace"]] if "namespace" in there else []
+                self.kubectl("delete", kind, there["name"], *place, "--wait=false", "--force", "--grace-period=0", check=False)
+                if there.get("finalizers"):
+                    change = '{"metadata":{"finalizers":null}}'
+                    self.kubectl("patch", kind, there["name"], *place, "--type=merge", "-p", change, check=False)
+        self.kubectl("delete", "secrets", "-n", "default", "--all")
+        self.kubectl("delete", "events", "-A", "--all")
+
+
+class Controller:
+    """One `dvcr controller`."""
+
+    def __init__(self, cluster, registry, log, settings):
+        self.command = [BINARY, "controller", "--registry", registry, "--image", "dvcr", "--namespace", NAMESPACE]
+        self.log = pathlib.Path(log)
+        settings = {"DVCR_ALLOW_LOCAL_SOURCES": "true", "DVCR_PUBLIC_URL": f"http://{registry}", **settings}
+        self.environment = {**os.environ, **settings, "KUBECONFIG": str(cluster.controller)}
+        self.process = None
+
+    def start(self):
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command, env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        return self
+
+    def stop(self):
+        """Asks it to stop, and says how it ended."""
+        if self.process is None:
+            return None
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(30)
+        finally:
+            self.kill()
+
+    def kill(self):
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def works(self):
+        return "has the Lease" in self.log.read_text(errors="replace")
+
+
+class InCluster(World):
+    """Registry, controller and kubelet stand-in around a real API server."""
+
+    def __init__(self, cluster, server, tmp_path, settings):
+        self.cluster = cluster
+        self.volumes = tmp_path / "volumes"
+        self.volumes.mkdir()
+        self.controller = Controller(cluster, server.host, tmp_path / "controller.log", settings)
+        self.runner = JobRunner(cluster.kubernetes.admin, BINARY, self.volumes)
+        kubectl = cluster.kubernetes.kubectl()
+        super().__init__(server, kubectl, Api(cluster.kubernetes.admin))
+
+    def start(self):
+        # A Lease that a controller before has died with need not run out.
+        self.cluster.kubectl("-n", NAMESPACE, "delete", "lease", "--all")
+        self.controller.start()
+        self.runner.start()
+        eventually(lambda: self.controller.works(), seconds=20)
+        return self
+
+    def stop(self):
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.cluster.clean)
+            stack.callback(self.controller.kill)
+            stack.callback(self.runner.stop)
+
+    def volume(self, namespace, claim):
+        return self.volumes / namespace / claim / "disk.img"
+
+    def put_disk(self, namespace, name, disk):
+        claim = {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": f"vd-{name}", "namespace": namespace},
+            "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "64Mi"}}, "storageClassName": "local"},
+        }
+        self.apply(claim)
+        path = self.volume(namespace, f"vd-{name}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(disk, path)
+        path.chmod(0o644)
+        self.apply(
+            {
+                "apiVersion": f"{GROUP}/{VERSION}",
+                "kind": "VirtualDisk",
+                "metadata": {"name": name, "namespace": namespace},
+                "status": {"phase": "Ready", "target": {"persistentVolumeClaimName": f"vd-{name}"}},
+            }
+        )
+
+    def restart(self):
+        self.controller.stop()
+        self.server.restart()
+        self.controller.start()
+
+    def crash(self):
+        self.controller.kill()
+        self.server.kill()
+        self.server.start()
+        self.cluster.kubectl("-n", NAMESPACE, "delete", "lease", "--all")
+        self.controller.start()
