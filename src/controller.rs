@@ -29,6 +29,7 @@ use futures::StreamExt as _;
 use kube::Api;
 use kube::runtime::controller::{Action, Config, Controller, Error};
 use kube::runtime::watcher;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use context::Context;
@@ -51,11 +52,25 @@ const AGAIN: Duration = Duration::from_secs(3);
 /// How soon one is tried again that somebody else came before.
 const CONFLICT: Duration = Duration::from_millis(100);
 
+/// How long reconciliations that are under way may take when the controller is told to stop.
+const GRACE: Duration = Duration::from_secs(2);
+
 /// Reconciles both resources until it is told to stop.
 pub async fn run(context: Arc<Context>, stop: CancellationToken) {
     let images = watch(Api::<VirtualImage>::all(context.client.clone()), Arc::clone(&context), stop.clone());
     let cluster = watch(Api::<ClusterVirtualImage>::all(context.client.clone()), context, stop);
     tokio::join!(images, cluster);
+}
+
+/// Waits until a controller that was told to stop has ended.
+///
+/// Not for ever: one that was told so before it had seen a single image would wait for that first. What it was about
+/// to do is done by the next one.
+pub async fn wait(controller: JoinHandle<()>) {
+    let abort = controller.abort_handle();
+    if tokio::time::timeout(GRACE, controller).await.is_err() {
+        abort.abort();
+    }
 }
 
 async fn watch<I: Image>(api: Api<I>, context: Arc<Context>, stop: CancellationToken) {

@@ -116,7 +116,7 @@ impl Controller {
         let work = tokio::spawn(controller::run(Arc::new(context), stop.clone()));
         let outcome = term.hold(&stop).await;
         stop.cancel();
-        let _ = work.await;
+        controller::wait(work).await;
         if outcome.is_err() {
             // Another replica works by now: what this one still believes is not to be trusted.
             return Err(Failure::Failed("the Lease was lost to another replica".to_owned()));

@@ -1,5 +1,7 @@
 //! `dvcr crds`: the custom resource definitions.
 
+use std::io::{ErrorKind, Write as _};
+
 use clap::Args;
 
 use super::Failure;
@@ -15,7 +17,11 @@ pub(super) fn run() -> Result<(), Failure> {
     for definition in crd::definitions() {
         let yaml = crd::to_yaml(&definition)
             .map_err(|error| Failure::because("a definition of ours cannot be written", &error))?;
-        print!("---\n{yaml}");
+        match write!(std::io::stdout(), "---\n{yaml}") {
+            // Whoever reads may have seen enough.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => break,
+            written => written.map_err(|error| Failure::because("cannot print", &error))?,
+        }
     }
     Ok(())
 }

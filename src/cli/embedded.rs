@@ -125,7 +125,7 @@ impl Running {
         self.stop.cancel();
         self.work.stop().await;
         self.server.stop();
-        let _ = self.controller.await;
+        controller::wait(self.controller).await;
     }
 }
 

@@ -111,6 +111,8 @@ impl Serve {
 }
 
 async fn serve(config: &Config) -> Result<(), Failure> {
+    // Before anybody can connect: from then on a signal means to finish what is in flight.
+    let signals = StopSignals::listen();
     let store = open(config).await.map_err(|error| Failure::because("cannot open the storage", &error))?;
     let capabilities = store.capabilities();
     let idle_timeout = Duration::from_secs(config.idle_timeout);
@@ -139,7 +141,7 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     );
     let controller = embedded.map(Embedded::run);
     let stop = async {
-        stopped().await;
+        stopped(signals).await;
         // Imports push to this very server, which answers until they have ended.
         if let Some(controller) = controller {
             controller.stop().await;
@@ -195,8 +197,7 @@ async fn bind(config: &Config, options: ServerOptions) -> Result<Server, Failure
 }
 
 /// Ready when the process is asked to stop. Asked a second time, it stops at once.
-async fn stopped() {
-    let mut signals = StopSignals::listen();
+async fn stopped(mut signals: StopSignals) {
     signals.next().await;
     tracing::info!("stopping when the requests in flight are finished; once more to stop at once");
     tokio::spawn(async move {

@@ -99,7 +99,12 @@ fn what_was_answered_survives_a_kill() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("objects.redb");
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "apiserver::storage::a_process_that_writes_until_it_is_killed", "--ignored", "--nocapture"])
+        .args([
+            "--exact",
+            "apiserver::storage::a_process_that_writes_until_it_is_killed",
+            "--ignored",
+            "--nocapture",
+        ])
         .env(DATABASE, &path)
         .stdout(Stdio::piped())
         .spawn()
