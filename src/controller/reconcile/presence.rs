@@ -22,10 +22,8 @@ pub(super) async fn step<I: Image>(
     close_upload(subject, context).await?;
     draft.say(Type::InUse, Said::no(Reason::NotInUse, ""));
     let (is_there, reason, message) = if subject.image.storage().is_claim() {
-        if subject.image.origin().is_ok_and(|origin| !matches!(origin, Origin::Object { .. })) {
-            // The way to the claim was through the registry.
-            context.library.remove(subject.id).await?;
-        }
+        // The way to the claim may have been through the registry.
+        context.library.remove(subject.id).await?;
         let claim = claim_of(subject.id);
         let message = format!("The persistent volume claim {} is gone.", claim.name);
         (context.provisioner.has_claim(&claim).await?, Reason::PvcLost, message)
