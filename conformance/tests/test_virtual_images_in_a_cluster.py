@@ -5,7 +5,7 @@ What the resources are and say is in `test_virtual_images.py`; here is what a cl
 
 import pytest
 
-from cluster import NAMESPACE, Cluster, InCluster
+from cluster import NAMESPACE, Cluster, Controller, InCluster
 from dvcr import ROOT
 from virtual_images import (
     SlowWeb,
@@ -17,7 +17,7 @@ from virtual_images import (
     upload_url,
     virtual_image,
 )
-from wire import eventually
+from wire import Client, eventually
 
 pytestmark = pytest.mark.slow
 
@@ -131,8 +131,6 @@ def test_an_image_that_is_lost_is_made_again(world, web, images, pulled):
     image = world.ready(virtual_image("disk", from_web(web.add("/disk", data))))
     repository, _, tag = image["status"]["target"]["registryURL"].partition("/")[2].rpartition(":")
     with world.watch() as watch:
-        from wire import Client
-
         assert Client(world.server.host).delete(f"/v2/{repository}/manifests/{tag}").status == 202
         watch.until("disk", lambda image: image["status"]["phase"] == "ImageLost")
         assert pulled(world.wait_phase("vi", "disk", "Ready")) == data
@@ -154,6 +152,28 @@ def test_nothing_is_lost_or_doubled_when_everything_is_killed(world, opened, ima
     assert pulled(world.wait_phase("vi", "disk", "Ready", timeout=90)) == data
     assert world.tags() == {f"vi/default/disk:{uid}"}
     eventually(lambda: left(world) == set(), seconds=20)
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_another_replica_goes_on_when_the_one_that_works_stops_or_dies(world, opened, images, pulled, is_told, tmp_path):
+    other = Controller(world.cluster, world.server.host, tmp_path / "other.log", {}).start()
+    try:
+        slow = opened(SlowWeb(speed=2 << 20))
+        data = images.disk().read_bytes()
+        world.apply(virtual_image("disk", from_web(slow.add("/disk", data))))
+        eventually(lambda: slow.readers("/disk") == 1, seconds=20)
+        assert not other.works()
+        if is_told:
+            assert world.controller.stop() == 0
+        else:
+            world.controller.kill()
+        # One that has died is waited for until its Lease has run out.
+        eventually(other.works, seconds=10 if is_told else 40)
+        slow.speed = None
+        assert pulled(world.wait_phase("vi", "disk", "Ready")) == data
+        world.delete("vi", "disk")
+    finally:
+        other.kill()
 
 
 def test_an_image_that_is_deleted_while_it_is_made_ends_its_job(world, opened, images):
