@@ -9,6 +9,7 @@ import uuid
 import pytest
 
 from auth_proxy import AuthProxy
+from cluster import Cluster
 from command import Command
 from cutting_proxy import CuttingProxy, ForwardProxy
 from dockerd import Dockerd
@@ -98,6 +99,16 @@ def docker():
         yield daemon.start()
     finally:
         daemon.stop()
+
+
+@pytest.fixture(scope="session")
+def cluster(cache):
+    """A real Kubernetes API with everything of deploy/ in it."""
+    cluster = Cluster(cache)
+    try:
+        yield cluster.start()
+    finally:
+        cluster.stop()
 
 
 @pytest.fixture

@@ -1,9 +1,11 @@
 """VirtualImage and ClusterVirtualImage, from a manifest to the bytes that a machine gets, by kubectl and curl alone.
 
-The cases are one list, which every kind of world has to pass.
+The cases are one list for every kind of world. By default it is `dvcr serve` alone; CONFORMANCE_WORLDS=embedded,cluster
+adds a real kube-apiserver with `dvcr controller` and Jobs.
 """
 
 import base64
+import contextlib
 import itertools
 import json
 import os
@@ -16,6 +18,7 @@ import uuid
 import pytest
 
 from auth_proxy import PASSWORD, USER
+from cluster import InCluster
 from command import kept, requests
 from disk import write_disk
 from dvcr import free_port
@@ -49,11 +52,22 @@ from wire import Client, at_once, eventually
 SIZE = 4 * MIB
 
 
-@pytest.fixture(params=["embedded"])
+@pytest.fixture(params=os.environ.get("CONFORMANCE_WORLDS", "embedded").split(","))
 def start_world(request, start, cache, tmp_path):
     """Starts a server with the resources, each kind in turn. Settings are environment variables."""
-    assert request.param == "embedded"
-    return lambda **settings: Embedded(start("filesystem", **settings), cache, tmp_path / "kubectl")
+    if request.param == "embedded":
+        yield lambda **settings: Embedded(start("filesystem", **settings), cache, tmp_path / "kubectl")
+        return
+    cluster = request.getfixturevalue("cluster")
+    with contextlib.ExitStack() as stack:
+
+        def start_world(**settings):
+            server = start("filesystem", DVCR_EMBEDDED_API="false", DVCR_UPLOAD_KEY=cluster.key)
+            world = InCluster(cluster, server, tmp_path, settings)
+            stack.callback(world.stop)
+            return world.start()
+
+        yield start_world
 
 
 @pytest.fixture

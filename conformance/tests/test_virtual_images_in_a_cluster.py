@@ -5,7 +5,7 @@ What the resources are and say is in `test_virtual_images.py`; here is what a cl
 
 import pytest
 
-from cluster import NAMESPACE, Cluster, Controller, InCluster
+from cluster import NAMESPACE, Controller, InCluster
 from dvcr import ROOT
 from virtual_images import (
     SlowWeb,
@@ -20,15 +20,6 @@ from virtual_images import (
 from wire import Client, eventually
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def cluster(cache):
-    cluster = Cluster(cache)
-    try:
-        yield cluster.start()
-    finally:
-        cluster.stop()
 
 
 @pytest.fixture
