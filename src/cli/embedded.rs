@@ -20,7 +20,7 @@ use url::Url;
 
 use super::Failure;
 use crate::apiserver::{ApiServer, Resource};
-use crate::client::{Client, ClientOptions, Egress, Transport, TransportOptions};
+use crate::client::{Client, ClientOptions, Egress};
 use crate::config::Config;
 use crate::controller::{self, Context, InProcess, InProcessOptions, Library, Uploads, crd};
 use crate::oci::RegistryHost;
@@ -87,8 +87,7 @@ impl Embedded {
             address: url()?,
             external: Some(config.public_url.clone().map_or_else(url, Ok)?),
             in_cluster: Some(url()?),
-            transport: Transport::new(&TransportOptions::default())
-                .map_err(|error| failed("set up a client", &error))?,
+            transport: library.client.transport().clone(),
         };
         let context = Context::new(
             in_process(&server),
