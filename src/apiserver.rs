@@ -30,7 +30,6 @@ mod list;
 mod metadata;
 mod names;
 mod negotiate;
-mod null_tests;
 mod openapi;
 mod patch;
 mod protobuf;

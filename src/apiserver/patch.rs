@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::apimachinery::{PatchError, apply, merge_patch, strategic_merge_patch};
+use crate::apimachinery::{PatchError, apply, json_patch, merge_patch, strategic_merge_patch};
 use axum::body::Bytes;
 use axum::response::Response;
 use serde_json::Value;
@@ -10,7 +10,6 @@ use serde_json::Value;
 use super::decode::{self, Decoded};
 use super::incoming::{self, Warnings};
 use super::negotiate::{PatchType, form, patch_body};
-use super::null_tests::json_patch;
 use super::query::FieldValidation;
 use super::render::View;
 use super::resource::Resource;
