@@ -7,6 +7,7 @@
 //! **Conditions are the record.** What an image is stands in its status and nowhere else; the phase follows from it.
 //! A controller that is killed goes on from there.
 
+mod backoff;
 mod condition;
 mod context;
 #[expect(unreachable_pub, reason = "the derived schemas repeat the types inside of functions")]

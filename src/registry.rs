@@ -39,7 +39,7 @@ pub use ingest::{Body, BodyError};
 pub use manifest::{PushedManifest, StoredManifest};
 pub use referrers::ReferrersPage;
 pub use session::SessionId;
-pub use staging::{Chunk, Staged, Staging, StagingError};
+pub use staging::{Chunk, Staged, Staging, StagingError, Total};
 pub use upload::{Append, UploadStatus};
 
 /// How often an operation tries again when others get in its way. Arbitrary: someone else succeeded each time.

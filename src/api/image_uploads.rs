@@ -29,7 +29,7 @@ use uuid::Uuid;
 use super::body::{self, Incoming};
 use super::query::Query;
 use super::{Api, range};
-use crate::registry::{Chunk, Error, Staged, Staging, StagingError};
+use crate::registry::{Chunk, Error, Staged, Staging, StagingError, Total};
 use crate::upload_token::{InvalidToken, UploadKey};
 
 /// Bytes of the file that are there; the name is that of the tus protocol.
@@ -145,12 +145,13 @@ async fn answer(api: &Api, token: &str, request: &Parts, body: &mut Incoming) ->
 }
 
 async fn status(staging: &Staging, image: Uuid) -> Result<Response, Refused> {
-    let (state, offset) = match staging.staged(image).await.map_err(refusal)? {
-        Staged::Whole { size } => ("received", size),
-        Staged::Partial { length, receiving: true } => ("receiving", length),
-        Staged::Partial { length, receiving: false } => ("waiting", length),
+    let (state, offset, total) = match staging.staged(image).await.map_err(refusal)? {
+        Staged::Whole { size } => ("received", size, Some(size)),
+        Staged::Receiving { length, total } => ("receiving", length, total),
+        Staged::Partial { length } => ("waiting", length, None),
     };
-    Ok(([(UPLOAD_OFFSET, offset)], Json(json!({ "state": state, "offset": offset }))).into_response())
+    let answer = json!({ "state": state, "offset": offset, "total": total });
+    Ok(([(UPLOAD_OFFSET, offset)], Json(answer)).into_response())
 }
 
 async fn receive(
@@ -166,7 +167,7 @@ async fn receive(
             let text = format!("received {size} bytes; the image is being checked, see its status\n");
             Ok((StatusCode::CREATED, [(UPLOAD_OFFSET, size)], text).into_response())
         }
-        Staged::Partial { length, .. } => {
+        Staged::Partial { length } | Staged::Receiving { length, .. } => {
             let text = format!("received {length} bytes so far\n");
             Ok((StatusCode::ACCEPTED, [(UPLOAD_OFFSET, length)], text).into_response())
         }
@@ -181,7 +182,7 @@ fn chunk(request: &Parts) -> Result<Chunk, Refused> {
             let message = "the file is empty; to upload one, use curl -T FILE URL";
             return Err(Refused::new(StatusCode::BAD_REQUEST, message));
         }
-        return Ok(Chunk { start: 0, length, total: length });
+        return Ok(Chunk { start: 0, length, total: length.map_or(Total::EndOfPiece, Total::Bytes) });
     };
     let Some((start, announced, total)) = header.to_str().ok().and_then(range::content) else {
         let message = format!("Content-Range must read `bytes FIRST-LAST/TOTAL`, not {header:?}");
@@ -191,8 +192,7 @@ fn chunk(request: &Parts) -> Result<Chunk, Refused> {
         let message = format!("Content-Range has {announced} bytes and Content-Length {length}");
         return Err(Refused::new(StatusCode::BAD_REQUEST, message));
     }
-    // Whoever does not know the total has more to send.
-    Ok(Chunk { start, length: Some(announced), total: Some(total.unwrap_or(u64::MAX)) })
+    Ok(Chunk { start, length: Some(announced), total: total.map_or(Total::More, Total::Bytes) })
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it is the last step of `map_err`")]

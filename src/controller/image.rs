@@ -94,18 +94,22 @@ pub struct SecretRef {
     pub name: String,
 }
 
+/// A file on a web server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpFile {
+    /// Where it is.
+    pub url: Url,
+    /// Certificate authorities, PEM.
+    pub authorities: Option<Vec<u8>>,
+    /// What the file must hash to.
+    pub checksums: Vec<Checksum>,
+}
+
 /// Where an image comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// A web server.
-    Http {
-        /// The file.
-        url: Url,
-        /// Certificate authorities, PEM.
-        authorities: Option<Vec<u8>>,
-        /// What the file must hash to.
-        checksums: Vec<Checksum>,
-    },
+    Http(HttpFile),
     /// Another registry.
     Registry {
         /// The image there.
@@ -267,11 +271,11 @@ impl Image for ClusterVirtualImage {
 fn http(source: Option<&HttpDataSource>) -> Result<Origin, String> {
     let source = source.ok_or("spec.dataSource.http is missing")?;
     let url = source.url.parse().map_err(|error| format!("spec.dataSource.http.url: {error}"))?;
-    Ok(Origin::Http {
+    Ok(Origin::Http(HttpFile {
         url,
         authorities: authorities(source.ca_bundle.as_deref())?,
         checksums: checksums(source.checksum.as_ref())?,
-    })
+    }))
 }
 
 fn registry(image: &str, bundle: Option<&str>, secret: Option<SecretRef>) -> Result<Origin, String> {

@@ -10,7 +10,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::image::ImageId;
+use super::backoff::backoff;
+use super::image::{HttpFile, ImageId};
 use super::provisioner::{
     Claim, Imported, NotReady, Order, ProvisionError, Provisioner, Report, Supply, Task,
 };
@@ -24,7 +25,7 @@ use crate::importer::{
 };
 use crate::oci::{ImageReference, RegistryHost, UPLOADED_FILES};
 
-/// How long the first wait between two tries is; each is twice as long as the one before.
+/// How long the first wait between two tries is.
 const FIRST_WAIT: Duration = Duration::from_secs(5);
 
 /// The longest wait between two tries.
@@ -256,7 +257,7 @@ impl Shared {
                 }
                 Err(Failed::ForNow(error)) => error,
             };
-            let wait = FIRST_WAIT.saturating_mul(1 << (attempt - 1).min(16)).min(LONGEST_WAIT);
+            let wait = backoff(attempt, FIRST_WAIT, LONGEST_WAIT);
             tracing::warn!(image = %order.image, error, attempt, wait_s = wait.as_secs(), "failed, and is tried again");
             set(state, State::Retrying { error, attempt, until: Instant::now() + wait });
             tokio::select! {
@@ -308,7 +309,7 @@ impl Shared {
             Client::new(ClientOptions { transport, credentials, ..ClientOptions::default() })
         };
         Ok(match supply {
-            Supply::Http { url, authorities, checksums } => {
+            Supply::Http(HttpFile { url, authorities, checksums }) => {
                 let transport = client(authorities, Credentials::Anonymous)?.transport().clone();
                 let source = HttpSource::at(transport, url.clone(), retries);
                 (Source::Http(Box::new(source)), checksums.clone())

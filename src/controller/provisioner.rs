@@ -6,9 +6,8 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use url::Url;
 
-use super::image::ImageId;
+use super::image::{HttpFile, ImageId};
 use crate::disk::Format;
 use crate::importer::{Checksum, Meter};
 use crate::oci::{ImageReference, Tag};
@@ -51,14 +50,7 @@ pub enum Task {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Supply {
     /// A web server.
-    Http {
-        /// The file.
-        url: Url,
-        /// Certificate authorities, PEM.
-        authorities: Option<Vec<u8>>,
-        /// What the file must hash to.
-        checksums: Vec<Checksum>,
-    },
+    Http(HttpFile),
     /// Another registry.
     Registry {
         /// The image there.

@@ -7,6 +7,7 @@ mod deletion;
 mod origin;
 mod presence;
 mod upload;
+mod work;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,14 +20,13 @@ use serde_json::json;
 
 use super::condition::{self, Reason, Said, Type};
 use super::context::{Context, FIELD_MANAGER};
-use super::crd::Target;
 use super::draft::{Change, Draft};
 use super::image::{Image, ImageId, Kind, Origin};
 use super::library::LibraryError;
-use super::provisioner::{Claim, Order, ProvisionError, Report, Supply, Task};
-use super::quantity;
+use super::provisioner::ProvisionError;
 use crate::client::ClientError;
 use origin::{Blocked, Resolved};
+use work::{Stage, became_ready, claim_of, fill, import, in_registry};
 
 /// How soon a running import is looked at again.
 const RUNNING: Duration = Duration::from_secs(1);
@@ -202,14 +202,14 @@ async fn make<I: Image>(
     match resolved {
         Resolved::Supply(supply, uid) => {
             draft.status.source_uid = uid;
-            import(subject, context, draft, supply).await
+            import(subject, context, draft, supply, Stage::first_of(if is_claim { 2 } else { 1 })).await
         }
         Resolved::Upload { checksums } => upload::step(subject, context, draft, checksums).await,
         Resolved::Image { id, status } if is_claim => {
             draft.status.source_uid = Some(id.uid.clone());
             (draft.status.size, draft.status.format) = (status.size.clone(), status.format.clone());
             draft.status.cdrom = status.cdrom;
-            fill(subject, context, draft, &id).await
+            fill(subject, context, draft, &id, Stage::first_of(1)).await
         }
         Resolved::Image { id, status } => {
             if !context.library.mount(&id, subject.id).await? {
@@ -226,193 +226,6 @@ async fn make<I: Image>(
             Ok(Some(RUNNING))
         }
     }
-}
-
-/// Where an image in the registry is.
-fn in_registry(id: &ImageId, context: &Context) -> Result<Target, LibraryError> {
-    Ok(Target { registry_url: Some(context.library.url(id)?), persistent_volume_claim_name: None })
-}
-
-/// The claim of an image that is kept in one.
-fn claim_of(id: &ImageId) -> Claim {
-    let short = id.uid.split('-').next().unwrap_or_default();
-    // 253 characters are what the name of a claim may have.
-    let name: String = id.name.chars().take(230).collect();
-    Claim {
-        namespace: id.namespace.clone().unwrap_or_default(),
-        name: format!("vi-{}-{short}", name.trim_end_matches(['-', '.'])),
-    }
-}
-
-/// Brings the disk into the registry, and from there into a claim if it is to be in one.
-async fn import<I: Image>(
-    subject: &Subject<'_, I>,
-    context: &Context,
-    draft: &mut Draft,
-    supply: Supply,
-) -> Result<Option<Duration>, ReconcileError> {
-    let is_claim = subject.image.storage().is_claim();
-    let is_imported = is_claim && draft.status.size.is_some() && context.library.has(subject.id).await?;
-    if is_imported {
-        return fill(subject, context, draft, subject.id).await;
-    }
-    let order = Order {
-        image: subject.id.clone(),
-        generation: subject.image.meta().generation.unwrap_or_default(),
-        task: Task::Import { supply, target: context.library.image(subject.id)? },
-    };
-    if draft.status.target.is_none() && !is_claim {
-        draft.status.target = Some(in_registry(subject.id, context)?);
-    }
-    let share = if is_claim { 0.5 } else { 1.0 };
-    match context.provisioner.observe(&order).await? {
-        Report::Queued(message) => {
-            draft.advance(lost_or(draft, Reason::Provisioning), message, 0.0);
-            Ok(Some(RUNNING))
-        }
-        Report::Running(meter) => {
-            let message = "The image is being fetched from its source.";
-            draft.advance(
-                lost_or(draft, Reason::Provisioning),
-                message,
-                meter.fraction.unwrap_or(0.0) * share,
-            );
-            draft.speed(meter);
-            Ok(Some(RUNNING))
-        }
-        Report::Retrying { error, attempt, wait } => {
-            retrying(subject, context, draft, &error, attempt, wait).await;
-            Ok(Some(wait.clamp(RUNNING, Duration::from_secs(30))))
-        }
-        Report::Refused(error) => {
-            refused(subject, context, draft, error).await;
-            Ok(None)
-        }
-        Report::Imported(imported) => {
-            draft.imported(&imported);
-            if is_claim {
-                return fill(subject, context, draft, subject.id).await;
-            }
-            let target = in_registry(subject.id, context)?;
-            became_ready(subject, context, draft, target).await;
-            // The next look is the first check of its presence, which also lets go of the work.
-            Ok(Some(RUNNING))
-        }
-        Report::Filled => Err(ProvisionError::Broken("an import has filled a claim".to_owned()).into()),
-    }
-}
-
-/// Writes the disk of an image in the registry into the claim of this one.
-async fn fill<I: Image>(
-    subject: &Subject<'_, I>,
-    context: &Context,
-    draft: &mut Draft,
-    from: &ImageId,
-) -> Result<Option<Duration>, ReconcileError> {
-    let claim = claim_of(subject.id);
-    let size = draft.status.size.as_ref().and_then(|size| size.unpacked_bytes.parse().ok()).unwrap_or(0);
-    let order = Order {
-        image: subject.id.clone(),
-        generation: subject.image.meta().generation.unwrap_or_default(),
-        task: Task::Fill {
-            image: context.library.image(from)?,
-            claim: claim.clone(),
-            storage_class: draft.status.storage_class_name.clone(),
-            size,
-        },
-    };
-    draft.status.target =
-        Some(Target { registry_url: None, persistent_volume_claim_name: Some(claim.name.clone()) });
-    let (already, share) = if from == subject.id { (0.5, 0.5) } else { (0.0, 1.0) };
-    match context.provisioner.observe(&order).await? {
-        Report::Queued(message) => {
-            draft.advance(lost_or(draft, Reason::Provisioning), message, already);
-            Ok(Some(RUNNING))
-        }
-        Report::Running(meter) => {
-            let message = "The image is being written to its persistent volume claim.";
-            let part = already + meter.fraction.unwrap_or(0.0) * share;
-            draft.advance(lost_or(draft, Reason::Provisioning), message, part);
-            Ok(Some(RUNNING))
-        }
-        Report::Retrying { error, attempt, wait } => {
-            retrying(subject, context, draft, &error, attempt, wait).await;
-            Ok(Some(wait.clamp(RUNNING, Duration::from_secs(30))))
-        }
-        Report::Refused(error) => {
-            refused(subject, context, draft, error).await;
-            Ok(None)
-        }
-        Report::Filled => {
-            // What lies in the claim is the disk that the machine sees.
-            if draft.status.cdrom != Some(true) {
-                draft.status.format = Some("raw".to_owned());
-            }
-            let target = Target { registry_url: None, persistent_volume_claim_name: Some(claim.name) };
-            became_ready(subject, context, draft, target).await;
-            Ok(Some(RUNNING))
-        }
-        Report::Imported(_) => {
-            Err(ProvisionError::Broken("a claim was filled by an import".to_owned()).into())
-        }
-    }
-}
-
-/// An image that was lost stays so until it is there again: its spec cannot be changed any more.
-fn lost_or(draft: &Draft, reason: Reason) -> Reason {
-    [Reason::ImageLost, Reason::PvcLost]
-        .into_iter()
-        .find(|lost| condition::has_reason(&draft.status, Type::Ready, *lost))
-        .unwrap_or(reason)
-}
-
-async fn became_ready<I: Image>(
-    subject: &Subject<'_, I>,
-    context: &Context,
-    draft: &mut Draft,
-    target: Target,
-) {
-    let was_lost = lost_or(draft, Reason::Ready) != Reason::Ready;
-    draft.ready(target);
-    let stored = draft.status.size.as_ref().map_or("", |size| size.stored.as_str());
-    let format = draft.status.format.as_deref().unwrap_or_default();
-    let (reason, note) = if was_lost {
-        let reason = match subject.id.kind {
-            Kind::VirtualImage => "VirtualImageLostRecovered",
-            Kind::ClusterVirtualImage => "ClusterVirtualImageLostRecovered",
-        };
-        (reason, format!("The image that was lost is there again: {format}, {stored}."))
-    } else {
-        ("DataSourceSyncCompleted", format!("The image is ready: {format}, {stored}."))
-    };
-    context.tell(&subject.reference, EventType::Normal, reason, note).await;
-}
-
-async fn retrying<I: Image>(
-    subject: &Subject<'_, I>,
-    context: &Context,
-    draft: &mut Draft,
-    error: &str,
-    attempt: u32,
-    wait: Duration,
-) {
-    let is_news = !condition::find(&draft.status, Type::Ready)
-        .is_some_and(|condition| condition.message.starts_with(&format!("Try {attempt} ")));
-    let reason = lost_or(draft, Reason::ProvisioningFailed);
-    let message = format!("Try {attempt} failed, and the next one is in {} s: {error}", wait.as_secs());
-    draft.advance(reason, message, draft.status.progress.as_deref().map_or(0.0, quantity::fraction));
-    draft.status.download_speed = None;
-    if is_news {
-        let note = format!("Try {attempt} failed: {error}");
-        context.tell(&subject.reference, EventType::Warning, "DataSourceSyncFailed", note).await;
-    }
-}
-
-async fn refused<I: Image>(subject: &Subject<'_, I>, context: &Context, draft: &mut Draft, error: String) {
-    context.tell(&subject.reference, EventType::Warning, "DataSourceSyncFailed", error.clone()).await;
-    let message =
-        format!("{error}. Correct the source, and change or recreate the {}.", subject.id.kind.as_str());
-    draft.fail(Reason::ProvisioningFailedTerminally, message);
 }
 
 /// Removes what was made for a spec that is no more.

@@ -36,16 +36,22 @@ pub struct Uploads {
 pub enum Uploaded {
     /// So many bytes came, and nobody sends any.
     Waiting(u64),
-    /// So many bytes came, and more are coming.
-    Receiving(u64),
+    /// More are coming.
+    Receiving {
+        /// Bytes that came.
+        length: u64,
+        /// Bytes of the file, if the user's client knows.
+        total: Option<u64>,
+    },
     /// All came.
-    Whole(u64),
+    Whole,
 }
 
 #[derive(Deserialize)]
 struct Answer {
     state: String,
     offset: u64,
+    total: Option<u64>,
 }
 
 impl Uploads {
@@ -77,8 +83,8 @@ impl Uploads {
         let wrong = response.protocol("the registry says nothing about an upload");
         let answer: Answer = serde_json::from_slice(&response.body(ANSWER).await?).map_err(|_| wrong)?;
         Ok(match answer.state.as_str() {
-            "received" => Uploaded::Whole(answer.offset),
-            "receiving" => Uploaded::Receiving(answer.offset),
+            "received" => Uploaded::Whole,
+            "receiving" => Uploaded::Receiving { length: answer.offset, total: answer.total },
             _ => Uploaded::Waiting(answer.offset),
         })
     }

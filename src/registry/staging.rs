@@ -31,10 +31,15 @@ const EMPTY_CONFIG: &str = "application/vnd.oci.empty.v1+json";
 pub enum Staged {
     /// So many bytes from the start on, which may be none.
     Partial {
-        /// Bytes that are safe, or being received now.
+        /// Bytes.
         length: u64,
-        /// Whether somebody is sending.
-        receiving: bool,
+    },
+    /// Somebody is sending.
+    Receiving {
+        /// Bytes that came so far.
+        length: u64,
+        /// Bytes of the file, if the sender knows.
+        total: Option<u64>,
     },
     /// All of it.
     Whole {
@@ -50,8 +55,30 @@ pub struct Chunk {
     pub start: u64,
     /// Bytes of the piece, if they are known.
     pub length: Option<u64>,
-    /// Bytes of the file; when unknown, the file ends with the piece.
-    pub total: Option<u64>,
+    /// Bytes of the file.
+    pub total: Total,
+}
+
+/// How long a file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Total {
+    /// So many bytes.
+    Bytes(u64),
+    /// It ends where the piece ends.
+    EndOfPiece,
+    /// The sender has more, and does not know yet how much.
+    More,
+}
+
+impl Total {
+    /// Bytes, if they are known.
+    #[must_use]
+    pub fn bytes(self) -> Option<u64> {
+        match self {
+            Self::Bytes(bytes) => Some(bytes),
+            Self::EndOfPiece | Self::More => None,
+        }
+    }
 }
 
 /// A piece was not taken.
@@ -101,6 +128,8 @@ pub struct Staging {
 struct Live {
     /// Bytes that came so far.
     length: Arc<AtomicU64>,
+    /// Bytes of the file, if they are known.
+    total: Option<u64>,
     /// Nobody wants it any more.
     unwanted: CancellationToken,
 }
@@ -131,7 +160,7 @@ impl Staging {
     /// How much of a file is there.
     pub async fn staged(&self, id: Uuid) -> Result<Staged, StagingError> {
         if let Some(live) = self.live(id) {
-            return Ok(Staged::Partial { length: live.length.load(Ordering::Relaxed), receiving: true });
+            return Ok(Staged::Receiving { length: live.length.load(Ordering::Relaxed), total: live.total });
         }
         if let Some((_, size)) = self.whole(id).await? {
             return Ok(Staged::Whole { size });
@@ -141,19 +170,19 @@ impl Staging {
             Err(Error::SessionUnknown { .. }) => 0,
             Err(error) => return Err(error.into()),
         };
-        Ok(Staged::Partial { length, receiving: false })
+        Ok(Staged::Partial { length })
     }
 
     /// Takes a piece of a file. When the connection breaks, what had come is kept.
     pub async fn receive(&self, id: Uuid, chunk: Chunk, body: Body) -> Result<Staged, StagingError> {
-        let receiving = self.begin(id)?;
+        let receiving = self.begin(id, chunk.total.bytes())?;
         if self.is_closed(id).await? {
             return Err(StagingError::Closed);
         }
         if self.whole(id).await?.is_some() {
             return Err(StagingError::Whole);
         }
-        if let Some(total) = chunk.total
+        if let Total::Bytes(total) = chunk.total
             && let Some(length) = chunk.length.map(|length| chunk.start.saturating_add(length))
             && length > total
         {
@@ -184,12 +213,13 @@ impl Staging {
         };
         let length = status.length.saturating_sub(SALT);
         match chunk.total {
-            Some(total) if length > total => {
+            Total::Bytes(total) if length > total => {
                 self.forget_session(id).await?;
                 Err(StagingError::TooLong { total, length })
             }
-            Some(total) if length < total => Ok(Staged::Partial { length, receiving: false }),
-            _ => {
+            Total::Bytes(total) if length < total => Ok(Staged::Partial { length }),
+            Total::More => Ok(Staged::Partial { length }),
+            Total::Bytes(_) | Total::EndOfPiece => {
                 self.seal(id, length).await?;
                 Ok(Staged::Whole { size: length })
             }
@@ -226,7 +256,7 @@ impl Staging {
     /// Makes sure that nobody else is at work on a file.
     async fn seize(&self, id: Uuid) -> Result<Receiving<'_>, StagingError> {
         loop {
-            match self.begin(id) {
+            match self.begin(id, None) {
                 Err(StagingError::Busy) => {
                     if let Some(live) = self.live(id) {
                         live.unwanted.cancel();
@@ -249,12 +279,12 @@ impl Staging {
         Ok(())
     }
 
-    fn begin(&self, id: Uuid) -> Result<Receiving<'_>, StagingError> {
+    fn begin(&self, id: Uuid, total: Option<u64>) -> Result<Receiving<'_>, StagingError> {
         let mut receiving = self.receiving.lock().unwrap_or_else(PoisonError::into_inner);
         if receiving.contains_key(&id) {
             return Err(StagingError::Busy);
         }
-        let live = Live::default();
+        let live = Live { total, ..Live::default() };
         receiving.insert(id, live.clone());
         Ok(Receiving { staging: self, id, live })
     }

@@ -16,4 +16,5 @@ mod layers;
 mod manifests;
 mod registry_under_test;
 mod sessions;
+mod uploaded_files;
 mod written_once;

@@ -3,7 +3,7 @@
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use super::data_source::IMAGE;
+use super::data_source::{IMAGE, container_image_alone, http_alone, object_ref_alone, upload_alone};
 use super::{DataSourceType, HttpDataSource, ImageStatus, ObjectRefKind, UploadDataSource};
 
 /// Describes a disk image that machines and disks of all namespaces are made from, or an installation image (iso).
@@ -85,14 +85,10 @@ pub struct ClusterObjectRef {
 /// Where an image comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("self.type == 'HTTP' ? has(self.http) && !has(self.containerImage) && !has(self.objectRef) && !has(self.upload) : true")
-    .message("HTTP requires http and cannot have ContainerImage, ObjectRef or Upload."))]
-#[x_kube(validation = Rule::new("self.type == 'ContainerImage' ? has(self.containerImage) && !has(self.http) && !has(self.objectRef) && !has(self.upload) : true")
-    .message("ContainerImage requires containerImage and cannot have HTTP, ObjectRef or Upload."))]
-#[x_kube(validation = Rule::new("self.type == 'ObjectRef' ? has(self.objectRef) && !has(self.http) && !has(self.containerImage) && !has(self.upload) : true")
-    .message("ObjectRef requires objectRef and cannot have HTTP, ContainerImage or Upload."))]
-#[x_kube(validation = Rule::new("self.type == 'Upload' ? !has(self.http) && !has(self.containerImage) && !has(self.objectRef) : true")
-    .message("Upload cannot have HTTP, ContainerImage or ObjectRef."))]
+#[x_kube(validation = http_alone())]
+#[x_kube(validation = container_image_alone())]
+#[x_kube(validation = object_ref_alone())]
+#[x_kube(validation = upload_alone())]
 pub struct ClusterDataSource {
     #[allow(missing_docs)]
     #[serde(rename = "type")]

@@ -1,6 +1,7 @@
 //! Where an image comes from.
 
 use kube::KubeSchema;
+use kube::core::Rule;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +13,32 @@ pub(super) const URL: &str =
 
 /// What the name of a container image may look like.
 pub(super) const IMAGE: &str = r"^(?P<name>(?:(?P<domain>(?:(?:localhost|[\w-]+(?:\.[\w-]+)+)(?::\d+)?)|[\w]+:\d+)/)?(?P<image>[a-z0-9_.-]+(?:/[a-z0-9_.-]+)*))(?::(?P<tag>[\w][\w.-]{0,127}))?(?:@(?P<digest>[A-Za-z][A-Za-z0-9]*(?:[+.-_][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,}))?$";
+
+/// The union of sources: what belongs to the type, and nothing else.
+pub(super) fn http_alone() -> Rule {
+    Rule::new("self.type == 'HTTP' ? has(self.http) && !has(self.containerImage) && !has(self.objectRef) && !has(self.upload) : true")
+        .message("HTTP requires http and cannot have ContainerImage, ObjectRef or Upload.")
+}
+
+/// See [`http_alone`].
+pub(super) fn container_image_alone() -> Rule {
+    Rule::new("self.type == 'ContainerImage' ? has(self.containerImage) && !has(self.http) && !has(self.objectRef) && !has(self.upload) : true")
+        .message("ContainerImage requires containerImage and cannot have HTTP, ObjectRef or Upload.")
+}
+
+/// See [`http_alone`].
+pub(super) fn object_ref_alone() -> Rule {
+    Rule::new("self.type == 'ObjectRef' ? has(self.objectRef) && !has(self.http) && !has(self.containerImage) && !has(self.upload) : true")
+        .message("ObjectRef requires objectRef and cannot have HTTP, ContainerImage or Upload.")
+}
+
+/// See [`http_alone`]; an upload may do without more.
+pub(super) fn upload_alone() -> Rule {
+    Rule::new(
+        "self.type == 'Upload' ? !has(self.http) && !has(self.containerImage) && !has(self.objectRef) : true",
+    )
+    .message("Upload cannot have HTTP, ContainerImage or ObjectRef.")
+}
 
 /// The kind of source:
 ///
@@ -120,14 +147,10 @@ pub struct UploadDataSource {
 /// Where an image comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("self.type == 'HTTP' ? has(self.http) && !has(self.containerImage) && !has(self.objectRef) && !has(self.upload) : true")
-    .message("HTTP requires http and cannot have ContainerImage, ObjectRef or Upload."))]
-#[x_kube(validation = Rule::new("self.type == 'ContainerImage' ? has(self.containerImage) && !has(self.http) && !has(self.objectRef) && !has(self.upload) : true")
-    .message("ContainerImage requires containerImage and cannot have HTTP, ObjectRef or Upload."))]
-#[x_kube(validation = Rule::new("self.type == 'ObjectRef' ? has(self.objectRef) && !has(self.http) && !has(self.containerImage) && !has(self.upload) : true")
-    .message("ObjectRef requires objectRef and cannot have HTTP, ContainerImage or Upload."))]
-#[x_kube(validation = Rule::new("self.type == 'Upload' ? !has(self.http) && !has(self.containerImage) && !has(self.objectRef) : true")
-    .message("Upload cannot have HTTP, ContainerImage or ObjectRef."))]
+#[x_kube(validation = http_alone())]
+#[x_kube(validation = container_image_alone())]
+#[x_kube(validation = object_ref_alone())]
+#[x_kube(validation = upload_alone())]
 pub struct DataSource {
     #[allow(missing_docs)]
     #[serde(rename = "type")]

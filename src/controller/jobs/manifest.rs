@@ -13,7 +13,7 @@ use kube::api::ObjectMeta;
 use serde_json::{Value, json};
 
 use super::JobOptions;
-use crate::controller::image::ImageId;
+use crate::controller::image::{HttpFile, ImageId};
 use crate::controller::provisioner::{Claim, Order, Supply, Task};
 use crate::oci::{Algorithm, Digest, UPLOADED_FILES};
 
@@ -210,7 +210,7 @@ fn command(
         Task::Import { supply, target } => {
             words.push("import".to_owned());
             let (authorities, checksums, source) = match supply {
-                Supply::Http { url, authorities, checksums } => {
+                Supply::Http(HttpFile { url, authorities, checksums }) => {
                     (authorities, checksums.as_slice(), url.to_string())
                 }
                 Supply::Registry { image, authorities, credentials } => {
@@ -231,7 +231,7 @@ fn command(
                 words.push(format!("--source-ca-file={SOURCE}/ca.pem"));
             }
             words.extend(checksums.iter().map(|checksum| format!("--checksum={checksum}")));
-            let is_remote = matches!(supply, Supply::Http { .. } | Supply::Registry { .. });
+            let is_remote = matches!(supply, Supply::Http(_) | Supply::Registry { .. });
             if is_remote && !options.allow_local_sources {
                 words.push("--deny-local-addresses".to_owned());
             }
@@ -348,8 +348,11 @@ mod tests {
 
     #[test]
     fn a_source_that_looks_like_an_option_is_none() {
-        let supply =
-            Supply::Http { url: "http://h/-x".parse().unwrap(), authorities: None, checksums: vec![] };
+        let supply = Supply::Http(HttpFile {
+            url: "http://h/-x".parse().unwrap(),
+            authorities: None,
+            checksums: vec![],
+        });
         let (job, secret) = job(&order(import(supply)), "dvcr", None, &options());
         assert!(secret.is_none());
         let words = words(&job);
@@ -384,7 +387,8 @@ mod tests {
     #[test]
     fn another_order_has_another_fingerprint() {
         let http = |url: &str| {
-            let supply = Supply::Http { url: url.parse().unwrap(), authorities: None, checksums: vec![] };
+            let supply =
+                Supply::Http(HttpFile { url: url.parse().unwrap(), authorities: None, checksums: vec![] });
             fingerprint(&order(import(supply)))
         };
         assert_eq!(http("http://a/"), http("http://a/"));

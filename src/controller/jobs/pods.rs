@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::manifest::PORT;
 use super::queued;
 use crate::client::Transport;
+use crate::controller::backoff::backoff;
 use crate::controller::provisioner::{ProvisionError, Report};
 use crate::importer::Meter;
 
@@ -41,12 +42,13 @@ pub(super) async fn report(
         return Ok(Report::Queued(waiting(pod)));
     }
     let failures = pods.iter().filter(|pod| phase(pod) == "Failed").count();
+    let failures = u32::try_from(failures).unwrap_or(u32::MAX);
     match complaint(pods) {
         Some(error) => Ok(Report::Retrying {
             error,
-            attempt: u32::try_from(failures).unwrap_or(u32::MAX),
-            // The Job controller's own: 10 s, doubled with each failure, 10 minutes at most.
-            wait: Duration::from_secs(10_u64.saturating_mul(1 << failures.saturating_sub(1).min(6))),
+            attempt: failures,
+            // The Job controller's own.
+            wait: backoff(failures, Duration::from_secs(10), Duration::from_mins(10)),
         }),
         None => Ok(queued("The Job waits for its pod.")),
     }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{ENDING, ReconcileError, Subject, WAITING, claim_of, close_upload};
+use super::work::claim_of;
+use super::{ENDING, ReconcileError, Subject, WAITING, close_upload};
 use crate::controller::condition::{Reason, Said, Type};
 use crate::controller::context::Context;
 use crate::controller::draft::Draft;

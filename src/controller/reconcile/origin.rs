@@ -41,10 +41,7 @@ pub(super) async fn resolve(
     context: &Context,
 ) -> Result<Result<Resolved, Blocked>, ReconcileError> {
     Ok(match origin {
-        Origin::Http { url, authorities, checksums } => Ok(Resolved::Supply(
-            Supply::Http { url: url.clone(), authorities: authorities.clone(), checksums: checksums.clone() },
-            None,
-        )),
+        Origin::Http(file) => Ok(Resolved::Supply(Supply::Http(file.clone()), None)),
         Origin::Upload { checksums } => Ok(Resolved::Upload { checksums: checksums.clone() }),
         Origin::Registry { image, authorities, secret } => {
             let credentials = match secret {

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use kube::runtime::events::EventType;
 
-use super::{RUNNING, ReconcileError, Subject, claim_of, close_upload};
+use super::work::claim_of;
+use super::{RUNNING, ReconcileError, Subject, close_upload};
 use crate::controller::condition::{Reason, Said, Type};
 use crate::controller::context::Context;
 use crate::controller::draft::Draft;

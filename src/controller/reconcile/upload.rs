@@ -7,15 +7,17 @@ use std::time::{Duration, SystemTime};
 
 use kube::runtime::events::EventType;
 
-use super::{RUNNING, ReconcileError, Subject, fill, import, lost_or};
+use super::work::{Stage, fill, import, lost_or};
+use super::{RUNNING, ReconcileError, Subject};
 use crate::controller::condition::{self, Reason, Type};
 use crate::controller::context::Context;
 use crate::controller::draft::Draft;
 use crate::controller::image::{Image, ImageId};
 use crate::controller::library::LibraryError;
 use crate::controller::provisioner::Supply;
+use crate::controller::quantity;
 use crate::controller::uploads::Uploaded;
-use crate::importer::Checksum;
+use crate::importer::{Checksum, ratio};
 
 pub(super) async fn step<I: Image>(
     subject: &Subject<'_, I>,
@@ -27,18 +29,20 @@ pub(super) async fn step<I: Image>(
         // Nobody can say whether the user still has the file.
         return Ok(None);
     }
-    if subject.image.storage().is_claim()
-        && draft.status.size.is_some()
-        && context.library.has(subject.id).await?
-    {
-        return fill(subject, context, draft, subject.id).await;
+    let is_claim = subject.image.storage().is_claim();
+    let receive = Stage::first_of(if is_claim { 3 } else { 2 });
+    if is_claim && draft.status.size.is_some() && context.library.has(subject.id).await? {
+        return fill(subject, context, draft, subject.id, receive.next().next()).await;
     }
     match context.uploads.look(subject.id).await? {
-        Uploaded::Whole(_) => take(subject, context, draft, checksums).await,
-        Uploaded::Receiving(length) => {
-            let message = format!("The image is being uploaded: {length} bytes came so far.");
+        Uploaded::Whole => take(subject, context, draft, checksums, receive.next()).await,
+        Uploaded::Receiving { length, total } => {
+            let of_all = total.map(|total| format!(" of {}", quantity::size(total))).unwrap_or_default();
+            let message =
+                format!("The image is being uploaded: {}{of_all} came so far.", quantity::size(length));
             publish(subject.id, context, draft)?;
-            draft.advance(Reason::Provisioning, message, 0.0);
+            let fraction = total.map_or(0.0, |total| ratio(length, total));
+            draft.advance(Reason::Provisioning, message, receive.part(fraction));
             Ok(Some(RUNNING))
         }
         Uploaded::Waiting(length) => {
@@ -90,10 +94,11 @@ async fn take<I: Image>(
     context: &Context,
     draft: &mut Draft,
     checksums: Vec<Checksum>,
+    stage: Stage,
 ) -> Result<Option<Duration>, ReconcileError> {
     let tag = subject.id.uid.parse().map_err(LibraryError::from)?;
     let urls = draft.status.image_upload_urls.take();
-    let wait_for = import(subject, context, draft, Supply::Uploaded { tag, checksums }).await?;
+    let wait_for = import(subject, context, draft, Supply::Uploaded { tag, checksums }, stage).await?;
     if condition::has_reason(&draft.status, Type::Ready, Reason::ProvisioningFailedTerminally) {
         let why = condition::find(&draft.status, Type::Ready).map(|condition| condition.message.clone());
         let why = why.unwrap_or_default();

@@ -1,0 +1,197 @@
+//! Files that people upload for an image: kept over broken connections, sealed once, and gone when they are not wanted.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dvcr::oci::UPLOADED_FILES;
+use dvcr::registry::{BodyError, Chunk, Registry, Staged, Staging, StagingError, Total};
+use futures::{StreamExt, stream};
+use storage_backends::Store;
+use storage_backends::fault::Fault;
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use super::registry_under_test::{Client, body, broken_body, faulty, memory, registry, sample};
+
+const IMAGE: Uuid = Uuid::from_u128(0x5b60_8020_7361_434f_8000_0000_0000_0001);
+
+/// What stands before the file in its layer, so that its digest is nobody's guess.
+const SALT: usize = 32;
+
+fn staging(store: &Arc<dyn Store>) -> (Arc<Registry>, Staging) {
+    let registry = Arc::new(registry(store));
+    (Arc::clone(&registry), Staging::new(registry))
+}
+
+/// The whole of a file.
+fn all(file: &Bytes) -> Chunk {
+    let length = file.len() as u64;
+    Chunk { start: 0, length: Some(length), total: Total::Bytes(length) }
+}
+
+/// What is missing of a file.
+fn rest(file: &Bytes, start: usize) -> Chunk {
+    let length = Some((file.len() - start) as u64);
+    Chunk { start: start as u64, length, total: Total::Bytes(file.len() as u64) }
+}
+
+/// The file as an import reads it.
+async fn uploaded(registry: &Registry) -> Bytes {
+    let name = UPLOADED_FILES.parse().unwrap();
+    let manifest = registry.manifest(&name, &IMAGE.to_string().parse().unwrap()).await.unwrap();
+    let document: serde_json::Value = serde_json::from_slice(&manifest.bytes).unwrap();
+    let digest = document["layers"][0]["digest"].as_str().unwrap().parse().unwrap();
+    registry.pull(UPLOADED_FILES, &digest).await.unwrap().slice(SALT..)
+}
+
+#[tokio::test]
+async fn a_file_comes_whole_and_cannot_be_changed_then() {
+    let (registry, staging) = staging(&memory());
+    let file = sample(20_000);
+    assert_eq!(staging.staged(IMAGE).await.unwrap(), Staged::Partial { length: 0 });
+    let size = file.len() as u64;
+    assert_eq!(staging.receive(IMAGE, all(&file), body(&file)).await.unwrap(), Staged::Whole { size });
+    assert_eq!(staging.staged(IMAGE).await.unwrap(), Staged::Whole { size });
+    assert_eq!(uploaded(&registry).await, file);
+    let again = staging.receive(IMAGE, all(&file), body(&file)).await;
+    assert!(matches!(again, Err(StagingError::Whole)), "{again:?}");
+}
+
+#[tokio::test]
+async fn a_file_whose_length_nobody_knows_ends_with_its_body() {
+    let (registry, staging) = staging(&memory());
+    let file = sample(5_000);
+    let chunk = Chunk { start: 0, length: None, total: Total::EndOfPiece };
+    staging.receive(IMAGE, chunk, body(&file)).await.unwrap();
+    assert_eq!(uploaded(&registry).await, file);
+}
+
+#[tokio::test]
+async fn an_upload_that_broke_off_goes_on_at_another_replica() {
+    let store = memory();
+    let (_, first) = staging(&store);
+    let (registry, second) = staging(&store);
+    let file = sample(30_000);
+    let broken = first.receive(IMAGE, all(&file), broken_body(&file.slice(..12_345))).await;
+    assert!(broken.is_err());
+    let Staged::Partial { length } = second.staged(IMAGE).await.unwrap() else { panic!("it is not whole") };
+    let start = usize::try_from(length).unwrap();
+    assert!(start > 0 && start <= 12_345, "{start}");
+    second.receive(IMAGE, rest(&file, start), body(&file.slice(start..))).await.unwrap();
+    assert_eq!(uploaded(&registry).await, file);
+}
+
+#[tokio::test]
+async fn a_piece_that_leaves_a_gap_is_told_where_the_upload_stands() {
+    let (_, staging) = staging(&memory());
+    let file = sample(9_000);
+    let piece = Chunk { length: Some(4_000), ..all(&file) };
+    staging.receive(IMAGE, piece, body(&file.slice(..4_000))).await.unwrap();
+    let gap = staging.receive(IMAGE, rest(&file, 5_000), body(&file.slice(5_000..))).await;
+    assert!(matches!(gap, Err(StagingError::OutOfOrder { length: 4_000 })), "{gap:?}");
+}
+
+#[tokio::test]
+async fn a_piece_that_begins_at_0_begins_the_file_anew() {
+    let (registry, staging) = staging(&memory());
+    let (wrong, file) = (sample(8_000), Bytes::from(vec![7; 6_000]));
+    staging.receive(IMAGE, all(&wrong), broken_body(&wrong.slice(..5_000))).await.unwrap_err();
+    staging.receive(IMAGE, all(&file), body(&file)).await.unwrap();
+    assert_eq!(uploaded(&registry).await, file);
+}
+
+#[tokio::test]
+async fn more_bytes_than_were_announced_are_no_file() {
+    let (_, staging) = staging(&memory());
+    let file = sample(5_000);
+    let chunk = Chunk { start: 0, length: None, total: Total::Bytes(4_000) };
+    let long = staging.receive(IMAGE, chunk, body(&file)).await;
+    assert!(matches!(long, Err(StagingError::TooLong { total: 4_000, length: 5_000 })), "{long:?}");
+    assert_eq!(staging.staged(IMAGE).await.unwrap(), Staged::Partial { length: 0 });
+}
+
+#[tokio::test]
+async fn while_one_is_sending_it_is_told_how_far_and_nobody_else_may() {
+    let (_, staging) = staging(&memory());
+    let file = sample(6_000);
+    let (send, pieces) = mpsc::channel::<Result<Bytes, BodyError>>(1);
+    let arriving =
+        stream::unfold(pieces, |mut pieces| async { Some((pieces.recv().await?, pieces)) }).boxed();
+    let receive = staging.receive(IMAGE, all(&file), arriving);
+    let others = async {
+        send.send(Ok(file.slice(..2_000))).await.unwrap();
+        while staging.staged(IMAGE).await.unwrap()
+            != (Staged::Receiving { length: 2_000, total: Some(6_000) })
+        {
+            tokio::task::yield_now().await;
+        }
+        let other = staging.receive(IMAGE, all(&file), body(&file)).await;
+        assert!(matches!(other, Err(StagingError::Busy)), "{other:?}");
+        send.send(Ok(file.slice(2_000..))).await.unwrap();
+        drop(send);
+    };
+    let (received, ()) = tokio::join!(receive, others);
+    assert_eq!(received.unwrap(), Staged::Whole { size: 6_000 });
+}
+
+#[tokio::test]
+async fn what_is_removed_while_it_is_sent_is_gone_and_may_be_sent_again() {
+    let (registry, staging) = staging(&memory());
+    let file = sample(6_000);
+    let endless = body(&file).chain(stream::pending()).boxed();
+    let chunk = Chunk { start: 0, length: None, total: Total::EndOfPiece };
+    let removed = async {
+        while !matches!(staging.staged(IMAGE).await.unwrap(), Staged::Receiving { length: 6_000, .. }) {
+            tokio::task::yield_now().await;
+        }
+        staging.remove(IMAGE).await.unwrap();
+    };
+    let (received, ()) = tokio::join!(staging.receive(IMAGE, chunk, endless), removed);
+    assert!(received.is_err());
+    assert_eq!(staging.staged(IMAGE).await.unwrap(), Staged::Partial { length: 0 });
+    staging.receive(IMAGE, all(&file), body(&file)).await.unwrap();
+    staging.remove(IMAGE).await.unwrap();
+    assert_eq!(staging.staged(IMAGE).await.unwrap(), Staged::Partial { length: 0 });
+    staging.receive(IMAGE, all(&file), body(&file)).await.unwrap();
+    assert_eq!(uploaded(&registry).await, file);
+}
+
+#[tokio::test]
+async fn what_is_closed_takes_nothing_any_more_at_any_replica() {
+    let store = memory();
+    let [(_, first), (_, second)] = [staging(&store), staging(&store)];
+    let file = sample(3_000);
+    first.receive(IMAGE, all(&file), body(&file)).await.unwrap();
+    first.close(IMAGE).await.unwrap();
+    first.close(IMAGE).await.unwrap();
+    for staging in [first, second] {
+        let late = staging.receive(IMAGE, all(&file), body(&file)).await;
+        assert!(matches!(late, Err(StagingError::Closed)), "{late:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_store_may_fail_at_any_call_and_the_file_is_sent_again() {
+    let file = sample(9_000);
+    for fault in [Fault::Fails, Fault::LosesReply] {
+        for call in 0.. {
+            let (store, registry) = faulty();
+            let registry = Arc::new(registry);
+            let staging = Staging::new(Arc::clone(&registry));
+            store.arm(None, call, fault);
+            let first = staging.receive(IMAGE, all(&file), body(&file)).await;
+            let happened = store.disarm();
+            if first.is_err() {
+                match staging.receive(IMAGE, all(&file), body(&file)).await {
+                    // It failed behind the last thing that had to be done.
+                    Ok(_) | Err(StagingError::Whole) => {}
+                    Err(error) => panic!("{fault:?} at call {call}: {error}"),
+                }
+            }
+            assert_eq!(uploaded(&registry).await, file, "{fault:?} at call {call}");
+            if !happened {
+                break;
+            }
+        }
+    }
+}
