@@ -1,6 +1,7 @@
-# A static binary in an empty image: `docker build -t dvcr .`
+# The registry, a static binary in an empty image, and what the controller and its Jobs run:
 #
-#   docker run -p 5000:5000 -v dvcr:/data dvcr
+#   docker build -t dvcr . && docker run -p 5000:5000 -v dvcr:/data dvcr
+#   docker build -t dvcr-controller --target controller .
 
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
@@ -17,6 +18,16 @@ RUN target="$(rustc -vV | sed -n 's/^host: //p')" \
  && cp "target/$target/release/dvcr" /out/dvcr \
  && cp /etc/ssl/certs/ca-certificates.crt /out/etc/ssl/certs/ \
  && chown -R 65532:65532 /out/data
+
+# The same binary beside qemu-img, which writes disks of every format raw into claims.
+FROM debian:bookworm-slim AS controller
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends ca-certificates qemu-utils \
+ && rm -rf /var/lib/apt/lists/*
+COPY --from=build /out/dvcr /dvcr
+USER 65532:65532
+ENTRYPOINT ["/dvcr"]
+CMD ["controller"]
 
 FROM scratch
 COPY --from=build /out/ /

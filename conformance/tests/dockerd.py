@@ -25,7 +25,7 @@ class Dockerd:
                 "dockerd",
                 "--iptables=false",
                 "--bridge=none",
-                "--storage-driver=vfs",
+                f"--storage-driver={self.driver()}",
                 f"--data-root={self.folder}/data",
                 f"--exec-root={self.folder}/exec",
                 f"--pidfile={self.folder}/docker.pid",
@@ -41,6 +41,19 @@ class Dockerd:
                 return self
             time.sleep(0.1)
         raise AssertionError(f"dockerd does not answer:\n{self.log()}")
+
+    def driver(self):
+        """How it keeps layers: `vfs` copies them whole each time, and works where overlays cannot be mounted."""
+        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
+            lower, upper, work, merged = (pathlib.Path(folder) / name for name in ["lower", "upper", "work", "merged"])
+            for path in [lower, upper, work, merged]:
+                path.mkdir()
+            options = f"lowerdir={lower},upperdir={upper},workdir={work}"
+            mount = ["mount", "-t", "overlay", "overlay", "-o", options, merged]
+            if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
+                return "vfs"
+            subprocess.run(["umount", merged], check=True)
+            return "overlay2"
 
     def log(self):
         return (self.folder / "dockerd.log").read_text(errors="replace")[-4000:]
@@ -67,5 +80,6 @@ class Dockerd:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
-        subprocess.run(["umount", "-q", *self.folder.glob("data/*/*/merged")], check=False, stderr=subprocess.DEVNULL)
+        mounts = [*self.folder.glob("data/*/*/merged"), *self.folder.glob("exec/netns/*")]
+        subprocess.run(["umount", "-q", "-l", *mounts], check=False, stderr=subprocess.DEVNULL)
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::Api;
-use kube::api::{ObjectMeta, PostParams};
+use kube::api::{ListParams, ObjectMeta, PostParams};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -20,13 +20,16 @@ use crate::oci::RegistryHost;
 use crate::telemetry;
 use crate::upload_token::UploadKey;
 
+/// What the container of the controller is called in its pod.
+const CONTAINER: &str = "controller";
+
 /// Make images of the VirtualImage and ClusterVirtualImage resources of a Kubernetes cluster.
 ///
 /// Imports run in Jobs, one per image, and push to the registry that `dvcr serve` runs. Any number of replicas may run;
 /// one of them, which has the Lease, works. The cluster is that of KUBECONFIG, or the one in which the process runs.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  dvcr controller --registry dvcr.dvcr.svc:5000 --plain-http dvcr.dvcr.svc:5000 --image registry.example.com/dvcr:1.0
+  dvcr controller --registry dvcr.dvcr.svc:5000 --plain-http dvcr.dvcr.svc:5000 --image registry.example.com/dvcr-controller:1.0
   dvcr crds | kubectl apply --server-side -f -          the resources, once")]
 pub(super) struct Controller {
     /// The registry, as the controller and the Jobs reach it.
@@ -35,9 +38,12 @@ pub(super) struct Controller {
     /// The name of the registry for nodes and users, in the status of images [default: as --registry].
     #[arg(long, value_name = "HOST[:PORT]", env = "DVCR_REGISTRY_NAME")]
     registry_name: Option<RegistryHost>,
-    /// The container image with this program, for Jobs.
-    #[arg(long, value_name = "IMAGE", env = "DVCR_IMAGE")]
-    image: String,
+    /// The container image with this program and qemu-img, for Jobs [default: the image that --pod runs].
+    #[arg(long, value_name = "IMAGE", env = "DVCR_IMAGE", required_unless_present = "pod")]
+    image: Option<String>,
+    /// The pod in which the controller runs.
+    #[arg(long, value_name = "NAME", env = "DVCR_POD")]
+    pod: Option<String>,
     /// Where Jobs and the Lease are [default: the namespace of the process].
     #[arg(long, value_name = "NAMESPACE", env = "DVCR_NAMESPACE")]
     namespace: Option<String>,
@@ -102,7 +108,8 @@ impl Controller {
         let client = kube::Client::try_from(cluster)
             .map_err(|error| Failure::because(format!("cannot speak to {api}"), &error))?;
         let key = self.upload_key(&client, &namespace).await?;
-        let context = self.context(client.clone(), &namespace, key)?;
+        let image = self.job_image(&client, &namespace).await?;
+        let context = self.context(client.clone(), &namespace, key, image)?;
         let stop = CancellationToken::new();
         let told = stop.clone();
         tokio::spawn(async move {
@@ -154,7 +161,37 @@ impl Controller {
         }
     }
 
-    fn context(&self, client: kube::Client, namespace: &str, key: UploadKey) -> Result<Context, Failure> {
+    /// The image of Jobs: the controller's own, however whoever installed it has renamed that.
+    async fn job_image(&self, client: &kube::Client, namespace: &str) -> Result<String, Failure> {
+        if let Some(image) = &self.image {
+            return Ok(image.clone());
+        }
+        let name = self.pod.as_deref().unwrap_or_default();
+        let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+        // Listed, as the controller may list pods anyway and need not be allowed to get one.
+        let this = ListParams::default().fields(&format!("metadata.name={name}"));
+        let found = pods
+            .list(&this)
+            .await
+            .map_err(|error| Failure::because(format!("pod {namespace}/{name}"), &error))?;
+        let spec = found.items.into_iter().next().and_then(|pod| pod.spec);
+        // Others may have put containers of their own beside it.
+        let ours =
+            spec.and_then(|spec| spec.containers.into_iter().find(|container| container.name == CONTAINER));
+        ours.and_then(|container| container.image).ok_or_else(|| {
+            Failure::Failed(format!(
+                "pod {namespace}/{name} has no container {CONTAINER} whose image Jobs could run: name one with --image"
+            ))
+        })
+    }
+
+    fn context(
+        &self,
+        client: kube::Client,
+        namespace: &str,
+        key: UploadKey,
+        image: String,
+    ) -> Result<Context, Failure> {
         let patience = TransportOptions::default().patience;
         let registry = self.client.client(Retries::default(), patience)?;
         let transport = registry.transport().clone();
@@ -177,7 +214,7 @@ impl Controller {
         };
         let options = JobOptions {
             namespace: namespace.to_owned(),
-            image: self.image.clone(),
+            image,
             plain_http: scheme == "http",
             allow_local_sources: self.allow_local_sources,
             service_account: self.job_service_account.clone(),
