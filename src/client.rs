@@ -33,7 +33,7 @@ pub use error::ClientError;
 pub use repository::{RemoteManifest, Repository};
 pub use retry::{Backoff, Retries};
 pub(crate) use transport::redacted;
-pub use transport::{Response, Transport, TransportOptions};
+pub use transport::{Response, Transport, TransportOptions, check_authorities};
 pub use upload::{BlobFeed, BlobUpload, UploadError};
 
 use crate::oci::{ImageReference, RegistryHost, RepositoryName};

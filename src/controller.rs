@@ -29,6 +29,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use kube::Api;
 use kube::runtime::controller::{Action, Config, Controller, Error};
+use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -75,7 +76,15 @@ pub async fn wait(controller: JoinHandle<()>) {
 }
 
 async fn watch<I: Image>(api: Api<I>, context: Arc<Context>, stop: CancellationToken) {
+    let news = context.provisioner.news().filter_map(async |image| {
+        let named = ObjectRef::new(&image.name);
+        (image.kind == I::KIND).then(|| match &image.namespace {
+            Some(namespace) => named.within(namespace),
+            None => named,
+        })
+    });
     Controller::new(api, watcher::Config::default())
+        .reconcile_on(news)
         .with_config(Config::default().concurrency(CONCURRENCY))
         .graceful_shutdown_on(async move { stop.cancelled().await })
         .run(reconcile::reconcile::<I>, |image, error, _| failed(image.as_ref(), error), context)

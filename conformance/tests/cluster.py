@@ -13,26 +13,34 @@ import signal
 import subprocess
 
 from dvcr import BINARY, ROOT
-from job_runner import JobRunner
+from job_runner import CLAIMS, JOBS, MERGE, NAMESPACES, PODS, JobRunner, finalize, named
 from kubernetes import Api, Kubernetes
 from virtual_images import GROUP, VERSION, World
 from wire import eventually
 
 NAMESPACE = "dvcr"
+LEASES = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases"
+IMAGES = [f"/apis/{GROUP}/{VERSION}/{plural}" for plural in ["virtualimages", "clustervirtualimages"]]
+OTHERS = [f"/apis/{GROUP}/{VERSION}/{plural}" for plural in ["virtualdisks", "virtualmachines"]]
+MADE = [*IMAGES, *OTHERS, JOBS, PODS, CLAIMS, "/api/v1/secrets", "/api/v1/events"]
+"""What tests, the controller and Jobs make."""
+OURS = ["dvcr-upload-key", "dvcr-data"]
+"""What the installation has of these kinds."""
 
-STORAGE_CLASS = {
-    "apiVersion": "storage.k8s.io/v1",
-    "kind": "StorageClass",
-    "metadata": {"name": "local", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
-    "provisioner": "example.com/local",
-}
+def storage_class(name, annotations=None):
+    return {
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "StorageClass",
+        "metadata": {"name": name, "annotations": annotations or {}},
+        "provisioner": "example.com/disks",
+    }
 
-BLOCK_CLASS = {
-    "apiVersion": "storage.k8s.io/v1",
-    "kind": "StorageClass",
-    "metadata": {"name": "block", "annotations": {"virtualdisk.virtualization.deckhouse.io/volume-mode": "Block"}},
-    "provisioner": "example.com/block",
-}
+
+STORAGE_CLASSES = [
+    storage_class("local", {"storageclass.kubernetes.io/is-default-class": "true"}),
+    storage_class("fast"),
+    storage_class("block", {"virtualdisk.virtualization.deckhouse.io/volume-mode": "Block"}),
+]
 
 
 def definition(kind, group, version):
@@ -55,6 +63,12 @@ def definition(kind, group, version):
     }
 
 
+def within(path, namespace):
+    """The path of all objects of a kind in a namespace, of the path of all of that kind anywhere."""
+    root, _, resource = path.rpartition("/")
+    return path if namespace is None else f"{root}/namespaces/{namespace}/{resource}"
+
+
 class Cluster:
     """A real API server with everything of `deploy/kubernetes/filesystem` in it."""
 
@@ -69,8 +83,7 @@ class Cluster:
         for made in [
             definition("VirtualDisk", GROUP, VERSION),
             definition("VirtualMachine", GROUP, VERSION),
-            STORAGE_CLASS,
-            BLOCK_CLASS,
+            *STORAGE_CLASSES,
         ]:
             kubectl("apply", "-f", "-", input=made)
         kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
@@ -83,18 +96,20 @@ class Cluster:
 
     def clean(self):
         """Removes what a test has left, whoever holds it."""
-        for kind in ["virtualimages", "clustervirtualimages", "virtualdisks", "virtualmachines", "jobs", "pods", "persistentvolumeclaims"]:
-            everywhere = [] if kind.startswith("cluster") else ["-A"]
-            left = self.kubectl.json("get", kind, *everywhere)["items"]
+        api = Api(self.kubernetes.admin)
+        not_ours = "fieldSelector=" + ",".join(f"metadata.name!={name}" for name in OURS)
+        for path in MADE:
+            left = api.json("GET", f"{path}?{not_ours}")["items"]
+            for namespace in {item["metadata"].get("namespace") for item in left}:
+                api.json("DELETE", f"{within(path, namespace)}?{not_ours}", {"gracePeriodSeconds": 0})
             for item in left:
-                there = item["metadata"]
-                place = ["-n", there["namespace"]] if "namespace" in there else []
-                self.kubectl("delete", kind, there["name"], *place, "--wait=false", "--force", "--grace-period=0", check=False)
-                if there.get("finalizers"):
-                    change = '{"metadata":{"finalizers":null}}'
-                    self.kubectl("patch", kind, there["name"], *place, "--type=merge", "-p", change, check=False)
-        self.kubectl("delete", "secrets", "-n", "default", "--all")
-        self.kubectl("delete", "events", "-A", "--all")
+                if item["metadata"].get("finalizers"):
+                    api.answer("PATCH", named(path, item), {"metadata": {"finalizers": None}}, MERGE)
+        for namespace in api.json("GET", NAMESPACES)["items"]:
+            name = namespace["metadata"]["name"]
+            if name not in ("default", NAMESPACE) and not name.startswith("kube-"):
+                api.json("DELETE", f"{NAMESPACES}/{name}")
+                finalize(api.answer, name)
 
 
 class Controller:
@@ -135,23 +150,23 @@ class Controller:
 
 
 class InCluster(World):
-    """Registry, controller and kubelet stand-in around a real API server."""
+    """Registry, controller and kubelet stand-in around a real API server. `room` is how many Pods run at one time."""
 
-    def __init__(self, cluster, server, tmp_path, settings):
+    others = frozenset({"VirtualDisk", "VirtualMachine"})
+
+    def __init__(self, cluster, server, tmp_path, settings, room=None):
         self.cluster = cluster
         self.volumes = tmp_path / "volumes"
         self.volumes.mkdir()
         self.controller = Controller(cluster, server.host, tmp_path / "controller.log", settings)
-        self.runner = JobRunner(cluster.kubernetes.admin, BINARY, self.volumes)
-        kubectl = cluster.kubernetes.kubectl()
-        super().__init__(server, kubectl, Api(cluster.kubernetes.admin))
+        self.runner = JobRunner(cluster.kubernetes.admin, BINARY, self.volumes, room=room)
+        super().__init__(server, cluster.kubernetes.kubectl(), Api(cluster.kubernetes.admin))
 
     def start(self):
-        # A Lease that a controller before has died with need not run out.
-        self.cluster.kubectl("-n", NAMESPACE, "delete", "lease", "--all")
+        self.let_go()
         self.controller.start()
         self.runner.start()
-        eventually(lambda: self.controller.works(), seconds=20)
+        eventually(self.controller.works, seconds=20)
         return self
 
     def stop(self):
@@ -160,15 +175,30 @@ class InCluster(World):
             stack.callback(self.controller.kill)
             stack.callback(self.runner.stop)
 
+    def let_go(self):
+        """A Lease that a controller before has died with need not run out."""
+        self.api.json("DELETE", LEASES)
+
+    def log(self):
+        files = [self.server.log, self.controller.log, *self.runner.folder.glob("*/*/*.log")]
+        return "".join(file.read_text(errors="replace") for file in files)
+
     def volume(self, namespace, claim):
         return self.volumes / namespace / claim / "disk.img"
+
+    def lose_claim(self, namespace, claim):
+        self.kubectl("delete", "pvc", claim, "-n", namespace)
 
     def put_disk(self, namespace, name, disk):
         claim = {
             "apiVersion": "v1",
             "kind": "PersistentVolumeClaim",
             "metadata": {"name": f"vd-{name}", "namespace": namespace},
-            "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "64Mi"}}, "storageClassName": "local"},
+            "spec": {
+                "accessModes": ["ReadWriteOnce"],
+                "resources": {"requests": {"storage": "64Mi"}},
+                "storageClassName": "local",
+            },
         }
         self.apply(claim)
         path = self.volume(namespace, f"vd-{name}")
@@ -193,5 +223,5 @@ class InCluster(World):
         self.controller.kill()
         self.server.kill()
         self.server.start()
-        self.cluster.kubectl("-n", NAMESPACE, "delete", "lease", "--all")
+        self.let_go()
         self.controller.start()

@@ -9,19 +9,32 @@ import uuid
 import pytest
 
 from auth_proxy import AuthProxy
-from cluster import Cluster
+from cluster import Cluster, InCluster
 from command import Command
 from cutting_proxy import CuttingProxy, ForwardProxy
 from dockerd import Dockerd
 from dvcr import BINARY, Dvcr
 from flaky_http import Authority, Web
 from images import Images, run
+from virtual_images import Embedded
 from wire import Client
 
 
-def pytest_collection_modifyitems(items):
-    """Cheap tests first: a broken build shows within seconds."""
+WORLDS = os.environ.get("CONFORMANCE_WORLDS", "embedded,cluster").split(",")
+"""The worlds that are asked for, of those in `virtual_images.py` and `cluster.py`."""
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leaves worlds out that are not asked for. Cheap tests first: a broken build shows within seconds."""
+    others = [item for item in items if world_of(item) not in (None, *WORLDS)]
+    items[:] = [item for item in items if item not in others]
+    config.hook.pytest_deselected(items=others)
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
+def world_of(item):
+    """The world that a test runs in, if it is one of a list for several."""
+    return getattr(item, "callspec", None) and item.callspec.params.get("world_name")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -109,6 +122,61 @@ def cluster(cache):
         yield cluster.start()
     finally:
         cluster.stop()
+
+
+@pytest.fixture(params=["embedded", pytest.param("cluster", marks=pytest.mark.slow)])
+def world_name(request):
+    """Each world in turn. A test that can be true in one of them alone is parametrised with its name."""
+    return request.param
+
+
+@pytest.fixture
+def settings():
+    """Environment variables of the servers of `world`."""
+    return {}
+
+
+@pytest.fixture
+def world(start_world, settings):
+    """A server with the resources."""
+    return start_world(**settings)
+
+
+@pytest.fixture
+def start_world(request, world_name, start, cache, tmp_path):
+    """Starts a server with the resources. Settings are environment variables.
+
+    `at_a_time` is how many images are made at one time: a cluster has no setting for it, but no room for more Pods.
+    """
+
+    def start_embedded(at_a_time=None, **settings):
+        limit = {"DVCR_WORKERS": str(at_a_time)} if at_a_time else {}
+        return Embedded(start("filesystem", **limit, **settings), cache, tmp_path / "kubectl")
+
+    def start_cluster(at_a_time=None, **settings):
+        server = start("filesystem", DVCR_EMBEDDED_API="false", DVCR_UPLOAD_KEY=cluster.key, **settings)
+        world = InCluster(cluster, server, tmp_path, settings, at_a_time)
+        stack.callback(world.stop)
+        return world.start()
+
+    with contextlib.ExitStack() as stack:
+        if world_name == "embedded":
+            yield start_embedded
+        else:
+            cluster = request.getfixturevalue("cluster")
+            yield start_cluster
+
+
+@pytest.fixture
+def pulled(dvcr, tmp_path):
+    """What a machine gets of an image: the bytes behind its registry URL."""
+
+    def pulled(image):
+        path = tmp_path / f"pulled-{uuid.uuid4()}"
+        dvcr.pulls(image["status"]["target"]["registryURL"], path)
+        return path.read_bytes()
+
+    return pulled
 
 
 @pytest.fixture

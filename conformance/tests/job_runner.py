@@ -1,6 +1,7 @@
 """What a cluster does with Jobs, beside an API that has nothing of it: Pods are made of Jobs, and run as processes.
 
-It stands for the controllers of Jobs, of claims and of what has lost its owner, for the scheduler and for the kubelet.
+It stands for the controllers of Jobs, of claims, of namespaces that go and of what has lost its owner, for the scheduler
+and for the kubelet.
 A container is a process with mounts and a root of its own: it sees the binary under test, the libraries of this machine
 and its volumes, and the images that Jobs name are not pulled. All share the network, where each Pod has an address of
 127.1.0.0/16. Needs root.
@@ -22,6 +23,7 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import tempfile
@@ -41,6 +43,7 @@ BINARY = "/usr/local/bin/dvcr"
 MERGE = "application/merge-patch+json"
 
 JOBS, PODS, CLAIMS = "/apis/batch/v1/jobs", "/api/v1/pods", "/api/v1/persistentvolumeclaims"
+NAMESPACES = "/api/v1/namespaces"
 OWNED = [PODS, CLAIMS, JOBS, "/api/v1/secrets", "/api/v1/configmaps", "/api/v1/services"]
 
 
@@ -59,11 +62,13 @@ class NotYet(Exception):
 class JobRunner:
     """`volumes` is the folder with the claims: `NAMESPACE/CLAIM`, a folder, or a sparse file for a block device.
 
-    A Pod that failed is followed by another after `backoff` seconds; a cluster waits 10 and doubles them.
+    A Pod that failed is followed by another after `backoff` seconds; a cluster waits 10 and doubles them. When `room`
+    Pods run, others wait for one of them to end.
     """
 
-    def __init__(self, kubeconfig, binary, volumes, backoff=0.1):
+    def __init__(self, kubeconfig, binary, volumes, backoff=0.1, room=None):
         self.api, self.binary, self.volumes, self.backoff = Api(kubeconfig), binary, pathlib.Path(volumes), backoff
+        self.room, self.kinds, self.watches = room, [], {}
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="dvcr-pods-"))
         self.folder.chmod(0o755)
         self.jobs, self.containers, self.claims, self.loops, self.addresses = {}, {}, {}, {}, {}
@@ -74,7 +79,7 @@ class JobRunner:
     # What a test asks for.
 
     def start(self):
-        for path in [JOBS, PODS, CLAIMS]:
+        for path in [JOBS, PODS, CLAIMS, NAMESPACES]:
             threading.Thread(target=self.watch, args=(path,), daemon=True).start()
         self.thread.start()
         return self
@@ -83,6 +88,10 @@ class JobRunner:
         """Kills what runs, and fails when there was something it could not do."""
         self.stopping = True
         self.changed.set()
+        for connection in self.watches.values():
+            # Closed, it would go on to wait for what comes.
+            with contextlib.suppress(OSError, AttributeError):
+                connection.sock.shutdown(socket.SHUT_RDWR)
         self.thread.join(60)
         for container in self.containers.values():
             container.kill()
@@ -181,6 +190,7 @@ class JobRunner:
         while not self.stopping:
             with contextlib.suppress(OSError, http.client.HTTPException):
                 connection, answer = self.api.ask("GET", f"{path}?watch=true&timeoutSeconds=45")
+                self.watches[path] = connection
                 with contextlib.closing(connection):
                     for _ in answer:
                         self.changed.set()
@@ -235,6 +245,28 @@ class JobRunner:
             if uid not in there and container.end(5):
                 container.clean()
                 del self.containers[uid]
+        for namespace in self.list(NAMESPACES):
+            if "deletionTimestamp" in namespace["metadata"]:
+                self.attempt(self.empty, namespace["metadata"]["name"])
+
+    # Namespaces.
+
+    def empty(self, namespace):
+        """Deletes all that is in a namespace, which goes when there is nothing left."""
+        self.kinds = self.kinds or list(self.namespaced())
+        left = [path for path in self.kinds if self.list(path.format(namespace))]
+        for path in left:
+            self.call("DELETE", path.format(namespace))
+        if not left:
+            finalize(self.call, namespace)
+
+    def namespaced(self):
+        """Where each kind is that is in namespaces."""
+        groups = self.call("GET", "/apis")["groups"]
+        for root in ["/api/v1", *(f"/apis/{group['preferredVersion']['groupVersion']}" for group in groups)]:
+            for kind in self.call("GET", root)["resources"]:
+                if kind["namespaced"] and "deletecollection" in kind["verbs"]:
+                    yield f"{root}/namespaces/{{}}/{kind['name']}"
 
     # Claims.
 
@@ -440,6 +472,8 @@ class JobRunner:
 
     def begin(self, pod, claims):
         try:
+            if self.is_full():
+                raise NotYet("Unschedulable", "0/1 nodes are available: 1 Too many pods.")
             container = Container(self, pod, claims)
         except NotYet as why:
             # The phase stays Pending.
@@ -455,6 +489,10 @@ class JobRunner:
         container.start()
         self.containers[pod["metadata"]["uid"]] = container
         self.patch(PODS, pod, {"status": container.status(None)}, "/status")
+
+    def is_full(self):
+        running = sum(container.code() is None for container in self.containers.values())
+        return self.room is not None and running >= self.room
 
     def lose(self, pod):
         """A Pod that ran before this runner was started."""
@@ -834,6 +872,12 @@ def named(path, item, name=None):
     namespace = item["metadata"].get("namespace")
     place = f"{root}/namespaces/{namespace}" if namespace else root
     return f"{place}/{resource}/{name or item['metadata']['name']}"
+
+
+def finalize(call, namespace):
+    """Lets a namespace go that is being deleted. `call` speaks to the API."""
+    body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}, "spec": {"finalizers": []}}
+    call("PUT", f"{NAMESPACES}/{namespace}/finalize", body)
 
 
 def controller(item):

@@ -5,6 +5,7 @@ of Jobs or runs them: what a test needs of that, `job_runner.py` does.
 """
 
 import base64
+import contextlib
 import http.client
 import json
 import os
@@ -14,6 +15,7 @@ import shutil
 import ssl
 import subprocess
 import tempfile
+import threading
 import time
 from urllib.parse import urlsplit
 
@@ -251,10 +253,95 @@ class Api:
             connection.close()
             raise
 
-    def answer(self, method, path, body=None, kind="application/json"):
-        """The status of the answer, and its bytes."""
-        connection, response = self.ask(method, path, body, kind)
-        try:
-            return response.status, response.read()
-        finally:
-            connection.close()
+    def answer(self, method, path, body=None, kind="application/json", seconds=30):
+        """The status of the answer, and its bytes. Told to come again, it does so for so many seconds."""
+        deadline = time.monotonic() + seconds
+        while True:
+            connection, response = self.ask(method, path, body, kind)
+            with contextlib.closing(connection):
+                status, data = response.status, response.read()
+            # So it is with custom resources when the API server has just been started.
+            if status != 429 or time.monotonic() > deadline:
+                return status, data
+            time.sleep(0.2)
+
+    def json(self, method, path, body=None, kind="application/json"):
+        """The object that is answered, which must be one."""
+        status, answer = self.answer(method, path, body, kind)
+        assert status < 300, f"{method} {path}: {status} {answer.decode(errors='replace')}"
+        return json.loads(answer)
+
+
+def version(item):
+    return item["metadata"]["resourceVersion"]
+
+
+class Follower:
+    """Everything that the objects of a path become, as an informer learns it: by a list, and then by one watch after the
+    other, each of which begins where the one before was cut. Only when that is too long ago for the API, it lists again.
+
+    `events` are the type and the object of each, in their order.
+    """
+
+    def __init__(self, api, path):
+        self.api, self.path, self.events = api, path, []
+        self.version, self.lists, self.watches, self.stopping = None, 0, 0, False
+        self.thread = threading.Thread(target=self.follow, daemon=True)
+
+    def start(self):
+        self.list()
+        self.thread.start()
+        return self
+
+    def stop(self):
+        self.stopping = True
+        self.thread.join()
+
+    def known(self):
+        """The objects that are there, by their names, as far as it was told."""
+        there = {}
+        for kind, item in list(self.events):
+            there[item["metadata"]["name"]] = item
+            if kind == "DELETED":
+                del there[item["metadata"]["name"]]
+        return there
+
+    def follow(self):
+        while not self.stopping:
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                if self.version is None:
+                    self.list()
+                self.watch()
+            time.sleep(0.05)
+
+    def list(self):
+        """Learns what is there, and what is no more."""
+        listed = self.api.json("GET", self.path)
+        before, there = self.known(), {item["metadata"]["name"]: item for item in listed["items"]}
+        self.events += [("DELETED", item) for name, item in before.items() if name not in there]
+        self.events += [("ADDED", item) for name, item in there.items() if name not in before]
+        same = {name for name in before.keys() & there.keys() if version(before[name]) == version(there[name])}
+        self.events += [("MODIFIED", there[name]) for name in before.keys() & there.keys() - same]
+        self.version = version(listed)
+        self.lists += 1
+
+    def watch(self):
+        """Learns what happens, until the connection breaks, or for two seconds nothing does."""
+        where = f"resourceVersion={self.version}&allowWatchBookmarks=true"
+        connection, answer = self.api.ask("GET", f"{self.path}?watch=true&{where}", timeout=2)
+        with contextlib.closing(connection):
+            if answer.status != 200:
+                self.version = None if answer.status == 410 else self.version
+                return
+            self.watches += 1
+            for line in answer:
+                event = json.loads(line)
+                if event["type"] == "ERROR":
+                    # The version was too long ago.
+                    self.version = None
+                    return
+                self.version = version(event["object"])
+                if event["type"] != "BOOKMARK":
+                    self.events.append((event["type"], event["object"]))
+                if self.stopping:
+                    return

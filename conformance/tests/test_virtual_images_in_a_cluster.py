@@ -3,10 +3,23 @@
 What the resources are and say is in `test_virtual_images.py`; here is what a cluster adds.
 """
 
+import collections
+import functools
+import itertools
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
-from cluster import NAMESPACE, Controller, InCluster
+from cluster import NAMESPACE, Controller
+from command import kept
 from dvcr import ROOT
+from images import MIB
+from job_runner import MERGE
+from kubernetes import Follower, version
+from layers import Image
 from virtual_images import (
     SlowWeb,
     condition_of,
@@ -14,6 +27,7 @@ from virtual_images import (
     from_object,
     from_user,
     from_web,
+    phase_of,
     upload_url,
     virtual_image,
 )
@@ -23,13 +37,13 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def world(cluster, start, tmp_path):
-    server = start("filesystem", DVCR_EMBEDDED_API="false", DVCR_UPLOAD_KEY=cluster.key)
-    world = InCluster(cluster, server, tmp_path, {"DVCR_PRESENCE_INTERVAL": "1"})
-    try:
-        yield world.start()
-    finally:
-        world.stop()
+def world_name():
+    return "cluster"
+
+
+@pytest.fixture
+def settings():
+    return {"DVCR_PRESENCE_INTERVAL": "1"}
 
 
 def left(world):
@@ -37,16 +51,6 @@ def left(world):
     found = world.kubectl.json("get", "jobs,pods,secrets,persistentvolumeclaims", "-A")["items"]
     names = {f"{item['kind']}/{item['metadata']['name']}" for item in found}
     return names - {"Secret/dvcr-upload-key", "PersistentVolumeClaim/dvcr-data"}
-
-
-@pytest.fixture
-def pulled(dvcr, tmp_path):
-    def pulled(image):
-        path = tmp_path / f"{image['metadata']['uid']}.disk"
-        dvcr.pulls(image["status"]["target"]["registryURL"], path)
-        return path.read_bytes()
-
-    return pulled
 
 
 @pytest.mark.parametrize("kind", ["vi", "cvi"])
@@ -143,6 +147,146 @@ def test_nothing_is_lost_or_doubled_when_everything_is_killed(world, opened, ima
     assert pulled(world.wait_phase("vi", "disk", "Ready", timeout=90)) == data
     assert world.tags() == {f"vi/default/disk:{uid}"}
     eventually(lambda: left(world) == set(), seconds=20)
+
+
+# Many at once.
+
+
+def create(world, manifest):
+    """Creates a VirtualImage, and gives what the API made of it."""
+    return world.api.json("POST", world.path("vi"), manifest)
+
+
+def phases(world):
+    """How many images are in each phase."""
+    return collections.Counter(phase_of(item) for item in world.api.json("GET", world.path("vi"))["items"])
+
+
+def all_ready(world, count, seconds):
+    """Waits until so many images are there, and all of them are Ready."""
+    deadline = time.monotonic() + seconds
+    while (found := phases(world)) != {"Ready": count}:
+        assert "Failed" not in found and time.monotonic() < deadline, found
+        time.sleep(0.5)
+
+
+def nothing_is_left(world):
+    """That neither the registry nor the cluster has anything of images that are gone, but for blobs and manifests that no
+    tag leads to, which nobody collects.
+    """
+    assert world.tags() == set()
+    eventually(lambda: not [file for file in kept(world.server) if file.startswith("uploads/")], seconds=30)
+    world.runner.collect()
+    eventually(lambda: left(world) == set(), seconds=30)
+
+
+def test_500_images_at_once(start_world, opened, web):
+    """10 of them are fetched and the others made of those, which takes no Job: each would be a process of this machine,
+    and what hundreds of them cost says nothing about a cluster. There is room for 2 at a time, so that Pods wait too.
+    """
+    world = start_world(at_a_time=2)
+    follower = opened(Follower(world.api, world.path("vi")).start())
+    disks = [os.urandom(MIB) for _ in range(10)]
+    sources = [from_web(web.add(f"/{number}", disk)) for number, disk in enumerate(disks)]
+    sources += [from_object("VirtualImage", f"disk-{number % 10}") for number in range(10, 500)]
+    manifests = [virtual_image(f"disk-{number}", source) for number, source in enumerate(sources)]
+    with ThreadPoolExecutor(20) as threads:
+        made = list(threads.map(functools.partial(create, world), manifests))
+    all_ready(world, 500, seconds=240)
+    assert world.tags() == {f"vi/default/{there['name']}:{there['uid']}" for there in (image["metadata"] for image in made)}
+    for number in [0, 250, 499]:
+        _, data = Image(world.server.host, f"vi/default/disk-{number}", made[number]["metadata"]["uid"]).file()
+        assert data == disks[number % 10]
+    # Nobody who watches has missed one of them.
+    eventually(lambda: {phase_of(image) for image in follower.known().values()} == {"Ready"})
+    assert len(follower.known()) == 500 and follower.lists == 1
+    world.api.json("DELETE", world.path("vi"))
+    eventually(lambda: follower.known() == {}, seconds=120)
+    assert phases(world) == {}
+    nothing_is_left(world)
+
+
+def test_what_many_write_while_the_status_is_written_is_neither_lost_nor_in_the_way(world, opened):
+    """Some patch, and some replace what they have read, as the controller does it."""
+    slow = opened(SlowWeb(speed=MIB))
+    disks = {f"disk-{number}": os.urandom(3 * MIB) for number in range(8)}
+    for name, disk in disks.items():
+        create(world, virtual_image(name, from_web(slow.add(f"/{name}", disk))))
+    stopped, written = threading.Event(), {}
+
+    def patch(name, field, key, value):
+        change = {"metadata": {field: {key: value}}}
+        world.api.json("PATCH", world.path("vi", name), change, MERGE)
+
+    def replace(name, field, key, value):
+        """Replaces an image; when another one was faster, it is read again."""
+        while True:
+            image = world.get("vi", name)
+            image["metadata"].setdefault(field, {})[key] = value
+            status, answer = world.api.answer("PUT", world.path("vi", name), image)
+            if status == 200:
+                return
+            assert status == 409, answer
+
+    def write(writer, how, field):
+        for number in itertools.count():
+            for name in disks:
+                how(name, field, writer, str(number))
+                written[name, field, writer] = str(number)
+            if stopped.is_set():
+                return
+
+    writers = [(f"writer-{number}", [patch, replace][number % 2], ["labels", "annotations"][number // 2]) for number in range(4)]
+    with ThreadPoolExecutor(4) as threads:
+        ends = [threads.submit(write, *writer) for writer in writers]
+        try:
+            all_ready(world, len(disks), seconds=120)
+        finally:
+            stopped.set()
+        for end in ends:
+            end.result()
+    for name, disk in disks.items():
+        image = world.wait_phase("vi", name, "Ready")
+        for _, field, writer in [key for key in written if key[0] == name]:
+            assert image["metadata"][field][writer] == written[name, field, writer]
+        assert int(written[name, "labels", "writer-0"]) > 3
+        assert image["metadata"]["generation"] == image["status"]["observedGeneration"] == 1
+        _, data = Image(world.server.host, f"vi/default/{name}", image["metadata"]["uid"]).file()
+        assert data == disk
+    world.api.json("DELETE", world.path("vi"))
+    eventually(lambda: phases(world) == {}, seconds=60)
+    nothing_is_left(world)
+
+
+def test_nobody_who_watches_misses_anything_when_the_api_is_started_again(world, opened, web, cluster, images):
+    """Neither somebody from outside nor the controller: images of before, while and after it become Ready, or go."""
+    follower = opened(Follower(world.api, world.path("vi")).start())
+    url = web.add("/disk", images.image("qcow2").read_bytes())
+    names = [f"disk-{number}" for number in range(6)]
+    for turn in range(2):
+        for name in names:
+            create(world, virtual_image(f"{name}-{turn}", from_web(url)))
+        world.wait_phase("vi", f"{names[0]}-{turn}", "Ready")
+        if turn == 1:
+            # What is told to go at the last moment goes.
+            world.api.json("DELETE", world.path("vi", f"{names[0]}-0"))
+        cluster.kubernetes.restart_api()
+    create(world, virtual_image("last", from_web(url)))
+    eventually(lambda: world.get("vi", f"{names[0]}-0") is None, seconds=30)
+    all_ready(world, 2 * len(names), seconds=60)
+    eventually(lambda: {phase_of(image) for image in follower.known().values()} == {"Ready"})
+    listed = world.api.json("GET", world.path("vi"))["items"]
+    assert follower.known().keys() == {item["metadata"]["name"] for item in listed}
+    assert follower.watches >= 3
+    # Each state of an image was told once, and in its order.
+    for name in follower.known():
+        versions = [int(version(item)) for _, item in follower.events if item["metadata"]["name"] == name]
+        assert versions == sorted(set(versions))
+    added = [item["metadata"]["name"] for kind, item in follower.events if kind == "ADDED"]
+    assert sorted(added) == sorted([*(f"{name}-{turn}" for name in names for turn in range(2)), "last"])
+
+
+# Replicas, and the work of an image.
 
 
 @pytest.mark.parametrize("is_told", [True, False])

@@ -87,8 +87,11 @@ def upload_url(image):
 class World:
     """One server with the resources.
 
-    `server` is the registry, `kubectl` speaks to the API, and `api` answers plain requests to it.
+    `server` is the registry, `kubectl` speaks to the API, and `api` answers plain requests to it. `others` are kinds of
+    the same group that are not DVCR's.
     """
+
+    others = frozenset()
 
     def __init__(self, server, kubectl, api):
         self.server, self.kubectl, self.api = server, kubectl, api
@@ -207,6 +210,10 @@ class World:
         """The file with the disk of a claim."""
         raise NotImplementedError
 
+    def lose_claim(self, namespace, claim):
+        """Removes a claim behind the back of the image that is in it."""
+        raise NotImplementedError
+
     def put_disk(self, namespace, name, disk):
         """Makes a VirtualDisk of a file."""
         raise NotImplementedError
@@ -234,6 +241,9 @@ class Embedded(World):
 
     def volume(self, namespace, claim):
         return self.data / "volumes" / namespace / claim / "disk.img"
+
+    def lose_claim(self, namespace, claim):
+        self.volume(namespace, claim).unlink()
 
     def put_disk(self, namespace, name, disk):
         path = self.volume(namespace, name)

@@ -71,6 +71,9 @@ pub(super) struct Import {
     /// An annotation for the image's manifest.
     #[arg(long, value_name = "KEY=VALUE")]
     annotation: Vec<Pair>,
+    /// Take back what was uploaded when told to stop: nobody will go on with it, as where the home directory does not last.
+    #[arg(long)]
+    no_resume: bool,
 
     #[command(flatten)]
     of_source: SourceArgs,
@@ -239,7 +242,7 @@ impl Import {
             tokio::pin!(import);
             tokio::select! {
                 outcome = &mut import => return outcome,
-                () = told_to_stop() => importer.stop(),
+                () = told_to_stop() => if self.no_resume { importer.abandon() } else { importer.stop() },
             }
             import.await
         });

@@ -63,6 +63,21 @@ pub struct Response {
     patience: Duration,
 }
 
+/// Whether these are certificate authorities that a [`Transport`] can be made with.
+pub fn check_authorities(pem: &[u8]) -> Result<(), ClientError> {
+    certificates(pem).map(drop)
+}
+
+fn certificates(pem: &[u8]) -> Result<Vec<Certificate>, ClientError> {
+    let found = Certificate::from_pem_bundle(pem)
+        .map_err(|error| ClientError::Setup(format!("cannot read certificate authorities: {error}")))?;
+    if found.is_empty() {
+        let message = "a file of certificate authorities holds no PEM certificate";
+        return Err(ClientError::Setup(message.to_owned()));
+    }
+    Ok(found)
+}
+
 impl Transport {
     /// A transport. Fails when an authority cannot be read.
     pub fn new(options: &TransportOptions) -> Result<Self, ClientError> {
@@ -70,15 +85,7 @@ impl Transport {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut authorities = Vec::new();
         for pem in &options.authorities {
-            let found = Certificate::from_pem_bundle(pem).map_err(|error| {
-                ClientError::Setup(format!("cannot read certificate authorities: {error}"))
-            })?;
-            if found.is_empty() {
-                return Err(ClientError::Setup(
-                    "a file of certificate authorities holds no PEM certificate".to_owned(),
-                ));
-            }
-            authorities.extend(found);
+            authorities.extend(certificates(pem)?);
         }
         let build = |proxied: bool| {
             let mut builder = reqwest::Client::builder()

@@ -13,6 +13,7 @@ use super::crd::{
     ChecksumSpec, ClusterVirtualImage, DataSourceType, HttpDataSource, ImageStatus, ObjectRefKind, Storage,
     UploadDataSource, VirtualImage,
 };
+use crate::client::check_authorities;
 use crate::importer::Checksum;
 use crate::oci::{ImageReference, InvalidName, RepositoryName};
 
@@ -292,7 +293,9 @@ fn authorities(bundle: Option<&str>) -> Result<Option<Vec<u8>>, String> {
     // YAML folds long lines, so there may be white space.
     let packed: String = bundle.chars().filter(|c| !c.is_whitespace()).collect();
     let decoded = base64::engine::general_purpose::STANDARD.decode(packed);
-    decoded.map(Some).map_err(|error| format!("caBundle is no Base64: {error}"))
+    let pem = decoded.map_err(|error| format!("caBundle is no Base64: {error}"))?;
+    check_authorities(&pem).map_err(|error| format!("caBundle: {error}"))?;
+    Ok(Some(pem))
 }
 
 fn checksums(spec: Option<&ChecksumSpec>) -> Result<Vec<Checksum>, String> {

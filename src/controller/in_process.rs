@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use tokio::sync::Semaphore;
+use futures::stream::{self, BoxStream, StreamExt as _};
+use tokio::sync::{Semaphore, broadcast};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -30,6 +31,9 @@ const FIRST_WAIT: Duration = Duration::from_secs(5);
 
 /// The longest wait between two tries.
 const LONGEST_WAIT: Duration = Duration::from_mins(5);
+
+/// News that may wait to be heard.
+const NEWS: usize = 1024;
 
 /// What the work needs.
 #[derive(Debug, Clone)]
@@ -62,6 +66,7 @@ struct Shared {
     slots: Semaphore,
     /// The process stops, and another one goes on.
     halted: CancellationToken,
+    news: broadcast::Sender<ImageId>,
 }
 
 /// The work for one image.
@@ -100,8 +105,9 @@ impl InProcess {
     #[must_use]
     pub fn new(options: InProcessOptions) -> Self {
         let slots = Semaphore::new(options.workers);
+        let (news, _) = broadcast::channel(NEWS);
         Self {
-            shared: Arc::new(Shared { options, slots, halted: CancellationToken::new() }),
+            shared: Arc::new(Shared { options, slots, halted: CancellationToken::new(), news }),
             work: Mutex::default(),
             tasks: TaskTracker::new(),
         }
@@ -125,6 +131,7 @@ impl InProcess {
         self.tasks.spawn(async move {
             let report = shared.tries(&order, &state, &cancelled).await;
             set(&state, report.map_or(State::Gone, State::Done));
+            shared.tell(&order.image);
         });
         work
     }
@@ -132,6 +139,21 @@ impl InProcess {
 
 #[async_trait]
 impl Provisioner for InProcess {
+    fn news(&self) -> BoxStream<'static, ImageId> {
+        let news = self.shared.news.subscribe();
+        stream::unfold(news, async |mut news| {
+            loop {
+                match news.recv().await {
+                    Ok(image) => return Some((image, news)),
+                    // Whoever was missed is looked at a moment later anyway.
+                    Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(broadcast::error::RecvError::Closed) => return None,
+                }
+            }
+        })
+        .boxed()
+    }
+
     async fn observe(&self, order: &Order) -> Result<Report, ProvisionError> {
         let mut work = self.work.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = work.get(&order.image) {
@@ -230,6 +252,11 @@ fn set(state: &Mutex<State>, new: State) {
 }
 
 impl Shared {
+    /// Nobody may be listening.
+    fn tell(&self, image: &ImageId) {
+        let _ = self.news.send(image.clone());
+    }
+
     /// Tries until it is done or can never be; `None` once it was cancelled.
     async fn tries(
         &self,
@@ -260,6 +287,7 @@ impl Shared {
             let wait = backoff(attempt, FIRST_WAIT, LONGEST_WAIT);
             tracing::warn!(image = %order.image, error, attempt, wait_s = wait.as_secs(), "failed, and is tried again");
             set(state, State::Retrying { error, attempt, until: Instant::now() + wait });
+            self.tell(&order.image);
             tokio::select! {
                 () = cancelled.cancelled() => return None,
                 () = self.halted.cancelled() => return None,

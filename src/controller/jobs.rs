@@ -11,6 +11,7 @@ mod pods;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::stream::{BoxStream, StreamExt as _};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
@@ -20,6 +21,7 @@ use kube::api::{
     ApiResource, DeleteParams, DynamicObject, ListParams, ObjectMeta, PostParams, PropagationPolicy,
 };
 use kube::core::GroupVersionKind;
+use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, Resource as _, ResourceExt as _};
 
 use super::crd::{GROUP, VERSION};
@@ -217,6 +219,22 @@ fn queued(message: &str) -> Report {
 
 #[async_trait]
 impl Provisioner for Jobs {
+    fn news(&self) -> BoxStream<'static, ImageId> {
+        let jobs: Api<Job> = Api::all(self.client.clone());
+        let changes = watcher(jobs, watcher::Config::default().labels(manifest::OURS));
+        changes
+            .default_backoff()
+            .touched_objects()
+            .filter_map(async |job| match job {
+                Ok(job) => manifest::image(&job),
+                Err(error) => {
+                    tracing::warn!(%error, "the watch of Jobs was interrupted, and is begun again");
+                    None
+                }
+            })
+            .boxed()
+    }
+
     async fn observe(&self, order: &Order) -> Result<Report, ProvisionError> {
         let namespace = self.namespace_of(&order.task);
         let name = manifest::name(order);

@@ -81,7 +81,8 @@ impl Library {
         }
     }
 
-    /// Removes the image of a resource, if it is there: its tag, and so all that only this tag refers to.
+    /// Removes the image of a resource, if it is there: its tag, and the manifest. Its bytes are collected when nobody else
+    /// has them.
     pub async fn remove(&self, id: &ImageId) -> Result<(), LibraryError> {
         let image = self.image(id)?;
         match self.client.repository_of(&image).delete_manifest(&image.reference).await {

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::stream::BoxStream;
 
 use super::image::{HttpFile, ImageId};
 use crate::disk::Format;
@@ -139,6 +140,9 @@ pub enum ProvisionError {
 /// Does the work that images take.
 #[async_trait]
 pub trait Provisioner: Send + Sync + 'static {
+    /// Images whose work has come to something that is worth a look at once: numbers that run are not.
+    fn news(&self) -> BoxStream<'static, ImageId>;
+
     /// Begins an order, if it was not begun, and tells how far it is.
     async fn observe(&self, order: &Order) -> Result<Report, ProvisionError>;
 

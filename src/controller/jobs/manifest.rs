@@ -13,7 +13,7 @@ use kube::api::ObjectMeta;
 use serde_json::{Value, json};
 
 use super::JobOptions;
-use crate::controller::image::{HttpFile, ImageId};
+use crate::controller::image::{HttpFile, ImageId, Kind};
 use crate::controller::provisioner::{Claim, Order, Supply, Task};
 use crate::oci::{Algorithm, Digest, UPLOADED_FILES};
 
@@ -22,6 +22,12 @@ pub(super) const ORDER: &str = "dvcr.virtualization.deckhouse.io/order";
 
 /// The label that says for which image a Job is.
 const IMAGE: &str = "dvcr.virtualization.deckhouse.io/image-uid";
+
+/// The annotation that names the image.
+const NAME: &str = "dvcr.virtualization.deckhouse.io/image";
+
+/// The label that Jobs of ours are known by.
+pub(super) const OURS: &str = "app.kubernetes.io/managed-by=dvcr-controller";
 
 /// Where pods tell their progress.
 pub(super) const PORT: u16 = 9090;
@@ -77,6 +83,22 @@ pub(super) fn name(order: &Order) -> String {
 /// The names of all Jobs that an image can have.
 pub(super) fn names(image: &ImageId) -> [String; 2] {
     [format!("dvcr-import-{}", image.uid), format!("dvcr-fill-{}", image.uid)]
+}
+
+/// The image that a Job is for.
+pub(super) fn image(job: &Job) -> Option<ImageId> {
+    let uid = job.labels().get(IMAGE)?.clone();
+    let (kind, rest) = job.annotations().get(NAME)?.split_once(' ')?;
+    Some(match rest.split_once('/') {
+        Some((namespace, name)) if kind == Kind::VirtualImage.as_str() => {
+            let (namespace, name) = (Some(namespace.to_owned()), name.to_owned());
+            ImageId { kind: Kind::VirtualImage, namespace, name, uid }
+        }
+        None if kind == Kind::ClusterVirtualImage.as_str() => {
+            ImageId { kind: Kind::ClusterVirtualImage, namespace: None, name: rest.to_owned(), uid }
+        }
+        _ => return None,
+    })
 }
 
 /// Tells one order from another. A digest: an order may hold credentials.
@@ -165,7 +187,7 @@ pub(super) fn job(
             "name": name,
             "namespace": namespace,
             "labels": labels,
-            "annotations": { ORDER: fingerprint(order), "dvcr.virtualization.deckhouse.io/image": order.image.to_string() },
+            "annotations": { ORDER: fingerprint(order), NAME: order.image.to_string() },
         },
         "spec": {
             "backoffLimit": 6,
@@ -208,7 +230,8 @@ fn command(
     let mut secret = Vec::new();
     let (image, rest) = match &order.task {
         Task::Import { supply, target } => {
-            words.push("import".to_owned());
+            // What a pod has begun goes with it.
+            words.extend(["import", "--no-resume"].map(str::to_owned));
             let (authorities, checksums, source) = match supply {
                 Supply::Http(HttpFile { url, authorities, checksums }) => {
                     (authorities, checksums.as_slice(), url.to_string())
@@ -296,7 +319,6 @@ pub(super) fn claim(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controller::image::Kind;
 
     fn options() -> JobOptions {
         JobOptions {
@@ -344,6 +366,20 @@ mod tests {
         assert!(!text.contains("auths"), "{text}");
         assert!(words(&job).contains(&"--source-auth-file=/etc/dvcr/source/config.json".to_owned()));
         assert!(words(&job).contains(&"--deny-local-addresses".to_owned()));
+    }
+
+    #[test]
+    fn a_job_tells_whose_it_is() {
+        let supply = Supply::Claim(Claim { namespace: "default".to_owned(), name: "c".to_owned() });
+        let mut order = order(import(supply));
+        assert_eq!(image(&job(&order, "default", None, &options()).0), Some(order.image.clone()));
+        order.image = ImageId {
+            kind: Kind::ClusterVirtualImage,
+            namespace: None,
+            name: "ubuntu-22.04".to_owned(),
+            uid: "u".to_owned(),
+        };
+        assert_eq!(image(&job(&order, "dvcr", None, &options()).0), Some(order.image));
     }
 
     #[test]
