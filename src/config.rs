@@ -19,6 +19,9 @@ use crate::oci::RegistryHost;
 use crate::upload_token::UploadKey;
 use environment::Environment;
 
+/// Until it is known how large a blob is, its bytes are held in memory: so many at most.
+const LARGEST_HELD: u64 = 16 << 20;
+
 /// The settings of `dvcr serve`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -45,6 +48,18 @@ pub struct Config {
     /// The largest manifest in bytes.
     #[serde(deserialize_with = "value::number")]
     pub max_manifest: u64,
+    /// Whether large blobs that are not compressed are stored in chunks, those once that others have too.
+    #[serde(deserialize_with = "value::switch")]
+    pub chunking: bool,
+    /// Bytes of a blob that is stored whole, at most.
+    #[serde(deserialize_with = "value::number")]
+    pub chunk_from: u64,
+    /// The level of zstd at which chunks are compressed; 0: not at all.
+    #[serde(deserialize_with = "value::number")]
+    pub compression: u64,
+    /// Bytes of memory for the index of known chunks.
+    #[serde(deserialize_with = "value::number")]
+    pub chunk_index_memory: u64,
     /// Whether VirtualImage resources are served too; unset: if only this machine reaches the server, and its data is in
     /// a directory.
     #[serde(deserialize_with = "value::optional_switch")]
@@ -152,6 +167,10 @@ impl Default for Config {
             header_timeout: 30,
             missing_blobs: MissingBlobs::Refuse,
             max_manifest: 4 << 20,
+            chunking: true,
+            chunk_from: 1 << 20,
+            compression: 1,
+            chunk_index_memory: 256 << 20,
             embedded_api: None,
             state: None,
             public_url: None,
@@ -233,6 +252,16 @@ impl Config {
                 "max_manifest must be at least 4000000 bytes, which clients may rely on; it is {}",
                 self.max_manifest
             )));
+        }
+        if self.chunk_from > LARGEST_HELD {
+            return Err(Error::Refused(format!(
+                "chunk_from must be at most {LARGEST_HELD} bytes, which each upload holds in memory; it is {}",
+                self.chunk_from
+            )));
+        }
+        if self.compression > 19 {
+            let message = format!("compression must be at most 19; it is {}", self.compression);
+            return Err(Error::Refused(message));
         }
         if self.s3.access_key_id.is_some() != self.s3.secret_access_key.is_some() {
             return Err(Error::Refused(
@@ -350,6 +379,8 @@ mod tests {
             ("idle_timeout = 'soon'", "idle_timeout", "number"),
             ("idle_timeout = 0", "idle_timeout", "at least 1"),
             ("max_manifest = 10", "max_manifest", "4000000"),
+            ("chunk_from = 100000000", "chunk_from", "16777216"),
+            ("compression = 22", "compression", "19"),
             ("storage = 'gs://x'", "storage", "s3://BUCKET/PREFIX"),
             ("s3.single_writer = 'perhaps'", "s3.single_writer", "true or false"),
             ("s3.access_key_id = 'x'", "s3.secret_access_key", "together"),

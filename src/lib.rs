@@ -18,6 +18,7 @@ pub mod api;
 pub mod apimachinery;
 pub mod apiserver;
 pub mod artifact;
+pub mod chunk;
 pub mod cli;
 pub mod client;
 pub mod config;

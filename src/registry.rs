@@ -5,8 +5,8 @@
 //! - **Bytes are written once, in place.** An upload streams into data objects with random names; finishing
 //!   it writes a small record that says which bytes make up the blob. Nothing is renamed, copied or read
 //!   again, so finishing takes the same time for a kilobyte and for 100 GB.
-//! - **A blob is a list of extents.** One run in one data object today; zeros, or chunks shared with
-//!   another image tomorrow. Readers follow the list and need not know.
+//! - **A blob is a list of extents.** A run in a data object, or a recipe of chunks, most of which another image may
+//!   have brought. Readers follow the list and need no index.
 //! - **Everything else is a small key** below its repository: membership of blobs, manifests, tags,
 //!   referrers. Each operation is one or two of them, and each listing is a range of one flat folder.
 //!
@@ -16,12 +16,15 @@
 mod blob;
 mod blocking;
 mod catalog;
+mod chunk_index;
 mod error;
 mod ingest;
 pub mod layout;
 mod manifest;
 mod mount;
 mod read;
+mod read_chunks;
+mod recipe;
 mod record;
 mod referrers;
 mod session;
@@ -33,13 +36,15 @@ use std::sync::Arc;
 
 use storage_backends::Store;
 
+use chunk_index::ChunkIndex;
+
 pub use blob::BlobReader;
 pub use error::{Error, Result};
 pub use ingest::{Body, BodyError};
 pub use manifest::{PushedManifest, StoredManifest};
 pub use referrers::ReferrersPage;
 pub use session::SessionId;
-pub use staging::{Chunk, Staged, Staging, StagingError, Total};
+pub use staging::{Piece, Staged, Staging, StagingError, Total};
 pub use upload::{Append, UploadStatus};
 
 /// How often an operation tries again when others get in its way. Arbitrary: someone else succeeded each time.
@@ -61,6 +66,7 @@ pub struct Registry {
     store: Arc<dyn Store>,
     sessions: session::Locks,
     rules: Rules,
+    index: Arc<ChunkIndex>,
 }
 
 /// What a registry stores how, and what it refuses. The sizes are for production; tests make them small.
@@ -73,6 +79,14 @@ pub struct Rules {
     pub inline: u64,
     /// How much of a running upload a crash may cost: its state is saved each time this many bytes have come.
     pub checkpoint: u64,
+    /// Blobs of more than this many bytes are stored in chunks, unless they are compressed; `None`: no blob is.
+    pub chunk_from: Option<u64>,
+    /// The level of zstd at which chunks are compressed; 0: not at all.
+    pub compression: i32,
+    /// Bytes in a pack of chunks, at most, unless one chunk has more.
+    pub pack: u64,
+    /// Bytes of memory that the index of known chunks may take.
+    pub index_memory: u64,
 }
 
 impl Default for Rules {
@@ -83,6 +97,12 @@ impl Default for Rules {
             inline: 16 << 10,
             // A few seconds of a fast push.
             checkpoint: 256 << 20,
+            // What is smaller shares too little to be worth a pack of its own. Arbitrary.
+            chunk_from: Some(1 << 20),
+            compression: 1,
+            pack: 64 << 20,
+            // Some 4 million chunks, or 250 GiB of different data.
+            index_memory: 256 << 20,
         }
     }
 }
@@ -97,7 +117,13 @@ impl Registry {
     /// A registry over `store` with rules of one's own.
     #[must_use]
     pub fn with_rules(store: Arc<dyn Store>, rules: Rules) -> Self {
-        Self { store, sessions: session::Locks::default(), rules }
+        let index = Arc::new(ChunkIndex::new(rules.index_memory));
+        Self { store, sessions: session::Locks::default(), rules, index }
+    }
+
+    /// Learns which chunks are stored. Until it has, what is stored already is stored again.
+    pub async fn learn_chunks(&self) {
+        self.index.refresh(self.store.as_ref()).await;
     }
 
     /// The least bytes that a chunk of an upload should have, where smaller ones make slow reads.

@@ -29,7 +29,7 @@ use uuid::Uuid;
 use super::body::{self, Incoming};
 use super::query::Query;
 use super::{Api, range};
-use crate::registry::{Chunk, Error, Staged, Staging, StagingError, Total};
+use crate::registry::{Error, Piece, Staged, Staging, StagingError, Total};
 use crate::upload_token::{InvalidToken, UploadKey};
 
 /// Bytes of the file that are there; the name is that of the tus protocol.
@@ -160,9 +160,9 @@ async fn receive(
     request: &Parts,
     body: &mut Incoming,
 ) -> Result<Response, Refused> {
-    let chunk = chunk(request)?;
+    let piece = piece(request)?;
     let stream = body.split();
-    match staging.receive(image, chunk, stream).await.map_err(refusal)? {
+    match staging.receive(image, piece, stream).await.map_err(refusal)? {
         Staged::Whole { size } => {
             let text = format!("received {size} bytes; the image is being checked, see its status\n");
             Ok((StatusCode::CREATED, [(UPLOAD_OFFSET, size)], text).into_response())
@@ -175,14 +175,14 @@ async fn receive(
 }
 
 /// What the headers say of the bytes that follow.
-fn chunk(request: &Parts) -> Result<Chunk, Refused> {
+fn piece(request: &Parts) -> Result<Piece, Refused> {
     let length = body::announced(&request.headers);
     let Some(header) = request.headers.get(CONTENT_RANGE) else {
         if length == Some(0) {
             let message = "the file is empty; to upload one, use curl -T FILE URL";
             return Err(Refused::new(StatusCode::BAD_REQUEST, message));
         }
-        return Ok(Chunk { start: 0, length, total: length.map_or(Total::EndOfPiece, Total::Bytes) });
+        return Ok(Piece { start: 0, length, total: length.map_or(Total::EndOfPiece, Total::Bytes) });
     };
     let Some((start, announced, total)) = header.to_str().ok().and_then(range::content) else {
         let message = format!("Content-Range must read `bytes FIRST-LAST/TOTAL`, not {header:?}");
@@ -192,7 +192,7 @@ fn chunk(request: &Parts) -> Result<Chunk, Refused> {
         let message = format!("Content-Range has {announced} bytes and Content-Length {length}");
         return Err(Refused::new(StatusCode::BAD_REQUEST, message));
     }
-    Ok(Chunk { start, length: Some(announced), total: total.map_or(Total::More, Total::Bytes) })
+    Ok(Piece { start, length: Some(announced), total: total.map_or(Total::More, Total::Bytes) })
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it is the last step of `map_err`")]

@@ -110,6 +110,20 @@ impl Serve {
     }
 }
 
+/// What the registry stores how.
+fn rules(config: &Config) -> Rules {
+    let standard = Rules::default();
+    Rules {
+        require_blobs: config.missing_blobs == MissingBlobs::Refuse,
+        // Who wants everything in chunks wants small blobs so too.
+        inline: if config.chunking { standard.inline.min(config.chunk_from) } else { standard.inline },
+        chunk_from: config.chunking.then_some(config.chunk_from),
+        compression: i32::try_from(config.compression).unwrap_or(i32::MAX),
+        index_memory: config.chunk_index_memory,
+        ..standard
+    }
+}
+
 async fn serve(config: &Config) -> Result<(), Failure> {
     // Before anybody can connect: from then on a signal means to finish what is in flight.
     let signals = StopSignals::listen();
@@ -118,8 +132,10 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     let idle_timeout = Duration::from_secs(config.idle_timeout);
     let settings =
         Settings { idle_timeout, max_manifest: usize::try_from(config.max_manifest).unwrap_or(usize::MAX) };
-    let rules = Rules { require_blobs: config.missing_blobs == MissingBlobs::Refuse, ..Rules::default() };
-    let api = Api::new(Arc::new(Registry::with_rules(store, rules)), settings);
+    let registry = Arc::new(Registry::with_rules(store, rules(config)));
+    let learning = Arc::clone(&registry);
+    tokio::spawn(async move { learning.learn_chunks().await });
+    let api = Api::new(registry, settings);
     let options = ServerOptions { idle_timeout, header_timeout: Duration::from_secs(config.header_timeout) };
     let server = bind(config, options).await?;
     let address =

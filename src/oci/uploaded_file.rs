@@ -6,8 +6,9 @@
 /// The repository of uploaded files. Tags are the ids of the images that they are for.
 pub const UPLOADED_FILES: &str = "uploads";
 
-/// Bytes ahead of the file.
-pub const SALT: u64 = 32;
+/// Bytes ahead of the file: random ones, and zeros up to a block of a disk, so that the file is cut into the same chunks
+/// as the layer that is made of it, and is stored once.
+pub const SALT: u64 = 4096;
 
 /// The type of the manifest.
 pub const UPLOADED_FILE: &str = "application/vnd.dvcr.uploaded-file.v1";

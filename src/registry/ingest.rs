@@ -1,18 +1,28 @@
 //! The way of bytes from a client into the store: hashed and written once, while the next ones are read.
+//!
+//! A small blob is kept in its record, a large one that is not compressed goes into packs chunk by chunk
+//! ([`Chunking`]), and whatever else into data objects of its own. Which of them it is, is known when enough bytes have come.
+
+mod batch;
+mod chunking;
+mod objects;
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
-use futures::StreamExt;
+use bytes::Bytes;
 use futures::stream::BoxStream;
-use storage_backends::{DataWriter, Paused, Resumed, Store, WriterState};
-use uuid::Uuid;
+use storage_backends::{Store, WriterState};
 
 use super::blocking::blocking;
+use super::chunk_index::ChunkIndex;
 use super::record::{Extent, SessionRecord};
 use super::session::{Session, inline};
-use super::{Error, Result, Rules, layout};
+use super::{Error, Result, Rules};
+use crate::chunk;
 use crate::oci::{Digest, Hasher};
+use batch::{next_batch, take_front, total};
+use chunking::Chunking;
+use objects::{Objects, PutAside, Sealed, object_of};
 
 /// The body of a request.
 pub type Body = BoxStream<'static, Result<Bytes, BodyError>>;
@@ -35,125 +45,52 @@ impl From<BodyError> for Error {
     }
 }
 
-/// Bytes that are hashed and written in one go. Arbitrary: large enough that the hops between threads cost little
-/// beside the hash (half a millisecond), small enough that three of them a connection are nothing.
-const BATCH: usize = 1 << 20;
-
 /// Below this, hashing costs less than handing the bytes to another thread.
 const HASH_IN_PLACE: u64 = 64 << 10;
-
-/// Some bytes of a body, and how it ended if it did.
-struct Batch {
-    pieces: Vec<Bytes>,
-    end: Option<Result<(), BodyError>>,
-}
-
-/// Smaller pieces are copied together: a client that sends its body byte by byte must not cost a
-/// whole buffer for each.
-const SMALL_PIECE: usize = 4 << 10;
-
-async fn next_batch(body: &mut Body) -> Batch {
-    let mut batch = Batch { pieces: Vec::new(), end: None };
-    let mut crumbs = BytesMut::new();
-    let mut filled = 0;
-    while filled < BATCH {
-        match body.next().await {
-            Some(Ok(piece)) => {
-                filled += piece.len();
-                if piece.len() < SMALL_PIECE {
-                    crumbs.extend_from_slice(&piece);
-                    continue;
-                }
-                if !crumbs.is_empty() {
-                    batch.pieces.push(crumbs.split().freeze());
-                }
-                batch.pieces.push(piece);
-            }
-            Some(Err(error)) => {
-                batch.end = Some(Err(error));
-                break;
-            }
-            None => {
-                batch.end = Some(Ok(()));
-                break;
-            }
-        }
-    }
-    if !crumbs.is_empty() {
-        batch.pieces.push(crumbs.freeze());
-    }
-    batch
-}
-
-/// Takes the first `limit` bytes out of `pieces`.
-fn take_front(pieces: &mut Vec<Bytes>, limit: u64) -> Vec<Bytes> {
-    let mut taken = 0;
-    let mut whole = 0;
-    for piece in pieces.iter() {
-        if taken + piece.len() as u64 > limit {
-            break;
-        }
-        taken += piece.len() as u64;
-        whole += 1;
-    }
-    let rest = pieces.split_off(whole);
-    let mut front = std::mem::replace(pieces, rest);
-    if let (Some(next), Ok(room)) = (pieces.first_mut(), usize::try_from(limit - taken))
-        && room > 0
-    {
-        front.push(next.split_to(room));
-    }
-    front
-}
-
-fn total(pieces: &[Bytes]) -> u64 {
-    pieces.iter().map(|piece| piece.len() as u64).sum()
-}
 
 /// Bytes on their way into the store, after those that a session already has.
 #[derive(Debug)]
 pub(super) struct Ingest {
     store: Arc<dyn Store>,
     rules: Rules,
+    index: Arc<ChunkIndex>,
     hasher: Hasher,
     length: u64,
-    /// Extents before the writer's, as far as they are not in segments of the session.
+    /// Extents before those of the object that is being written, as far as they are not in segments of the session.
     extents: Vec<Extent>,
-    /// The first bytes, until there are too many to be kept in the record.
+    /// The first bytes, until it is known how the blob is stored.
     small: Vec<Bytes>,
-    writer: Option<Active>,
-    /// Data objects sealed by this request that no session refers to yet.
-    sealed: Vec<Uuid>,
-}
-
-#[derive(Debug)]
-struct Active {
-    writer: Box<dyn DataWriter>,
-    object: Uuid,
-    /// The session refers to the object, so it must outlive a failure of this request.
-    inherited: bool,
+    /// Set where it is stored in chunks.
+    chunking: Option<Box<Chunking>>,
+    /// Its packs, or its own data.
+    objects: Objects,
 }
 
 impl Ingest {
     /// Goes on where the session stands.
-    pub(super) async fn resume(store: &Arc<dyn Store>, rules: Rules, session: &Session) -> Result<Self> {
+    pub(super) async fn resume(
+        store: &Arc<dyn Store>,
+        rules: Rules,
+        index: &Arc<ChunkIndex>,
+        session: &Session,
+    ) -> Result<Self> {
         let record = &session.record;
         let lost = || Error::SessionUnknown { id: session.id.to_string() };
+        let chunking = record.chunked.map(|passed| Box::new(Chunking::resume(rules, index, passed)));
         let mut ingest = Self {
             store: Arc::clone(store),
             rules,
+            index: Arc::clone(index),
             hasher: Hasher::resume(&record.hasher).ok_or_else(lost)?,
             length: record.length,
             extents: record.extents.clone(),
             small: Vec::new(),
-            writer: None,
-            sealed: Vec::new(),
+            chunking,
+            objects: Objects::new(store),
         };
         let Some(state) = &record.writer else { return Ok(ingest) };
-        let object = state.key.rsplit('/').next().and_then(|id| Uuid::try_parse(id).ok()).ok_or_else(lost)?;
-        match store.resume_data(state).await {
-            Ok(Resumed::Open(writer)) => ingest.writer = Some(Active { writer, object, inherited: true }),
-            Ok(Resumed::Sealed(length)) => ingest.push_sealed(object, length, true),
+        match ingest.objects.resume(state, object_of(state).ok_or_else(lost)?).await {
+            Ok(sealed) => ingest.push_sealed(sealed),
             Err(storage_backends::Error::DataLost { key, reason }) => {
                 tracing::warn!(session = %session.id, %key, reason, "the data of an upload is lost; the client has to begin again");
                 return Err(lost());
@@ -216,17 +153,26 @@ impl Ingest {
 
     /// Bytes until the data object is full or the next checkpoint is due.
     fn run_length(&self) -> u64 {
-        let written = match &self.writer {
-            Some(active) => active.writer.length(),
+        let every = self.checkpoint_every();
+        if self.chunking.is_some() {
+            return every - self.length % every;
+        }
+        let written = match self.objects.current() {
+            Some(object) => object.length,
             None => total(&self.small),
         };
         let most = self.store.capabilities().max_data_object;
         let room = if written >= most { most } else { most - written };
-        room.min(self.checkpoint_every() - written % self.checkpoint_every())
+        room.min(every - written % every)
     }
 
     fn at_checkpoint(&self) -> bool {
-        self.writer.as_ref().is_some_and(|active| active.writer.length() % self.checkpoint_every() == 0)
+        let written = match self.objects.current() {
+            _ if self.chunking.is_some() => self.length,
+            Some(object) => object.length,
+            None => return false,
+        };
+        written % self.checkpoint_every() == 0
     }
 
     fn checkpoint_every(&self) -> u64 {
@@ -236,17 +182,17 @@ impl Ingest {
     /// Hashes and writes, at the same time and off the async threads.
     async fn absorb(&mut self, run: Vec<Bytes>) -> Result<()> {
         let bytes = total(&run);
-        let only_inline = self.extents.iter().all(|extent| matches!(extent, Extent::Inline(_)));
-        if self.writer.is_none() && only_inline && self.length + bytes <= self.rules.inline {
-            for piece in &run {
-                self.hasher.update(piece);
-            }
+        if self.is_undecided() && self.length + bytes <= self.held() {
+            self.hasher = hash(self.hasher.clone(), run.clone(), bytes).await;
             self.length += bytes;
             self.small.extend(run);
             return Ok(());
         }
-        let mut to_write = std::mem::take(&mut self.small);
+        let mut to_write = self.take_small();
         to_write.extend(run.iter().cloned());
+        if self.is_undecided() {
+            self.decide(&to_write);
+        }
         let (hashed, written) = {
             let hasher = self.hasher.clone();
             tokio::join!(hash(hasher, run, bytes), self.write(to_write))
@@ -257,48 +203,98 @@ impl Ingest {
         Ok(())
     }
 
+    /// Whether everything that came so far is in `small` or in the record.
+    fn is_undecided(&self) -> bool {
+        let only_inline = self.extents.iter().all(|extent| matches!(extent, Extent::Inline(_)));
+        self.objects.current().is_none() && self.chunking.is_none() && only_inline
+    }
+
+    /// Bytes that are held until it is decided how a blob is stored.
+    fn held(&self) -> u64 {
+        self.rules.inline.max(self.rules.chunk_from.unwrap_or(0))
+    }
+
+    /// The bytes of a blob that is not decided yet, those in the record too: they are the beginning of whatever it is.
+    fn take_small(&mut self) -> Vec<Bytes> {
+        let mut small = Vec::new();
+        if self.is_undecided() {
+            small.extend(self.extents.drain(..).filter_map(|extent| match extent {
+                Extent::Inline(bytes) => Some(bytes),
+                _ => None,
+            }));
+        }
+        small.append(&mut self.small);
+        small
+    }
+
+    /// Decides how a blob is stored that begins with these bytes.
+    fn decide(&mut self, bytes: &[Bytes]) {
+        if self.rules.chunk_from.is_none() || chunk::is_compressed(bytes) {
+            return;
+        }
+        self.chunking = Some(Box::new(Chunking::new(self.rules, &self.index)));
+        // For the uploads to come: this one does not wait.
+        let (index, store) = (Arc::clone(&self.index), Arc::clone(&self.store));
+        tokio::spawn(async move { index.refresh(store.as_ref()).await });
+    }
+
     async fn write(&mut self, pieces: Vec<Bytes>) -> Result<()> {
+        if let Some(chunking) = &mut self.chunking {
+            return chunking.write(self.store.as_ref(), &mut self.objects, &mut self.extents, pieces).await;
+        }
         let most = self.store.capabilities().max_data_object;
-        if self.writer.as_ref().is_some_and(|active| active.writer.length() >= most) {
+        if self.objects.current().is_some_and(|object| object.length >= most) {
             self.seal().await?;
         }
-        let active = if let Some(active) = &mut self.writer {
-            active
-        } else {
-            let object = Uuid::now_v7();
-            let writer = self.store.create_data(&layout::data(object)).await?;
-            self.writer.insert(Active { writer, object, inherited: false })
-        };
-        active.writer.write(pieces).await?;
-        Ok(())
+        self.objects.write(pieces).await
     }
 
     /// Ends the current data object, if any; the next bytes begin another.
     async fn seal(&mut self) -> Result<()> {
-        if let Some(Active { writer, object, inherited }) = self.writer.take() {
-            let length = writer.seal().await?;
-            self.push_sealed(object, length, inherited);
-        }
+        let sealed = self.objects.seal().await?;
+        self.push_sealed(sealed);
         Ok(())
     }
 
-    fn push_sealed(&mut self, object: Uuid, length: u64, inherited: bool) {
-        if length > 0 {
+    /// A pack is in the recipes that name it; other data is an extent itself.
+    fn push_sealed(&mut self, sealed: Option<Sealed>) {
+        if let Some(Sealed { object, length }) = sealed
+            && length > 0
+            && self.chunking.is_none()
+        {
             self.extents.push(Extent::Data { object, offset: 0, length });
         }
-        if !inherited {
-            self.sealed.push(object);
+    }
+
+    /// Stores the chunks that came so far.
+    async fn flush(&mut self) -> Result<()> {
+        match &mut self.chunking {
+            Some(chunking) => chunking.flush(self.store.as_ref(), &mut self.objects, &mut self.extents).await,
+            None => Ok(()),
         }
     }
 
     /// Makes what has come so far safe against a crash, where the store can do that here.
     async fn checkpoint(&mut self, session: &mut Session) -> Result<()> {
-        let Some(active) = &mut self.writer else { return Ok(()) };
-        let Some(state) = active.writer.checkpoint().await? else { return Ok(()) };
+        self.flush().await?;
+        let state = self.objects.checkpoint().await?;
+        if state.is_none() {
+            if self.chunking.is_none() {
+                return Ok(());
+            }
+            // The recipes name places in a pack that is not safe yet.
+            self.seal().await?;
+        }
         // From here on the session may refer to the data, even if saving it seems to fail.
-        active.inherited = true;
-        self.sealed.clear();
-        self.save(session, Some(state)).await
+        self.entrust();
+        self.save(session, state).await
+    }
+
+    fn entrust(&mut self) {
+        self.objects.entrust();
+        if let Some(chunking) = &mut self.chunking {
+            chunking.entrust();
+        }
     }
 
     /// Puts everything aside and saves the session.
@@ -307,8 +303,9 @@ impl Ingest {
         let saved = self.save(session, writer).await;
         // Another request was faster, perhaps on top of what this one did save. A session that is gone may have
         // been finished with these bytes.
+        let recipes = self.chunking.as_ref().map_or(&[][..], |chunking| chunking.written());
         if matches!(saved, Err(Error::OutOfOrder { .. }))
-            && let Ok(false) = session.refers_to(self.store.as_ref(), &self.sealed).await
+            && let Ok(false) = session.refers_to(self.store.as_ref(), self.objects.sealed(), recipes).await
         {
             self.abandon().await;
         }
@@ -321,6 +318,7 @@ impl Ingest {
             hasher: self.hasher.state(),
             extents: self.extents.clone(),
             writer,
+            chunked: self.chunking.as_ref().map(|chunking| chunking.passed()),
             ..session.record.clone()
         };
         session.save(self.store.as_ref(), record).await?;
@@ -330,41 +328,49 @@ impl Ingest {
     }
 
     async fn put_aside(&mut self) -> Result<Option<WriterState>> {
+        if total(&self.small) > self.rules.inline {
+            // More is coming.
+            let small = self.take_small();
+            self.decide(&small);
+            self.write(small).await?;
+        }
+        self.put_small_inline();
+        self.flush().await?;
+        Ok(match self.objects.pause().await? {
+            PutAside::Nothing => None,
+            PutAside::Open(state) => Some(state),
+            PutAside::Sealed(sealed) => {
+                self.push_sealed(Some(sealed));
+                None
+            }
+        })
+    }
+
+    fn put_small_inline(&mut self) {
         if !self.small.is_empty() {
             self.extents.push(inline(&std::mem::take(&mut self.small)));
-        }
-        let Some(Active { writer, object, inherited }) = self.writer.take() else { return Ok(None) };
-        match writer.pause().await? {
-            Paused::Open(state) => Ok(Some(state)),
-            Paused::Sealed(length) => {
-                self.push_sealed(object, length, inherited);
-                Ok(None)
-            }
         }
     }
 
     /// Ends the data and tells what it is: the digest, and the extents behind those in segments.
     pub(super) async fn finish(&mut self) -> Result<(Digest, Vec<Extent>)> {
-        self.seal().await?;
-        if !self.small.is_empty() {
-            self.extents.push(inline(&std::mem::take(&mut self.small)));
+        if total(&self.small) > self.rules.inline {
+            let small = self.take_small();
+            self.write(small).await?;
         }
+        self.flush().await?;
+        self.seal().await?;
+        self.put_small_inline();
         Ok((self.hasher.clone().finish(), self.extents.clone()))
     }
 
     /// Drops the bytes that this request has brought, as far as no session refers to them. Best effort: what
     /// stays is garbage that nothing refers to.
     pub(super) async fn abandon(self) {
-        if let Some(Active { writer, inherited: false, .. }) = self.writer
-            && let Err(error) = writer.discard().await
-        {
-            tracing::warn!(%error, "failed to discard the data of a failed upload");
+        if let Some(chunking) = self.chunking {
+            chunking.abandon(self.store.as_ref()).await;
         }
-        for object in self.sealed {
-            if let Err(error) = self.store.delete(&layout::data(object)).await {
-                tracing::warn!(%error, "failed to delete the data of a failed upload");
-            }
-        }
+        self.objects.abandon().await;
     }
 }
 
@@ -376,28 +382,4 @@ async fn hash(mut hasher: Hasher, pieces: Vec<Bytes>, bytes: u64) -> Hasher {
         hasher
     };
     if bytes <= HASH_IN_PLACE { update() } else { blocking(update).await }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn taking_from_the_front_loses_and_reorders_nothing(
-            lengths in proptest::collection::vec(0usize..20, 0..10),
-            limit in 1u64..100,
-        ) {
-            let mut counter = 0u8;
-            let mut pieces: Vec<Bytes> = lengths
-                .iter()
-                .map(|n| (0..*n).map(|_| { counter = counter.wrapping_add(1); counter }).collect())
-                .collect();
-            let all = pieces.concat();
-            let front = take_front(&mut pieces, limit);
-            prop_assert_eq!(total(&front), limit.min(all.len() as u64));
-            prop_assert_eq!([front.concat(), pieces.concat()].concat(), all);
-        }
-    }
 }

@@ -3,6 +3,8 @@
 //! ```text
 //! blobs/sha256/ab/<hex>                                the record of a blob: its size and its extents
 //! data/<first 5>/<uuid>                                bytes of blobs, written once, in place
+//! recipes/<first 5>/<uuid>                             what a stretch of a blob is made of, chunk by chunk
+//! index/<uuid>                                         the recipes of a blob that was published
 //! uploads/<uuid>                                       an upload session
 //! uploads/<uuid>!<uuid>                                extents of a session that has very many
 //! catalog/<encoded name>                               empty; there is such a repository
@@ -17,6 +19,8 @@
 //!   repository, and without it nobody reads the blob there.
 //! - Data objects are named by time-ordered random ids and never renamed. The folder is the first five digits
 //!   (three days), which keeps folders small and lets a sweep stop at what is too young.
+//! - A data object holds bytes of one blob, or it is a pack: chunks of a blob, which other blobs may have too. Recipes
+//!   name places in packs. What is below `index/` is a help to find known chunks, and may be lost.
 //! - Manifests are kept whole below their repository: reading one is one read, deleting one is one delete,
 //!   and no collection has to find out who else needs it.
 //! - Components of repository names never begin with `_`, so `_tags` is never one.
@@ -52,6 +56,31 @@ pub fn blob(digest: &Digest) -> Key {
 pub fn data(id: Uuid) -> Key {
     let id = id.to_string();
     key(format!("data/{}/{id}", &id[..5]))
+}
+
+/// A recipe.
+#[must_use]
+pub fn recipe(id: Uuid) -> Key {
+    let id = id.to_string();
+    key(format!("recipes/{}/{id}", &id[..5]))
+}
+
+/// What tells replicas of published chunks.
+#[must_use]
+pub fn index() -> Key {
+    key("index".to_owned())
+}
+
+/// The recipes of one published blob.
+#[must_use]
+pub fn index_entry(id: Uuid) -> Key {
+    key(format!("index/{id}"))
+}
+
+/// The id of an entry of [`index`].
+#[must_use]
+pub fn index_entry_id(entry: &Key) -> Option<Uuid> {
+    Uuid::try_parse(last_segment(entry)).ok()
 }
 
 /// An upload session.

@@ -9,7 +9,7 @@ use storage_backends::{ByteStream, Store};
 
 use super::blocking::blocking;
 use super::record::{BlobRecord, Extent};
-use super::{Result, layout};
+use super::{Result, layout, read_chunks};
 use crate::oci::{Algorithm, Digest, Hasher};
 
 /// Small extents that are opened ahead of the reader, so that a blob of many is not one round trip after the
@@ -31,7 +31,7 @@ pub(super) fn stream(store: &Arc<dyn Store>, record: &BlobRecord, range: Range<u
     stream::iter(wanted)
         .map(move |(extent, part)| {
             let store = Arc::clone(&store);
-            async move { open(store.as_ref(), extent, part).await }
+            async move { open(&store, extent, part).await }
         })
         .buffered(ahead)
         .try_flatten()
@@ -53,8 +53,13 @@ fn overlapping(record: &BlobRecord, range: Range<u64>) -> Vec<(Extent, Range<u64
     found
 }
 
-async fn open(store: &dyn Store, extent: Extent, part: Range<u64>) -> storage_backends::Result<ByteStream> {
+async fn open(
+    store: &Arc<dyn Store>,
+    extent: Extent,
+    part: Range<u64>,
+) -> storage_backends::Result<ByteStream> {
     match extent {
+        Extent::Chunks { recipe, .. } => read_chunks::open(store, recipe, part).await,
         Extent::Data { object, offset, .. } => {
             store.read(&layout::data(object), offset + part.start..offset + part.end).await
         }
@@ -68,7 +73,7 @@ async fn open(store: &dyn Store, extent: Extent, part: Range<u64>) -> storage_ba
     }
 }
 
-fn zeros(mut length: u64) -> impl Iterator<Item = Bytes> + Send {
+pub(super) fn zeros(mut length: u64) -> impl Iterator<Item = Bytes> + Send {
     std::iter::from_fn(move || {
         let piece = usize::try_from(length).unwrap_or(usize::MAX).min(ZEROS.len());
         length -= piece as u64;

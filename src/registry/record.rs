@@ -27,6 +27,7 @@ impl Record for Segment {}
 impl Record for TagRecord {}
 impl Record for ManifestHeader {}
 impl Record for ReferrerRecord {}
+impl Record for IndexEntry {}
 
 #[derive(Serialize, Deserialize)]
 struct Versioned<T> {
@@ -52,6 +53,8 @@ pub(super) struct BlobRecord {
 pub(super) enum Extent {
     /// Bytes of a data object.
     Data { object: Uuid, offset: u64, length: u64 },
+    /// Bytes that a recipe describes, chunk by chunk.
+    Chunks { recipe: Uuid, length: u64 },
     /// Bytes that are all zero.
     Zero { length: u64 },
     /// The bytes themselves.
@@ -62,7 +65,7 @@ pub(super) enum Extent {
 impl Extent {
     pub(super) fn length(&self) -> u64 {
         match self {
-            Self::Data { length, .. } | Self::Zero { length } => *length,
+            Self::Data { length, .. } | Self::Chunks { length, .. } | Self::Zero { length } => *length,
             Self::Inline(bytes) => bytes.len() as u64,
         }
     }
@@ -96,6 +99,9 @@ pub(super) struct SessionRecord {
     /// The data object that is being written after those.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) writer: Option<WriterState>,
+    /// Set where the bytes are stored in chunks: how many bytes of the disk have passed, from where its blocks are counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) chunked: Option<u64>,
     /// Whoever ends a session says so here first, by compare-and-swap, so that its data is never both published
     /// and discarded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -116,6 +122,12 @@ pub(super) enum Ending {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Segment {
     pub(super) extents: Vec<Extent>,
+}
+
+/// The recipes of a blob that was published.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct IndexEntry {
+    pub(super) recipes: Vec<Uuid>,
 }
 
 /// What a tag points to.
@@ -260,14 +272,15 @@ mod tests {
     #[test]
     fn a_blob_record_of_every_kind_of_extent_reads_as_this_text() {
         let record = BlobRecord {
-            size: 106,
+            size: 116,
             extents: vec![
                 Extent::Data { object: Uuid::nil(), offset: 7, length: 100 },
+                Extent::Chunks { recipe: Uuid::nil(), length: 10 },
                 Extent::Zero { length: 2 },
                 Extent::Inline(Bytes::from_static(b"abcd")),
             ],
         };
-        let text = r#"{"version":1,"size":106,"extents":[{"data":{"object":"00000000-0000-0000-0000-000000000000","offset":7,"length":100}},{"zero":{"length":2}},{"inline":"YWJjZA=="}]}"#;
+        let text = r#"{"version":1,"size":116,"extents":[{"data":{"object":"00000000-0000-0000-0000-000000000000","offset":7,"length":100}},{"chunks":{"recipe":"00000000-0000-0000-0000-000000000000","length":10}},{"zero":{"length":2}},{"inline":"YWJjZA=="}]}"#;
         assert_eq!(encode(&record), text);
         assert_eq!(decode::<BlobRecord>(&key(), text.as_bytes()).unwrap(), record);
     }
@@ -284,9 +297,9 @@ mod tests {
         let later = br#"{"version":2,"size":1,"extents":[]}"#;
         let error = decode::<BlobRecord>(&key(), later).unwrap_err().to_string();
         assert!(error.contains("some/record") && error.contains("version 2"), "{error}");
-        let kind = br#"{"version":1,"size":1,"extents":[{"chunk":{"id":1}}]}"#;
+        let kind = br#"{"version":1,"size":1,"extents":[{"cloud":{"id":1}}]}"#;
         let error = decode::<BlobRecord>(&key(), kind).unwrap_err().to_string();
-        assert!(error.contains("chunk"), "{error}");
+        assert!(error.contains("cloud"), "{error}");
     }
 
     #[test]

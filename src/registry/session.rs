@@ -79,6 +79,7 @@ impl Session {
             segments: Vec::new(),
             extents: Vec::new(),
             writer: None,
+            chunked: None,
             ending: None,
         };
         Self { id: SessionId::new(), record, version: None }
@@ -130,7 +131,11 @@ impl Session {
     pub(super) fn holds_data(&self) -> bool {
         !self.record.segments.is_empty()
             || self.record.writer.is_some()
-            || self.record.extents.iter().any(|extent| matches!(extent, Extent::Data { .. }))
+            || self
+                .record
+                .extents
+                .iter()
+                .any(|extent| matches!(extent, Extent::Data { .. } | Extent::Chunks { .. }))
     }
 
     /// Stores `changed` in place of what was last read, unless another request was faster.
@@ -195,14 +200,20 @@ impl Session {
         Ok(extents)
     }
 
-    /// Whether the session, as it is in the store, refers to one of these data objects.
-    pub(super) async fn refers_to(&self, store: &dyn Store, objects: &[Uuid]) -> Result<bool> {
+    /// Whether the session, as it is in the store, refers to one of these data objects or recipes.
+    pub(super) async fn refers_to(
+        &self,
+        store: &dyn Store,
+        objects: &[Uuid],
+        recipes: &[Uuid],
+    ) -> Result<bool> {
         let current = Self::load(store, &self.record.repository, self.id).await?;
         let earlier = current.earlier_extents(store).await?;
-        Ok(earlier
-            .iter()
-            .chain(&current.record.extents)
-            .any(|extent| matches!(extent, Extent::Data { object, .. } if objects.contains(object))))
+        Ok(earlier.iter().chain(&current.record.extents).any(|extent| match extent {
+            Extent::Data { object, .. } => objects.contains(object),
+            Extent::Chunks { recipe, .. } => recipes.contains(recipe),
+            Extent::Zero { .. } | Extent::Inline(_) => false,
+        }))
     }
 
     /// Forgets the session. Its data is the caller's business.

@@ -50,7 +50,7 @@ pub enum Staged {
 
 /// A piece of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Chunk {
+pub struct Piece {
     /// Where in the file it begins. A piece that begins at 0 begins the file anew.
     pub start: u64,
     /// Bytes of the piece, if they are known.
@@ -174,34 +174,34 @@ impl Staging {
     }
 
     /// Takes a piece of a file. When the connection breaks, what had come is kept.
-    pub async fn receive(&self, id: Uuid, chunk: Chunk, body: Body) -> Result<Staged, StagingError> {
-        let receiving = self.begin(id, chunk.total.bytes())?;
+    pub async fn receive(&self, id: Uuid, piece: Piece, body: Body) -> Result<Staged, StagingError> {
+        let receiving = self.begin(id, piece.total.bytes())?;
         if self.is_closed(id).await? {
             return Err(StagingError::Closed);
         }
         if self.whole(id).await?.is_some() {
             return Err(StagingError::Whole);
         }
-        if let Total::Bytes(total) = chunk.total
-            && let Some(length) = chunk.length.map(|length| chunk.start.saturating_add(length))
+        if let Total::Bytes(total) = piece.total
+            && let Some(length) = piece.length.map(|length| piece.start.saturating_add(length))
             && length > total
         {
             return Err(StagingError::TooLong { total, length });
         }
         let name = repository()?;
         let session = SessionId::of(id);
-        receiving.live.length.store(chunk.start, Ordering::Relaxed);
+        receiving.live.length.store(piece.start, Ordering::Relaxed);
         let body = counted(body, receiving.live.clone());
-        let (append, mut body) = if chunk.start == 0 {
+        let (append, mut body) = if piece.start == 0 {
             self.forget_session(id).await?;
             Session::create_as(self.registry.store.as_ref(), &name, Algorithm::Sha256, session).await?;
             let salted = stream::iter([Ok(salt())]).chain(body).boxed();
             (
-                Append { start: Some(0), length: chunk.length.map(|length| length.saturating_add(SALT)) },
+                Append { start: Some(0), length: piece.length.map(|length| length.saturating_add(SALT)) },
                 salted,
             )
         } else {
-            (Append { start: Some(chunk.start.saturating_add(SALT)), length: chunk.length }, body)
+            (Append { start: Some(piece.start.saturating_add(SALT)), length: piece.length }, body)
         };
         let status = match self.registry.append(&name, session, append, &mut body).await {
             Ok(status) => status,
@@ -212,7 +212,7 @@ impl Staging {
             Err(error) => return Err(error.into()),
         };
         let length = status.length.saturating_sub(SALT);
-        match chunk.total {
+        match piece.total {
             Total::Bytes(total) if length > total => {
                 self.forget_session(id).await?;
                 Err(StagingError::TooLong { total, length })
@@ -359,9 +359,11 @@ fn counted(body: Body, live: Live) -> Body {
     .boxed()
 }
 
-/// Random bytes: two random ids of 16 bytes each.
+/// What stands ahead of a file: two random ids of 16 bytes each, and zeros.
 fn salt() -> Bytes {
-    [Uuid::new_v4().into_bytes(), Uuid::new_v4().into_bytes()].concat().into()
+    let mut salt = [Uuid::new_v4().into_bytes(), Uuid::new_v4().into_bytes()].concat();
+    salt.resize(usize::try_from(SALT).unwrap_or(0), 0);
+    salt.into()
 }
 
 /// That what is removed is not there is as good.

@@ -5,11 +5,12 @@
 //! goes. A crash between any two leaves garbage, or a session that can be finished again.
 
 use storage_backends::Condition;
+use uuid::Uuid;
 
 use super::ingest::{Body, Ingest};
 use super::record::{BlobRecord, Ending, Extent, Membership};
 use super::session::{Session, SessionId};
-use super::{ATTEMPTS, Error, Registry, Result, layout, read, record};
+use super::{ATTEMPTS, Error, Registry, Result, layout, read, read_chunks, record};
 use crate::oci::{Algorithm, Digest, RepositoryName};
 
 /// Where an upload stands.
@@ -58,7 +59,7 @@ impl Registry {
             return Err(Error::SessionUnknown { id: id.to_string() });
         }
         check_start(&session, append)?;
-        let mut ingest = Ingest::resume(&self.store, self.rules, &session).await?;
+        let mut ingest = Ingest::resume(&self.store, self.rules, &self.index, &session).await?;
         let received = ingest.receive(body, append.length, &mut session).await;
         match received {
             Ok(()) | Err(Error::BodyInterrupted | Error::BodyStalled { .. }) => {
@@ -115,7 +116,7 @@ impl Registry {
         digest: &Digest,
     ) -> Result<()> {
         let store = self.store.as_ref();
-        let mut ingest = Ingest::resume(&self.store, self.rules, &session).await?;
+        let mut ingest = Ingest::resume(&self.store, self.rules, &self.index, &session).await?;
         ingest.expect(digest);
         let before = ingest.length();
         if let Err(error) = ingest.receive(body, append.length, &mut session).await {
@@ -136,12 +137,12 @@ impl Registry {
         if session.holds_data() && ingest.length() > before {
             // Whoever cancels from now on has to know all data that may be published.
             ingest.pause(&mut session).await?;
-            ingest = Ingest::resume(&self.store, self.rules, &session).await?;
+            ingest = Ingest::resume(&self.store, self.rules, &self.index, &session).await?;
         }
         let length = ingest.length();
-        let unneeded = match self.publish(&mut session, &mut ingest, digest).await {
-            Ok(Published::New) => Vec::new(),
-            Ok(Published::Already(ours)) => ours,
+        let (recipes, unneeded) = match self.publish(&mut session, &mut ingest, digest).await {
+            Ok(Published::New(recipes)) => (recipes, Vec::new()),
+            Ok(Published::Already(ours)) => (Vec::new(), ours),
             Err(error @ Error::DigestMismatch { .. }) => {
                 ingest.abandon().await;
                 if session.is_stored()
@@ -159,6 +160,7 @@ impl Registry {
             tracing::warn!(%error, session = %session.id, "failed to remove a finished upload session");
         }
         self.discard_extents(&unneeded).await;
+        self.index.publish(store, recipes).await;
         Ok(())
     }
 
@@ -198,9 +200,9 @@ impl Registry {
         for _ in 0..ATTEMPTS {
             let put = self.store.put(&key, bytes.clone(), Condition::Absent).await;
             // Whatever the answer, what is stored decides: a reply may have been lost.
-            let Err(refused) = put else { return Ok(Published::New) };
+            let Err(refused) = put else { return Ok(Published::new(&record)) };
             match self.find_blob(digest).await? {
-                Some(existing) if existing == record => return Ok(Published::New),
+                Some(existing) if existing == record => return Ok(Published::new(&record)),
                 Some(existing) if existing.size == record.size => {
                     return Ok(Published::Already(record.extents));
                 }
@@ -254,21 +256,52 @@ impl Registry {
     /// Frees data that nothing refers to. Best effort: what stays is garbage.
     async fn discard_extents(&self, extents: &[Extent]) {
         for extent in extents {
-            if let Extent::Data { object, .. } = extent
-                && let Err(error) = self.store.delete(&layout::data(*object)).await
-            {
-                tracing::warn!(%error, %object, "failed to delete unneeded data");
+            match extent {
+                Extent::Data { object, .. } => self.discard_data(*object).await,
+                Extent::Chunks { recipe, .. } => self.discard_recipe(*recipe).await,
+                Extent::Zero { .. } | Extent::Inline(_) => {}
             }
+        }
+    }
+
+    async fn discard_data(&self, object: Uuid) {
+        if let Err(error) = self.store.delete(&layout::data(object)).await {
+            tracing::warn!(%error, %object, "failed to delete unneeded data");
+        }
+    }
+
+    /// Frees a recipe of a blob that was not published, and the packs that were written for it: nobody else has been told
+    /// of their chunks.
+    async fn discard_recipe(&self, id: Uuid) {
+        let store = self.store.as_ref();
+        let freed = async {
+            for pack in read_chunks::recipe(store, id).await?.own_packs() {
+                self.discard_data(*pack).await;
+            }
+            store.delete(&layout::recipe(id)).await
+        };
+        if let Err(error) = freed.await {
+            tracing::warn!(%error, recipe = %id, "failed to delete unneeded chunks");
         }
     }
 }
 
 /// What publishing found.
 enum Published {
-    /// The record is ours.
-    New,
+    /// The record is ours, with these recipes.
+    New(Vec<Uuid>),
     /// The blob was there, in other extents; these are not needed.
     Already(Vec<Extent>),
+}
+
+impl Published {
+    fn new(record: &BlobRecord) -> Self {
+        let recipe = |extent: &Extent| match extent {
+            Extent::Chunks { recipe, .. } => Some(*recipe),
+            _ => None,
+        };
+        Self::New(record.extents.iter().filter_map(recipe).collect())
+    }
 }
 
 fn check_start(session: &Session, append: Append) -> Result<()> {

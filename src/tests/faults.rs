@@ -1,10 +1,10 @@
 //! The store fails at each call of an operation in turn, before or after it took effect. The client sees an error or
 //! a success, may try again, and what was acknowledged is there and right.
 
-use dvcr::registry::{Error, Registry, Result, SessionId};
+use dvcr::registry::{Error, Registry, Result, Rules, SessionId};
 use storage_backends::fault::Fault;
 
-use super::registry_under_test::{Client, faulty, name, sample, sha256};
+use super::registry_under_test::{Client, chunked_rules, faulty, name, rules, sample, sha256};
 
 /// Runs `operation` with a fault at its first call to the store, its second, and so on, until it needs no more
 /// calls. After each, repeats it without faults and lets `check` look at the result.
@@ -13,10 +13,10 @@ async fn at_every_call(
     operation: impl AsyncFn(&Registry) -> bool,
     check: impl AsyncFn(&Registry),
 ) {
-    for fault in [Fault::Fails, Fault::LosesReply] {
+    for (fault, rules) in cases() {
         for skip in 0.. {
             assert!(skip < 500, "the operation never ends");
-            let (faulty, registry) = faulty();
+            let (faulty, registry) = faulty(rules);
             prepare(&registry).await;
             faulty.arm(None, skip, fault);
             let acknowledged = operation(&registry).await;
@@ -32,6 +32,16 @@ async fn at_every_call(
             }
         }
     }
+}
+
+/// Each fault, with blobs that are stored as they are and with blobs in chunks.
+fn cases() -> [(Fault, Rules); 4] {
+    [
+        (Fault::Fails, rules()),
+        (Fault::LosesReply, rules()),
+        (Fault::Fails, chunked_rules()),
+        (Fault::LosesReply, chunked_rules()),
+    ]
 }
 
 async fn nothing(_: &Registry) {}
@@ -77,9 +87,9 @@ async fn a_chunked_push_survives_a_fault_at_any_call() {
 /// bytes afterwards can rely on what is in the registry.
 async fn after_a_faulty_finish(then: impl AsyncFn(&Registry, SessionId, Result<()>)) {
     let bytes = sample(20_000);
-    for fault in [Fault::Fails, Fault::LosesReply] {
+    for (fault, rules) in cases() {
         for skip in 0..40 {
-            let (faulty, registry) = faulty();
+            let (faulty, registry) = faulty(rules);
             let id = registry.begin("a").await;
             registry.append_bytes("a", id, 0, &bytes).await.unwrap();
             faulty.arm(None, skip, fault);
@@ -132,9 +142,9 @@ async fn an_image_push_survives_a_fault_at_any_call() {
 #[tokio::test]
 async fn a_delete_survives_a_fault_at_any_call() {
     let layer = sample(9_000);
-    for fault in [Fault::Fails, Fault::LosesReply] {
+    for (fault, rules) in cases() {
         for skip in 0..40 {
-            let (faulty, registry) = faulty();
+            let (faulty, registry) = faulty(rules);
             let digest = registry.push_image("a", "v1", &layer).await.unwrap();
             let bytes = registry.manifest(&name("a"), &"v1".parse().unwrap()).await.unwrap().bytes;
             registry.push_manifest(&name("a"), &"v2".parse().unwrap(), &[], None, bytes).await.unwrap();

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Each module with the modules that it may import.
-const MAY_IMPORT: [(&str, &[&str]); 15] = [
+const MAY_IMPORT: [(&str, &[&str]); 16] = [
     ("oci", &[]),
     ("disk", &[]),
+    ("chunk", &[]),
     ("telemetry", &[]),
     ("upload_token", &[]),
     ("apimachinery", &[]),
     ("config", &["oci", "upload_token"]),
-    ("registry", &["oci"]),
+    ("registry", &["chunk", "oci"]),
     ("client", &["oci"]),
     ("artifact", &["client", "disk", "oci"]),
     ("importer", &["artifact", "client", "disk", "oci"]),
@@ -45,7 +46,7 @@ const RESERVED: [(&str, &[&str]); 8] = [
     ("kube", &["controller", "cli"]),
     ("redb", &["apiserver"]),
     ("reqwest", &["client", "importer", "cli"]),
-    ("tar", &["artifact"]),
+    ("tar", &["artifact", "chunk"]),
     ("hyper", &["api", "cli"]),
     ("storage_backends", &["registry", "config", "cli"]),
     ("clap", &["cli"]),

@@ -9,6 +9,7 @@
 )]
 
 mod apiserver;
+mod chunks;
 mod definitions;
 mod disk_formats;
 mod faults;

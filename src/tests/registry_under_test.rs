@@ -14,7 +14,12 @@ pub(crate) const SMALL: MemoryOptions =
     MemoryOptions { part_size: 1 << 10, most_parts: 8, conditional_put: true };
 
 pub(crate) fn rules() -> Rules {
-    Rules { inline: 256, checkpoint: 4 << 10, ..Rules::default() }
+    Rules { inline: 256, checkpoint: 4 << 10, chunk_from: None, ..Rules::default() }
+}
+
+/// The same with every blob that is not inline in chunks, in packs of a few.
+pub(crate) fn chunked_rules() -> Rules {
+    Rules { inline: 128, chunk_from: Some(0), pack: 40 << 10, checkpoint: 1 << 20, ..Rules::default() }
 }
 
 pub(crate) fn memory() -> Arc<dyn Store> {
@@ -26,11 +31,16 @@ pub(crate) fn registry(store: &Arc<dyn Store>) -> Registry {
     Registry::with_rules(Arc::clone(store), rules())
 }
 
+/// A registry over `store` that stores every blob in chunks.
+pub(crate) fn chunked(store: &Arc<dyn Store>) -> Registry {
+    Registry::with_rules(Arc::clone(store), chunked_rules())
+}
+
 /// A registry over a store that can be told to fail.
-pub(crate) fn faulty() -> (Arc<Faulty>, Registry) {
+pub(crate) fn faulty(rules: Rules) -> (Arc<Faulty>, Registry) {
     let faulty = Arc::new(Faulty::new(memory()));
     let store: Arc<dyn Store> = Arc::<Faulty>::clone(&faulty);
-    (faulty, registry(&store))
+    (faulty, Registry::with_rules(store, rules))
 }
 
 pub(crate) fn name(text: &str) -> RepositoryName {

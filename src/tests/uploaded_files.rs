@@ -4,19 +4,19 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dvcr::oci::UPLOADED_FILES;
-use dvcr::registry::{BodyError, Chunk, Registry, Staged, Staging, StagingError, Total};
+use dvcr::registry::{BodyError, Piece, Registry, Staged, Staging, StagingError, Total};
 use futures::{StreamExt, stream};
 use storage_backends::Store;
 use storage_backends::fault::Fault;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::registry_under_test::{Client, body, broken_body, faulty, memory, registry, sample};
+use super::registry_under_test::{Client, body, broken_body, faulty, memory, registry, rules, sample};
 
 const IMAGE: Uuid = Uuid::from_u128(0x5b60_8020_7361_434f_8000_0000_0000_0001);
 
-/// What stands before the file in its layer, so that its digest is nobody's guess.
-const SALT: usize = 32;
+/// What stands before the file, so that its digest is nobody's guess.
+const SALT: usize = 4096;
 
 fn staging(store: &Arc<dyn Store>) -> (Arc<Registry>, Staging) {
     let registry = Arc::new(registry(store));
@@ -24,15 +24,15 @@ fn staging(store: &Arc<dyn Store>) -> (Arc<Registry>, Staging) {
 }
 
 /// The whole of a file.
-fn all(file: &Bytes) -> Chunk {
+fn all(file: &Bytes) -> Piece {
     let length = file.len() as u64;
-    Chunk { start: 0, length: Some(length), total: Total::Bytes(length) }
+    Piece { start: 0, length: Some(length), total: Total::Bytes(length) }
 }
 
 /// What is missing of a file.
-fn rest(file: &Bytes, start: usize) -> Chunk {
+fn rest(file: &Bytes, start: usize) -> Piece {
     let length = Some((file.len() - start) as u64);
-    Chunk { start: start as u64, length, total: Total::Bytes(file.len() as u64) }
+    Piece { start: start as u64, length, total: Total::Bytes(file.len() as u64) }
 }
 
 /// The file as an import reads it.
@@ -61,8 +61,8 @@ async fn a_file_comes_whole_and_cannot_be_changed_then() {
 async fn a_file_whose_length_nobody_knows_ends_with_its_body() {
     let (registry, staging) = staging(&memory());
     let file = sample(5_000);
-    let chunk = Chunk { start: 0, length: None, total: Total::EndOfPiece };
-    staging.receive(IMAGE, chunk, body(&file)).await.unwrap();
+    let piece = Piece { start: 0, length: None, total: Total::EndOfPiece };
+    staging.receive(IMAGE, piece, body(&file)).await.unwrap();
     assert_eq!(uploaded(&registry).await, file);
 }
 
@@ -85,7 +85,7 @@ async fn an_upload_that_broke_off_goes_on_at_another_replica() {
 async fn a_piece_that_leaves_a_gap_is_told_where_the_upload_stands() {
     let (_, staging) = staging(&memory());
     let file = sample(9_000);
-    let piece = Chunk { length: Some(4_000), ..all(&file) };
+    let piece = Piece { length: Some(4_000), ..all(&file) };
     staging.receive(IMAGE, piece, body(&file.slice(..4_000))).await.unwrap();
     let gap = staging.receive(IMAGE, rest(&file, 5_000), body(&file.slice(5_000..))).await;
     assert!(matches!(gap, Err(StagingError::OutOfOrder { length: 4_000 })), "{gap:?}");
@@ -104,8 +104,8 @@ async fn a_piece_that_begins_at_0_begins_the_file_anew() {
 async fn more_bytes_than_were_announced_are_no_file() {
     let (_, staging) = staging(&memory());
     let file = sample(5_000);
-    let chunk = Chunk { start: 0, length: None, total: Total::Bytes(4_000) };
-    let long = staging.receive(IMAGE, chunk, body(&file)).await;
+    let piece = Piece { start: 0, length: None, total: Total::Bytes(4_000) };
+    let long = staging.receive(IMAGE, piece, body(&file)).await;
     assert!(matches!(long, Err(StagingError::TooLong { total: 4_000, length: 5_000 })), "{long:?}");
     assert_eq!(staging.staged(IMAGE).await.unwrap(), Staged::Partial { length: 0 });
 }
@@ -139,14 +139,14 @@ async fn what_is_removed_while_it_is_sent_is_gone_and_may_be_sent_again() {
     let (registry, staging) = staging(&memory());
     let file = sample(6_000);
     let endless = body(&file).chain(stream::pending()).boxed();
-    let chunk = Chunk { start: 0, length: None, total: Total::EndOfPiece };
+    let piece = Piece { start: 0, length: None, total: Total::EndOfPiece };
     let removed = async {
         while !matches!(staging.staged(IMAGE).await.unwrap(), Staged::Receiving { length: 6_000, .. }) {
             tokio::task::yield_now().await;
         }
         staging.remove(IMAGE).await.unwrap();
     };
-    let (received, ()) = tokio::join!(staging.receive(IMAGE, chunk, endless), removed);
+    let (received, ()) = tokio::join!(staging.receive(IMAGE, piece, endless), removed);
     assert!(received.is_err());
     assert_eq!(staging.staged(IMAGE).await.unwrap(), Staged::Partial { length: 0 });
     staging.receive(IMAGE, all(&file), body(&file)).await.unwrap();
@@ -175,7 +175,7 @@ async fn the_store_may_fail_at_any_call_and_the_file_is_sent_again() {
     let file = sample(9_000);
     for fault in [Fault::Fails, Fault::LosesReply] {
         for call in 0.. {
-            let (store, registry) = faulty();
+            let (store, registry) = faulty(rules());
             let registry = Arc::new(registry);
             let staging = Staging::new(Arc::clone(&registry));
             store.arm(None, call, fault);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use dvcr::oci::{Algorithm, Digest};
-use dvcr::registry::{Append, Registry};
+use dvcr::registry::{Append, Registry, Rules};
 use storage_backends::count::Counting;
 use storage_backends::{Filesystem, Memory, MemoryOptions, Store};
 
@@ -23,12 +23,23 @@ async fn costs(push: impl AsyncFn(&Registry)) {
         let backend = inner.capabilities().backend;
         let counting = Counting::new(inner);
         let tally = counting.tally();
-        push(&Registry::new(Arc::new(counting))).await;
+        let whole = Rules { chunk_from: None, ..Rules::default() };
+        push(&Registry::with_rules(Arc::new(counting), whole)).await;
         assert_eq!(tally.data_written.load(Relaxed), SIZE as u64, "{backend}: data is written 1.0 times");
         assert_eq!(tally.data_read.load(Relaxed), 0, "{backend}: data is not read");
         let small = tally.small_written.load(Relaxed);
         assert!(small < SIZE as u64 / 500, "{backend}: {small} bytes of records");
     }
+}
+
+#[tokio::test]
+async fn a_blob_in_chunks_is_written_once_at_most_and_not_read_again() {
+    let counting = Counting::new(Arc::new(Memory::empty(MemoryOptions::default())));
+    let tally = counting.tally();
+    Registry::new(Arc::new(counting)).push("a", &sample(SIZE)).await.unwrap();
+    assert!(tally.data_written.load(Relaxed) <= SIZE as u64);
+    assert_eq!(tally.data_read.load(Relaxed), 0);
+    assert!(tally.small_written.load(Relaxed) < SIZE as u64 / 500);
 }
 
 #[tokio::test]

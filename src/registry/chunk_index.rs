@@ -1,0 +1,237 @@
+//! [`ChunkIndex`]: which chunks are stored already, and where.
+//!
+//! A cache, in memory, that is bounded and may be wrong in one way only: it may not know a chunk, which is stored once more
+//! then. Reading never asks it. It learns from the recipes of blobs that are published: of this process's own at once, of
+//! other replicas' and of those before the last start by the entries below `index/`.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::{Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use futures::TryStreamExt as _;
+use storage_backends::{Condition, Store};
+use uuid::Uuid;
+
+use super::recipe::{Entry, Place, Recipe};
+use super::record::IndexEntry;
+use super::{Result, layout, read_chunks, record};
+use crate::chunk::ChunkId;
+
+/// How often it is looked for what other replicas have stored.
+const REFRESH: Duration = Duration::from_secs(10);
+
+/// What an entry takes in a table that is half full, which is as empty as a table is that has grown: key, slot, one byte.
+const ENTRY: u64 = 66;
+
+/// Half of a chunk's id. To find two chunks that agree in it takes 2^64 tries.
+type Key = [u8; 16];
+
+/// Ids are hashes already. Behind the length of a key its bytes are written, which is what stays.
+#[derive(Debug, Default)]
+struct First(u64);
+
+impl Hasher for First {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk() {
+            self.0 = u64::from_le_bytes(*first);
+        }
+    }
+}
+
+type Table = HashMap<Key, Slot, BuildHasherDefault<First>>;
+
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    pack: u32,
+    offset: u32,
+    stored: u32,
+    length: u32,
+}
+
+/// Which chunks are stored, and where.
+#[derive(Debug)]
+pub(super) struct ChunkIndex {
+    tables: RwLock<Tables>,
+    refreshing: Mutex<Refreshing>,
+}
+
+/// What was used lately, and what was used before that. When the first is full it becomes the second.
+#[derive(Debug)]
+struct Tables {
+    young: Table,
+    old: Table,
+    /// Entries of each, at most.
+    limit: usize,
+    packs: Vec<Uuid>,
+    numbers: HashMap<Uuid, u32>,
+}
+
+#[derive(Debug, Default)]
+struct Refreshing {
+    /// Entries below `index/` that have been read, or written by this process.
+    seen: HashSet<Uuid>,
+    last: Option<Instant>,
+    is_running: bool,
+}
+
+impl ChunkIndex {
+    /// An index that takes at most so many bytes of memory.
+    pub(super) fn new(memory: u64) -> Self {
+        let limit = usize::try_from(memory / 2 / ENTRY).unwrap_or(usize::MAX).max(1);
+        let tables = Tables {
+            young: Table::default(),
+            old: Table::default(),
+            limit,
+            packs: Vec::new(),
+            numbers: HashMap::new(),
+        };
+        Self { tables: RwLock::new(tables), refreshing: Mutex::default() }
+    }
+
+    /// Where a chunk is, if it is known to be stored.
+    pub(super) fn find(&self, id: &ChunkId) -> Option<Place> {
+        let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
+        let key = key(id);
+        let slot = tables.young.get(&key).or_else(|| tables.old.get(&key))?;
+        let pack = *tables.packs.get(usize::try_from(slot.pack).ok()?)?;
+        Some(Place { pack, offset: slot.offset, stored: slot.stored, length: slot.length })
+    }
+
+    /// Learns the chunks of a recipe that belongs to a published blob.
+    pub(super) fn learn(&self, recipe: &Recipe) {
+        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        for entry in recipe.entries() {
+            if let Entry::Chunk { id, place } = entry {
+                tables.insert(key(id), place);
+            }
+        }
+    }
+
+    /// Tells the other replicas of a published blob's recipes, and learns them. What goes wrong costs nothing but space.
+    pub(super) async fn publish(&self, store: &dyn Store, recipes: Vec<Uuid>) {
+        if recipes.is_empty() {
+            return;
+        }
+        let id = Uuid::now_v7();
+        self.refreshing().seen.insert(id);
+        let entry = IndexEntry { recipes };
+        let put = store.put(&layout::index_entry(id), record::encode(&entry), Condition::Absent).await;
+        if let Err(error) = put {
+            tracing::warn!(%error, "other replicas will not know the chunks of a blob");
+        }
+        self.learn_all(store, &entry.recipes).await;
+    }
+
+    /// Learns what other replicas have published, if it was not done lately.
+    pub(super) async fn refresh(&self, store: &dyn Store) {
+        {
+            let mut refreshing = self.refreshing();
+            let is_due = refreshing.last.is_none_or(|last| last.elapsed() >= REFRESH);
+            if refreshing.is_running || !is_due {
+                return;
+            }
+            refreshing.is_running = true;
+        }
+        if let Err(error) = self.read_entries(store).await {
+            tracing::warn!(%error, "cannot read which chunks are stored; some will be stored again");
+        }
+        let mut refreshing = self.refreshing();
+        refreshing.is_running = false;
+        refreshing.last = Some(Instant::now());
+    }
+
+    async fn read_entries(&self, store: &dyn Store) -> Result<()> {
+        let mut entries = store.list(&layout::index(), None);
+        while let Some(entry) = entries.try_next().await? {
+            let Some(id) = layout::index_entry_id(&entry.key) else { continue };
+            if !self.refreshing().seen.insert(id) {
+                continue;
+            }
+            match record::find::<IndexEntry>(store, &entry.key).await {
+                Ok(Some((found, _))) => self.learn_all(store, &found.recipes).await,
+                Ok(None) => {}
+                Err(error) => tracing::warn!(%error, "cannot read an entry of the index"),
+            }
+        }
+        Ok(())
+    }
+
+    async fn learn_all(&self, store: &dyn Store, recipes: &[Uuid]) {
+        for id in recipes {
+            match read_chunks::recipe(store, *id).await {
+                Ok(recipe) => self.learn(&recipe),
+                Err(error) => tracing::warn!(%error, recipe = %id, "cannot read a recipe for the index"),
+            }
+        }
+    }
+
+    fn refreshing(&self) -> std::sync::MutexGuard<'_, Refreshing> {
+        self.refreshing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Tables {
+    fn insert(&mut self, key: Key, place: &Place) {
+        if self.young.len() >= self.limit {
+            self.old = std::mem::take(&mut self.young);
+        }
+        let Ok(next) = u32::try_from(self.packs.len()) else { return };
+        let number = *self.numbers.entry(place.pack).or_insert(next);
+        if number == next {
+            self.packs.push(place.pack);
+        }
+        let slot = Slot { pack: number, offset: place.offset, stored: place.stored, length: place.length };
+        self.young.insert(key, slot);
+    }
+}
+
+fn key(id: &ChunkId) -> Key {
+    let mut key = Key::default();
+    key.copy_from_slice(&id.as_bytes()[..16]);
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recipe(chunks: std::ops::Range<u32>) -> Recipe {
+        let mut recipe = Recipe::default();
+        for number in chunks {
+            let place = Place { pack: Uuid::from_u128(1), offset: number, stored: 1, length: 2 };
+            recipe.push(Entry::Chunk { id: ChunkId::of(&number.to_le_bytes()), place });
+        }
+        recipe
+    }
+
+    #[test]
+    fn what_was_learnt_is_found_where_it_is() {
+        let index = ChunkIndex::new(1 << 20);
+        index.learn(&recipe(0..100));
+        for number in 0_u32..100 {
+            let place = index.find(&ChunkId::of(&number.to_le_bytes())).unwrap();
+            assert_eq!((place.offset, place.pack), (number, Uuid::from_u128(1)));
+        }
+        assert_eq!(index.find(&ChunkId::of(b"other")), None);
+    }
+
+    #[test]
+    fn when_it_is_full_what_was_not_used_lately_goes() {
+        let index = ChunkIndex::new(100 * 2 * ENTRY);
+        index.learn(&recipe(0..1));
+        for start in (1..1000).step_by(50) {
+            index.learn(&recipe(start..start + 50));
+            // Somebody has pushed a blob with this chunk again.
+            index.learn(&recipe(0..1));
+        }
+        let knows = |number: u32| index.find(&ChunkId::of(&number.to_le_bytes())).is_some();
+        assert!(knows(0) && knows(1000) && !knows(1));
+        let tables = index.tables.read().unwrap();
+        assert!(tables.young.len() + tables.old.len() <= 200);
+    }
+}

@@ -1,0 +1,269 @@
+//! [`Chunking`]: the chunks of a blob on their way into packs.
+//!
+//! Cutting is quick and has to be done in order. What takes time, to hash and to compress, is done for some batches at once
+//! on the blocking threads; what comes out is stored in order again. A chunk that is stored already, by whatever blob, is
+//! named and not stored.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use futures::stream::FuturesOrdered;
+use storage_backends::{Condition, Store};
+use uuid::Uuid;
+
+use super::objects::Objects;
+use crate::chunk::{ChunkId, Encoder, Part, Sizes, Splitter};
+use crate::registry::blocking::blocking;
+use crate::registry::chunk_index::ChunkIndex;
+use crate::registry::recipe::{Entry, Place, Recipe};
+use crate::registry::record::Extent;
+use crate::registry::{Result, Rules, layout};
+
+/// Batches that are hashed and compressed at once.
+const AT_ONCE: usize = 2;
+
+/// Chunks of this upload that are remembered, in case they come again: the index knows those of published blobs only.
+const REMEMBERED: usize = 16 << 10;
+
+/// The chunks of a blob on their way into packs.
+pub(super) struct Chunking {
+    rules: Rules,
+    index: Arc<ChunkIndex>,
+    splitter: Splitter,
+    encoding: FuturesOrdered<BoxFuture<'static, Vec<Encoded>>>,
+    /// What the last stretch of the blob is made of.
+    recipe: Recipe,
+    remembered: HashMap<ChunkId, Place>,
+    /// Recipes written by this request that no session refers to yet.
+    written: Vec<Uuid>,
+}
+
+impl std::fmt::Debug for Chunking {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Chunking").field("recipe", &self.recipe).finish_non_exhaustive()
+    }
+}
+
+/// A part of a blob, ready to be stored.
+enum Encoded {
+    Zeros(u64),
+    Known { id: ChunkId, place: Place },
+    New { id: ChunkId, stored: Bytes, length: u32 },
+}
+
+impl Chunking {
+    /// For a blob from its beginning on.
+    pub(super) fn new(rules: Rules, index: &Arc<ChunkIndex>) -> Self {
+        Self::with(rules, index, Splitter::new(Sizes::STORED))
+    }
+
+    /// For the rest of a blob, of whose disk so many bytes have passed.
+    pub(super) fn resume(rules: Rules, index: &Arc<ChunkIndex>, passed: u64) -> Self {
+        Self::with(rules, index, Splitter::resume(Sizes::STORED, passed))
+    }
+
+    fn with(rules: Rules, index: &Arc<ChunkIndex>, splitter: Splitter) -> Self {
+        Self {
+            rules,
+            index: Arc::clone(index),
+            splitter,
+            encoding: FuturesOrdered::new(),
+            recipe: Recipe::default(),
+            remembered: HashMap::new(),
+            written: Vec::new(),
+        }
+    }
+
+    /// Bytes of the disk that have passed.
+    pub(super) fn passed(&self) -> u64 {
+        self.splitter.passed()
+    }
+
+    /// Recipes written by this request that no session refers to yet.
+    pub(super) fn written(&self) -> &[Uuid] {
+        &self.written
+    }
+
+    /// From here on the session may refer to everything that was written.
+    pub(super) fn entrust(&mut self) {
+        self.written.clear();
+    }
+
+    /// Takes the next bytes of the blob. Recipes that became full are added to `extents`.
+    pub(super) async fn write(
+        &mut self,
+        store: &dyn Store,
+        objects: &mut Objects,
+        extents: &mut Vec<Extent>,
+        pieces: Vec<Bytes>,
+    ) -> Result<()> {
+        let placeholder = Splitter::resume(Sizes::STORED, 0);
+        let mut splitter = std::mem::replace(&mut self.splitter, placeholder);
+        let (splitter, parts) = blocking(move || {
+            let parts: Vec<Part> = pieces.iter().flat_map(|piece| splitter.update(piece)).collect();
+            (splitter, parts)
+        })
+        .await;
+        self.splitter = splitter;
+        self.encode(parts);
+        while self.encoding.len() > AT_ONCE {
+            self.store_next(store, objects, extents).await?;
+        }
+        Ok(())
+    }
+
+    /// Stores everything that came so far, and describes it in `extents`. What comes next begins with a new chunk.
+    pub(super) async fn flush(
+        &mut self,
+        store: &dyn Store,
+        objects: &mut Objects,
+        extents: &mut Vec<Extent>,
+    ) -> Result<()> {
+        let next = Splitter::resume(Sizes::STORED, self.splitter.passed());
+        let rest = std::mem::replace(&mut self.splitter, next).finish();
+        self.encode(rest);
+        while !self.encoding.is_empty() {
+            self.store_next(store, objects, extents).await?;
+        }
+        self.end_recipe(store, extents).await
+    }
+
+    /// Removes the recipes that no session refers to. Best effort: what stays is garbage.
+    pub(super) async fn abandon(self, store: &dyn Store) {
+        for recipe in self.written {
+            if let Err(error) = store.delete(&layout::recipe(recipe)).await {
+                tracing::warn!(%error, "failed to delete a recipe of a failed upload");
+            }
+        }
+    }
+
+    fn encode(&mut self, parts: Vec<Part>) {
+        if parts.is_empty() {
+            return;
+        }
+        let (index, level) = (Arc::clone(&self.index), self.rules.compression);
+        let encoded = tokio::task::spawn_blocking(move || encode(parts, &index, level));
+        self.encoding.push_back(Box::pin(async move {
+            match encoded.await {
+                Ok(encoded) => encoded,
+                Err(error) => match error.try_into_panic() {
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    // The runtime is shutting down.
+                    Err(_) => std::future::pending().await,
+                },
+            }
+        }));
+    }
+
+    async fn store_next(
+        &mut self,
+        store: &dyn Store,
+        objects: &mut Objects,
+        extents: &mut Vec<Extent>,
+    ) -> Result<()> {
+        let Some(encoded) = self.encoding.next().await else { return Ok(()) };
+        let mut pending = Pending::default();
+        for part in encoded {
+            let entry = match part {
+                Encoded::Zeros(length) => Entry::Zeros(length),
+                Encoded::Known { id, place } => Entry::Chunk { id, place },
+                Encoded::New { id, stored, length } => {
+                    let place = match self.remembered.get(&id).copied() {
+                        Some(place) => place,
+                        None => self.store_new(objects, &mut pending, id, stored, length).await?,
+                    };
+                    Entry::Chunk { id, place }
+                }
+            };
+            self.recipe.push(entry);
+            if self.recipe.is_full() {
+                self.end_recipe(store, extents).await?;
+            }
+        }
+        pending.write(objects).await
+    }
+
+    /// Gives a chunk that nobody has its place.
+    async fn store_new(
+        &mut self,
+        objects: &mut Objects,
+        pending: &mut Pending,
+        id: ChunkId,
+        stored: Bytes,
+        length: u32,
+    ) -> Result<Place> {
+        let place = pending.add(objects, stored, length, self.rules.pack).await?;
+        self.recipe.owns(place.pack);
+        if self.remembered.len() < REMEMBERED {
+            self.remembered.insert(id, place);
+        }
+        Ok(place)
+    }
+
+    async fn end_recipe(&mut self, store: &dyn Store, extents: &mut Vec<Extent>) -> Result<()> {
+        if self.recipe.is_empty() {
+            return Ok(());
+        }
+        let (id, recipe) = (Uuid::now_v7(), std::mem::take(&mut self.recipe));
+        let length = recipe.length();
+        self.written.push(id);
+        store.put(&layout::recipe(id), recipe.encode(), Condition::None).await?;
+        extents.push(Extent::Chunks { recipe: id, length });
+        Ok(())
+    }
+}
+
+/// Chunks that were given a place in the pack and are not written yet.
+#[derive(Default)]
+struct Pending {
+    pieces: Vec<Bytes>,
+    length: u64,
+}
+
+impl Pending {
+    /// Gives a chunk its place, in another pack if this one is full.
+    async fn add(&mut self, objects: &mut Objects, stored: Bytes, length: u32, full: u64) -> Result<Place> {
+        let size = stored.len() as u64;
+        let begun = objects.current().map_or(0, |pack| pack.length) + self.length;
+        if begun > 0 && begun + size > full {
+            std::mem::take(self).write(objects).await?;
+            objects.seal().await?;
+        }
+        let pack = objects.open().await?;
+        let place = Place {
+            pack: pack.object,
+            // A pack is shorter than 4 GiB, and so is a chunk.
+            offset: u32::try_from(pack.length + self.length).unwrap_or(u32::MAX),
+            stored: u32::try_from(size).unwrap_or(u32::MAX),
+            length,
+        };
+        self.length += size;
+        self.pieces.push(stored);
+        Ok(place)
+    }
+
+    async fn write(self, objects: &mut Objects) -> Result<()> {
+        if self.pieces.is_empty() { Ok(()) } else { objects.write(self.pieces).await }
+    }
+}
+
+fn encode(parts: Vec<Part>, index: &ChunkIndex, level: i32) -> Vec<Encoded> {
+    let mut encoder = None;
+    let encode = |part| match part {
+        Part::Zeros(length) => Encoded::Zeros(length),
+        Part::Chunk(bytes) | Part::Inline(bytes) => {
+            let id = ChunkId::of(&bytes);
+            // No chunk is longer than `MAX_CHUNK`.
+            let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+            if let Some(place) = index.find(&id).filter(|place| place.length == length) {
+                return Encoded::Known { id, place };
+            }
+            let encoder = encoder.get_or_insert_with(|| Encoder::new(level));
+            Encoded::New { id, stored: encoder.encode(&bytes), length }
+        }
+    };
+    parts.into_iter().map(encode).collect()
+}
