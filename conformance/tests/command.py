@@ -91,7 +91,7 @@ def kept(server):
     folder = pathlib.Path(server.storage[1])
     return {
         str(file.relative_to(folder)): file.stat().st_size
-        for kind in ["blobs", "data", "uploads", "repositories"]
+        for kind in ["blobs", "data", "recipes", "uploads", "repositories"]
         for file in (folder / kind).rglob("*")
         if file.is_file() and not (kind == "uploads" and b'"repository":"uploads"' in (text := file.read_bytes()) and b'"discarding"' in text)
     }

@@ -5,11 +5,10 @@ import json
 import os
 import random
 import time
-import uuid
 
 import pytest
 
-from wire import INDEX, Client, digest_of, encode, eventually, index
+from wire import INDEX, NO_UPLOAD, Client, digest_of, encode, eventually, index
 
 NAME = "disks/ubuntu"
 DIGEST = digest_of(b"nothing has this digest")
@@ -28,10 +27,10 @@ ENDPOINTS = [
     ("POST", "blobs/uploads/"),
     ("POST", f"blobs/uploads/?digest={DIGEST}"),
     ("POST", f"blobs/uploads/?mount={DIGEST}"),
-    ("GET", f"blobs/uploads/{uuid.uuid4()}"),
-    ("PATCH", f"blobs/uploads/{uuid.uuid4()}"),
-    ("PUT", f"blobs/uploads/{uuid.uuid4()}?digest={DIGEST}"),
-    ("DELETE", f"blobs/uploads/{uuid.uuid4()}"),
+    ("GET", f"blobs/uploads/{NO_UPLOAD}"),
+    ("PATCH", f"blobs/uploads/{NO_UPLOAD}"),
+    ("PUT", f"blobs/uploads/{NO_UPLOAD}?digest={DIGEST}"),
+    ("DELETE", f"blobs/uploads/{NO_UPLOAD}"),
     ("GET", f"referrers/{DIGEST}"),
 ]
 
@@ -206,7 +205,7 @@ def test_a_manifest_is_not_asked_for_by_what_is_no_digest(local, method, digest)
         (f"/v2/{NAME}/blobs/{DIGEST}", {"GET", "HEAD", "DELETE"}),
         (f"/v2/{NAME}/manifests/v1", {"GET", "HEAD", "PUT", "DELETE"}),
         (f"/v2/{NAME}/blobs/uploads/", {"POST"}),
-        (f"/v2/{NAME}/blobs/uploads/{uuid.uuid4()}", {"GET", "HEAD", "PATCH", "PUT", "DELETE"}),
+        (f"/v2/{NAME}/blobs/uploads/{NO_UPLOAD}", {"GET", "HEAD", "PATCH", "PUT", "DELETE"}),
     ],
 )
 def test_a_method_that_an_endpoint_does_not_take_is_refused_with_those_it_does(local, path, allowed):

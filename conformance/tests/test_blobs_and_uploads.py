@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import pytest
 
-from wire import IMAGE, descriptor, digest_of, encode, eventually, image
+from wire import IMAGE, NO_UPLOAD, descriptor, digest_of, encode, eventually, image
 
 NAME = "disks/ubuntu"
 OTHER = "disks/debian"
@@ -249,7 +249,7 @@ def test_the_digest_in_a_path_may_be_percent_encoded(local):
         ("HEAD", f"/v2/{NAME}/blobs/{NOWHERE}"),
         ("GET", f"/v2/{NAME}/blobs/short"),
         ("POST", UPLOADS),
-        ("PATCH", f"{UPLOADS}{uuid.uuid4()}"),
+        ("PATCH", f"{UPLOADS}{NO_UPLOAD}"),
         ("GET", f"/v2/{NAME}/referrers/{NOWHERE}"),
     ],
 )
@@ -339,7 +339,7 @@ def test_a_finished_upload_is_gone(local):
     gone(local, location)
 
 
-@pytest.mark.parametrize("session", [str(uuid.uuid4()), uuid.uuid4().hex, "nonsense", "%2e%2e", "0" * 5000])
+@pytest.mark.parametrize("session", [str(NO_UPLOAD), NO_UPLOAD.hex, "nonsense", "%2e%2e", "0" * 5000])
 def test_an_upload_that_never_began_is_unknown(local, session):
     gone(local, UPLOADS + session)
 
@@ -528,7 +528,7 @@ def test_a_put_that_is_cut_off_is_resumed_where_it_broke(local):
         ("PATCH", "{session}", f"5-{(12 << 20) + 4}", 416),
         ("PATCH", "{session}", "nonsense", 416),
         ("PATCH", "{session}", "0-5", 400),
-        ("PATCH", f"{UPLOADS}{uuid.uuid4()}", None, 404),
+        ("PATCH", f"{UPLOADS}{NO_UPLOAD}", None, 404),
         ("PATCH", f"{UPLOADS}nonsense", None, 404),
         ("PUT", "{session}?digest=sha256:short", None, 400),
         ("PUT", "{session}", None, 400),

@@ -352,6 +352,28 @@ def test_the_rules_are_those_of_the_embedded_api(world, web, images):
     assert "objectRef" in explained and "Where an image comes from" in explained
 
 
+def test_jobs_run_the_image_that_the_pod_of_the_controller_runs(world, web, images):
+    """Whoever installs it renames one image, and not another one in some variable."""
+    world.controller.stop()
+    world.runner.stop()
+    deployment = world.kubectl.json("get", "deployment", "dvcr-controller", "-n", NAMESPACE)
+    spec = deployment["spec"]["template"]["spec"]
+    spec["containers"][0]["image"] = "registry.example.com/renamed:9"
+    metadata = {"name": "dvcr-controller-0", "namespace": NAMESPACE}
+    world.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+    at = world.controller.command.index("--image")
+    world.controller.command[at : at + 2] = ["--pod", "dvcr-controller-0"]
+    world.let_go()
+    world.controller.start()
+    world.apply(virtual_image("disk", from_web(web.add("/disk", images.image("qcow2").read_bytes()))))
+
+    def jobs():
+        return world.kubectl.json("get", "jobs", "-n", NAMESPACE)["items"]
+
+    eventually(jobs, seconds=20)
+    assert jobs()[0]["spec"]["template"]["spec"]["containers"][0]["image"] == "registry.example.com/renamed:9"
+
+
 @pytest.mark.parametrize("installation", ["filesystem", "s3", "ingress"])
 def test_each_installation_is_one_that_the_api_accepts(cluster, installation):
     cluster.kubectl("apply", "--server-side", "--force-conflicts", "-k", ROOT / "deploy/kubernetes" / installation)

@@ -11,11 +11,15 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import quote, urlsplit
+from uuid import UUID
 
 IMAGE = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar"
+
+NO_UPLOAD = UUID("5b608020-7361-434f-8000-000000000000")
+"""An upload that never began."""
 
 
 class Answer:

@@ -40,19 +40,34 @@ impl Encoder {
     }
 }
 
-/// The chunk `id` of `length` bytes, out of what was stored of it.
-pub fn decode(id: &ChunkId, stored: &Bytes, length: usize) -> Result<Bytes, DamagedChunk> {
-    let damaged = || DamagedChunk(*id);
-    if length > MAX_CHUNK as usize || stored.len() > length {
-        return Err(damaged());
+/// Reads chunks, one after the other.
+#[derive(Default)]
+pub struct Decoder(Option<Decompressor<'static>>);
+
+impl std::fmt::Debug for Decoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Decoder").finish_non_exhaustive()
     }
-    let chunk = if stored.len() == length {
-        stored.clone()
-    } else {
-        let mut decompressor = Decompressor::new().map_err(|_| damaged())?;
-        decompressor.decompress(stored, length).map_err(|_| damaged())?.into()
-    };
-    if chunk.len() == length && ChunkId::of(&chunk) == *id { Ok(chunk) } else { Err(damaged()) }
+}
+
+impl Decoder {
+    /// The chunk `id` of `length` bytes, out of what was stored of it.
+    pub fn decode(&mut self, id: &ChunkId, stored: &Bytes, length: usize) -> Result<Bytes, DamagedChunk> {
+        let damaged = || DamagedChunk(*id);
+        if length > MAX_CHUNK as usize || stored.len() > length {
+            return Err(damaged());
+        }
+        let chunk = if stored.len() == length {
+            stored.clone()
+        } else {
+            let decompressor = match &mut self.0 {
+                Some(decompressor) => decompressor,
+                none => none.insert(Decompressor::new().map_err(|_| damaged())?),
+            };
+            decompressor.decompress(stored, length).map_err(|_| damaged())?.into()
+        };
+        if chunk.len() == length && ChunkId::of(&chunk) == *id { Ok(chunk) } else { Err(damaged()) }
+    }
 }
 
 #[cfg(test)]
@@ -89,15 +104,15 @@ mod tests {
             let chunk = Bytes::from(chunk);
             let id = ChunkId::of(&chunk);
             let stored = Encoder::new(1).encode(&chunk);
-            prop_assert_eq!(decode(&id, &stored, chunk.len()), Ok(chunk.clone()));
+            prop_assert_eq!(Decoder::default().decode(&id, &stored, chunk.len()), Ok(chunk.clone()));
             let mut damaged = stored.to_vec();
             damaged[at.index(stored.len())] ^= 1_u8 << bit;
-            if let Ok(bytes) = decode(&id, &damaged.into(), chunk.len()) {
+            if let Ok(bytes) = Decoder::default().decode(&id, &damaged.into(), chunk.len()) {
                 // A bit that zstd does not use.
                 prop_assert_eq!(&bytes, &chunk);
             }
-            prop_assert!(decode(&id, &stored, chunk.len() + 1).is_err());
-            prop_assert!(decode(&id, &stored.slice(1..), chunk.len()).is_err());
+            prop_assert!(Decoder::default().decode(&id, &stored, chunk.len() + 1).is_err());
+            prop_assert!(Decoder::default().decode(&id, &stored.slice(1..), chunk.len()).is_err());
         }
     }
 }

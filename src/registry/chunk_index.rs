@@ -7,11 +7,11 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Mutex, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures::TryStreamExt as _;
 use storage_backends::{Condition, Store};
-use uuid::Uuid;
+use uuid::{NoContext, Timestamp, Uuid};
 
 use super::recipe::{Entry, Place, Recipe};
 use super::record::IndexEntry;
@@ -20,6 +20,9 @@ use crate::chunk::ChunkId;
 
 /// How often it is looked for what other replicas have stored.
 const REFRESH: Duration = Duration::from_secs(10);
+
+/// By how much the clocks of replicas may differ. When they do by more, chunks are stored again.
+const CLOCKS: Duration = Duration::from_hours(1);
 
 /// What an entry takes in a table that is half full, which is as empty as a table is that has grown: key, slot, one byte.
 const ENTRY: u64 = 66;
@@ -146,7 +149,9 @@ impl ChunkIndex {
     }
 
     async fn read_entries(&self, store: &dyn Store) -> Result<()> {
-        let mut entries = store.list(&layout::index(), None);
+        // All of them once; then those that are new, whose ids are of these days.
+        let since = self.refreshing().last.and(recently());
+        let mut entries = store.list(&layout::index(), since.map(layout::index_entry).as_ref());
         while let Some(entry) = entries.try_next().await? {
             let Some(id) = layout::index_entry_id(&entry.key) else { continue };
             if !self.refreshing().seen.insert(id) {
@@ -188,6 +193,12 @@ impl Tables {
         let slot = Slot { pack: number, offset: place.offset, stored: place.stored, length: place.length };
         self.young.insert(key, slot);
     }
+}
+
+/// An id as one that was made a while ago.
+fn recently() -> Option<Uuid> {
+    let then = SystemTime::now().checked_sub(CLOCKS)?.duration_since(UNIX_EPOCH).ok()?;
+    Some(Uuid::new_v7(Timestamp::from_unix(NoContext, then.as_secs(), 0)))
 }
 
 fn key(id: &ChunkId) -> Key {

@@ -16,7 +16,7 @@ use super::blocking::blocking;
 use super::layout;
 use super::read::zeros;
 use super::recipe::{Entry, Place, Recipe};
-use crate::chunk::{self, ChunkId};
+use crate::chunk::{ChunkId, DamagedChunk, Decoder};
 
 /// Bytes of a blob that are read in one go, at most, unless one chunk has more.
 const RUN: u64 = 1 << 20;
@@ -150,16 +150,17 @@ impl Read {
         })
     }
 
-    fn decode(&self, stored: &Bytes) -> Result<Vec<Bytes>, chunk::DamagedChunk> {
+    fn decode(&self, stored: &Bytes) -> Result<Vec<Bytes>, DamagedChunk> {
+        let mut decoder = Decoder::default();
         let decode = |wanted: &Wanted| {
             let extent = extent(&wanted.place);
             let at = |position: u64| usize::try_from(position - self.range.start).unwrap_or(usize::MAX);
             let (from, to) = (at(extent.start), at(extent.end));
             if to > stored.len() {
-                return Err(chunk::DamagedChunk(wanted.id));
+                return Err(DamagedChunk(wanted.id));
             }
             let length = usize::try_from(wanted.place.length).unwrap_or(usize::MAX);
-            let chunk = chunk::decode(&wanted.id, &stored.slice(from..to), length)?;
+            let chunk = decoder.decode(&wanted.id, &stored.slice(from..to), length)?;
             Ok(chunk.slice(wanted.part.clone()))
         };
         self.chunks.iter().map(decode).collect()

@@ -22,8 +22,8 @@ use crate::registry::recipe::{Entry, Place, Recipe};
 use crate::registry::record::Extent;
 use crate::registry::{Result, Rules, layout};
 
-/// Batches that are hashed and compressed at once.
-const AT_ONCE: usize = 2;
+/// Batches of one upload that wait while another one is hashed and compressed.
+const AHEAD: usize = 1;
 
 /// Chunks of this upload that are remembered, in case they come again: the index knows those of published blobs only.
 const REMEMBERED: usize = 16 << 10;
@@ -109,7 +109,7 @@ impl Chunking {
         .await;
         self.splitter = splitter;
         self.encode(parts);
-        while self.encoding.len() > AT_ONCE {
+        while self.encoding.len() > AHEAD {
             self.store_next(store, objects, extents).await?;
         }
         Ok(())
