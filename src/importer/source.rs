@@ -21,7 +21,6 @@ pub use file::FileSource;
 pub use http::HttpSource;
 pub use pipe::PipeSource;
 pub use registry::RegistrySource;
-pub(super) use spooled::Salt;
 pub use spooled::SpooledSource;
 pub use uploaded::UploadedSource;
 

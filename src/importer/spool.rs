@@ -5,11 +5,10 @@
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use uuid::Uuid;
 
-use super::source::{Salt, SpooledSource};
+use super::source::SpooledSource;
 use crate::client::{BlobUpload, ClientError, Repository};
-use crate::oci::{Algorithm, Digest, Hasher};
+use crate::oci::{Algorithm, Digest, Hasher, salt};
 
 /// Bytes of one request. Each is held in memory until the registry has it.
 const CHUNK: usize = 16 << 20;
@@ -19,16 +18,12 @@ const CHUNK: usize = 16 << 20;
 pub(super) struct Spool {
     repository: Repository,
     upload: BlobUpload,
-    salt: Salt,
+    salt: Bytes,
 }
 
 impl Spool {
     pub(super) async fn begin(repository: Repository) -> Result<Self, ClientError> {
-        let mut salt = Salt::default();
-        for half in salt.chunks_exact_mut(16) {
-            half.copy_from_slice(Uuid::now_v7().as_bytes());
-        }
-        Ok(Self { upload: BlobUpload::begin(repository.clone()).await?, repository, salt })
+        Ok(Self { upload: BlobUpload::begin(repository.clone()).await?, repository, salt: salt().into() })
     }
 
     /// A hasher that has seen what stands before the source's bytes.

@@ -20,7 +20,7 @@ use super::session::{Session, SessionId};
 use super::{Append, Error, Registry, layout, record};
 use crate::oci::{
     Algorithm, Digest, Hasher, InvalidName, MediaType, Reference, RepositoryName, SALT, SALTED_FILE, Tag,
-    UPLOADED_FILE, UPLOADED_FILES,
+    UPLOADED_FILE, UPLOADED_FILES, salt,
 };
 
 /// The config of a manifest that needs none (image specification, "Guidance for an Empty Descriptor").
@@ -195,7 +195,7 @@ impl Staging {
         let (append, mut body) = if piece.start == 0 {
             self.forget_session(id).await?;
             Session::create_as(self.registry.store.as_ref(), &name, Algorithm::Sha256, session).await?;
-            let salted = stream::iter([Ok(salt())]).chain(body).boxed();
+            let salted = stream::iter([Ok(salt().into())]).chain(body).boxed();
             (
                 Append { start: Some(0), length: piece.length.map(|length| length.saturating_add(SALT)) },
                 salted,
@@ -357,13 +357,6 @@ fn counted(body: Body, live: Live) -> Body {
         Some((piece, (body, live)))
     })
     .boxed()
-}
-
-/// What stands ahead of a file: two random ids of 16 bytes each, and zeros.
-fn salt() -> Bytes {
-    let mut salt = [Uuid::new_v4().into_bytes(), Uuid::new_v4().into_bytes()].concat();
-    salt.resize(usize::try_from(SALT).unwrap_or(0), 0);
-    salt.into()
 }
 
 /// That what is removed is not there is as good.

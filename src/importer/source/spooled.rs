@@ -6,10 +6,7 @@ use tokio::sync::mpsc;
 use super::{Opened, QUEUE, read};
 use crate::client::{BlobReader, Connections, Repository};
 use crate::importer::SourceError;
-use crate::oci::Digest;
-
-/// Random bytes before those of the source, which make the blob nobody else's.
-pub(in crate::importer) type Salt = [u8; 32];
+use crate::oci::{Digest, SALT};
 
 /// A blob that is a source.
 #[derive(Debug, Clone)]
@@ -47,13 +44,12 @@ pub(super) async fn open_salted(
     digest: Digest,
     size: u64,
 ) -> Result<Opened, SourceError> {
-    let salt = size_of::<Salt>();
     let identity = digest.to_string();
-    let stored = size.saturating_add(salt as u64);
+    let stored = size.saturating_add(SALT);
     let mut blob = BlobReader::open(repository, digest, stored, Connections::default()).await?;
     let (sender, pieces) = mpsc::channel(QUEUE);
     let reading = read(async move {
-        let mut salted = salt;
+        let mut salted = usize::try_from(SALT).unwrap_or(0);
         while let Some(mut piece) = blob.next().await.transpose() {
             let failed = piece.is_err();
             if let Ok(piece) = &mut piece {
