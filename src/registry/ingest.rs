@@ -328,13 +328,7 @@ impl Ingest {
     }
 
     async fn put_aside(&mut self) -> Result<Option<WriterState>> {
-        if total(&self.small) > self.rules.inline {
-            // More is coming.
-            let small = self.take_small();
-            self.decide(&small);
-            self.write(small).await?;
-        }
-        self.put_small_inline();
+        self.settle().await?;
         self.flush().await?;
         Ok(match self.objects.pause().await? {
             PutAside::Nothing => None,
@@ -346,21 +340,23 @@ impl Ingest {
         })
     }
 
-    fn put_small_inline(&mut self) {
+    /// Puts what was held somewhere: who sends so little at a time, or so little at all, gains nothing by chunks.
+    async fn settle(&mut self) -> Result<()> {
+        if self.is_undecided() && self.length > self.rules.inline {
+            let small = self.take_small();
+            return self.write(small).await;
+        }
         if !self.small.is_empty() {
             self.extents.push(inline(&std::mem::take(&mut self.small)));
         }
+        Ok(())
     }
 
     /// Ends the data and tells what it is: the digest, and the extents behind those in segments.
     pub(super) async fn finish(&mut self) -> Result<(Digest, Vec<Extent>)> {
-        if total(&self.small) > self.rules.inline {
-            let small = self.take_small();
-            self.write(small).await?;
-        }
+        self.settle().await?;
         self.flush().await?;
         self.seal().await?;
-        self.put_small_inline();
         Ok((self.hasher.clone().finish(), self.extents.clone()))
     }
 
