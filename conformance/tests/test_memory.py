@@ -53,7 +53,7 @@ def pull(server, name, digest):
 @pytest.mark.parametrize(
     ("backend", "resources", "limit"),
     # The API for resources and their controller take some for themselves, once.
-    [("filesystem", "false", 128), ("filesystem", "true", 256), ("s3", "false", 320)],
+    [("filesystem", "false", 256), ("filesystem", "true", 320), ("s3", "false", 320)],
     indirect=["backend"],
 )
 def test_eight_clients_that_push_2_gib_each_stay_within_the_limit(start, backend, resources, limit):

@@ -85,6 +85,24 @@ pub(super) struct Controller {
     log_level: String,
 }
 
+/// How often an API server that does not answer is asked again when the controller starts.
+const ATTEMPTS: u32 = 15;
+
+/// Asks an API server that may be starting too.
+async fn patiently<T>(ask: impl AsyncFn() -> Result<T, kube::Error>) -> Result<T, kube::Error> {
+    let mut attempt = 1;
+    loop {
+        match ask().await {
+            Err(error) if !matches!(error, kube::Error::Api(_)) && attempt < ATTEMPTS => {
+                tracing::warn!(%error, attempt, "the API server does not answer, and is asked again");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                attempt += 1;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
 impl Controller {
     pub(super) fn run(self) -> Result<(), Failure> {
         let format = match self.log_format.as_str() {
@@ -139,7 +157,8 @@ impl Controller {
         let failed = |error: &kube::Error| Failure::because(format!("secret {namespace}/{name}"), error);
         let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
         loop {
-            if let Some(found) = api.get_opt(name).await.map_err(|error| failed(&error))? {
+            let found = patiently(async || api.get_opt(name).await).await;
+            if let Some(found) = found.map_err(|error| failed(&error))? {
                 let data = found.data.unwrap_or_default();
                 let text = data.get("key").map(|bytes| String::from_utf8_lossy(&bytes.0).into_owned());
                 let key =
@@ -170,8 +189,7 @@ impl Controller {
         let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
         // Listed, as the controller may list pods anyway and need not be allowed to get one.
         let this = ListParams::default().fields(&format!("metadata.name={name}"));
-        let found = pods
-            .list(&this)
+        let found = patiently(async || pods.list(&this).await)
             .await
             .map_err(|error| Failure::because(format!("pod {namespace}/{name}"), &error))?;
         let spec = found.items.into_iter().next().and_then(|pod| pod.spec);
