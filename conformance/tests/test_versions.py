@@ -1,5 +1,6 @@
 """What the versions of a disk cost: a registry that stores content once, and clients that see nothing of it."""
 
+import functools
 import os
 import pathlib
 import random
@@ -77,15 +78,26 @@ def same(dvcr, reference, disk, path):
     path.unlink()
 
 
+def import_versions(dvcr, registry, disk, change):
+    """Imports a disk as it is and then each time that it was changed; gives its size in one stream of zstd at first."""
+    one = compressed(disk)
+    for version in range(VERSIONS):
+        if version:
+            change(version)
+        dvcr.imports(disk, f"{registry.host}/debian:v{version}")
+    return one
+
+
 def test_ten_builds_of_a_disk_cost_little_more_than_one(registry, dvcr, tree, tmp_path):
     files, disk = tmp_path / "files", tmp_path / "disk.raw"
     shutil.copytree(tree, files, symlinks=True)
-    for version in range(VERSIONS):
-        if version:
-            edit(files, version)
+
+    def rebuild(version):
+        edit(files, version)
         build(files, disk)
-        one = compressed(disk) if version == 0 else one
-        dvcr.imports(disk, f"{registry.host}/debian:v{version}")
+
+    build(files, disk)
+    one = import_versions(dvcr, registry, disk, rebuild)
     # Of a large disk less: here names and times of files are much of what changes, and one stream compresses better.
     assert stored(registry) <= 1.8 * one, f"{stored(registry) / one:.2f} times one"
     same(dvcr, f"{registry.host}/debian:v{VERSIONS - 1}", disk, tmp_path / "back.raw")
@@ -94,11 +106,7 @@ def test_ten_builds_of_a_disk_cost_little_more_than_one(registry, dvcr, tree, tm
 def test_changes_in_place_cost_what_was_changed(registry, dvcr, tree, tmp_path):
     disk = tmp_path / "disk.raw"
     build(tree, disk)
-    one = compressed(disk)
-    for version in range(VERSIONS):
-        if version:
-            edit_in_place(disk, version)
-        dvcr.imports(disk, f"{registry.host}/debian:v{version}")
+    one = import_versions(dvcr, registry, disk, functools.partial(edit_in_place, disk))
     # Of each changed stretch the whole chunks are new, and noise does not compress.
     assert stored(registry) <= 1.4 * one, f"{stored(registry) / one:.2f} times one"
     same(dvcr, f"{registry.host}/debian:v{VERSIONS - 1}", disk, tmp_path / "back.raw")

@@ -137,7 +137,7 @@ class World:
                 return image
             shown = json.dumps(image and image.get("status"), indent=1)
             assert fails or image is None or phase_of(image) != "Failed", f"{kind} {name} has failed: {shown}"
-            assert time.monotonic() < deadline, f"{kind} {name} is not there: {shown}"
+            assert time.monotonic() < deadline, f"{kind} {name} is not there: {shown}\n{self.log()[-4000:]}"
             time.sleep(0.05)
 
     def wait_phase(self, kind, name, phase, timeout=60, namespace="default"):

@@ -85,16 +85,17 @@ pub(super) struct Controller {
     log_level: String,
 }
 
-/// How often an API server that does not answer is asked again when the controller starts.
-const ATTEMPTS: u32 = 15;
+/// How often an API server that does not do as it is asked is asked again when the controller starts, one second after the
+/// other.
+const ATTEMPTS: u32 = 60;
 
-/// Asks an API server that may be starting too.
+/// Asks an API server that may be starting too: until it has read its roles and bindings it even forbids what is allowed.
 async fn patiently<T>(ask: impl AsyncFn() -> Result<T, kube::Error>) -> Result<T, kube::Error> {
     let mut attempt = 1;
     loop {
         match ask().await {
-            Err(error) if !matches!(error, kube::Error::Api(_)) && attempt < ATTEMPTS => {
-                tracing::warn!(%error, attempt, "the API server does not answer, and is asked again");
+            Err(error) if attempt < ATTEMPTS => {
+                tracing::warn!(%error, attempt, "the API server is not ready, and is asked again");
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 attempt += 1;
             }
@@ -172,11 +173,11 @@ impl Controller {
                 string_data: Some([("key".to_owned(), UploadKey::random().to_text())].into()),
                 ..Secret::default()
             };
-            match api.create(&PostParams::default(), &secret).await {
-                Ok(_) => {}
-                Err(kube::Error::Api(error)) if error.code == 409 => {}
-                Err(error) => return Err(failed(&error)),
-            }
+            let created = patiently(async || match api.create(&PostParams::default(), &secret).await {
+                Err(kube::Error::Api(error)) if error.code == 409 => Ok(()),
+                outcome => outcome.map(|_| ()),
+            });
+            created.await.map_err(|error| failed(&error))?;
         }
     }
 

@@ -47,6 +47,11 @@ async fn stored(store: &Arc<dyn Store>, folder: &str) -> (u64, usize) {
     (entries.iter().map(|entry| entry.size).sum(), entries.len())
 }
 
+/// What is kept of the content of blobs: data, and recipes over it.
+async fn kept(store: &Arc<dyn Store>) -> [(u64, usize); 2] {
+    [stored(store, "data").await, stored(store, "recipes").await]
+}
+
 async fn range(registry: &Registry, blob: &Bytes, from: usize, to: usize) -> Vec<u8> {
     let found = registry.open_blob(&name("a"), &sha256(blob)).await.unwrap();
     let pieces: Vec<Bytes> = found.stream(from as u64..to as u64).try_collect().await.unwrap();
@@ -90,9 +95,9 @@ async fn what_is_pushed_again_is_not_stored_again() {
     let registry = chunked(&store);
     let blob = layer(&disk(1..300));
     registry.push("a", &blob).await.unwrap();
-    let before = [stored(&store, "data").await, stored(&store, "recipes").await];
+    let before = kept(&store).await;
     registry.push("b", &blob).await.unwrap();
-    assert_eq!([stored(&store, "data").await, stored(&store, "recipes").await], before);
+    assert_eq!(kept(&store).await, before);
     assert!(registry.pull("b", &sha256(&blob)).await.unwrap() == blob);
 }
 
@@ -178,13 +183,13 @@ async fn an_upload_that_is_given_up_leaves_nothing_and_takes_nothing_along() {
     let registry = chunked(&store);
     let first = layer(&disk(1..600));
     registry.push("a", &first).await.unwrap();
-    let before = [stored(&store, "data").await, stored(&store, "recipes").await];
+    let before = kept(&store).await;
     let second = layer(&disk(300..900));
     let id = registry.begin("a").await;
     registry.append_bytes("a", id, 0, &second.slice(..2_000_000)).await.unwrap();
     assert_ne!(stored(&store, "recipes").await, before[1]);
     registry.cancel_upload(&name("a"), id).await.unwrap();
-    assert_eq!([stored(&store, "data").await, stored(&store, "recipes").await], before);
+    assert_eq!(kept(&store).await, before);
     // Nor does one that breaks off, or has another digest than it said.
     let refused =
         registry.push_blob(&name("a"), Append::default(), &mut broken_body(&second), &sha256(&second)).await;
@@ -192,7 +197,7 @@ async fn an_upload_that_is_given_up_leaves_nothing_and_takes_nothing_along() {
     let refused =
         registry.push_blob(&name("a"), Append::default(), &mut body(&second), &sha256(b"other")).await;
     assert!(refused.is_err());
-    assert_eq!([stored(&store, "data").await, stored(&store, "recipes").await], before);
+    assert_eq!(kept(&store).await, before);
     assert!(registry.pull("a", &sha256(&first)).await.unwrap() == first);
 }
 

@@ -145,17 +145,7 @@ impl Chunking {
             return;
         }
         let (index, level) = (Arc::clone(&self.index), self.rules.compression);
-        let encoded = tokio::task::spawn_blocking(move || encode(parts, &index, level));
-        self.encoding.push_back(Box::pin(async move {
-            match encoded.await {
-                Ok(encoded) => encoded,
-                Err(error) => match error.try_into_panic() {
-                    Ok(panic) => std::panic::resume_unwind(panic),
-                    // The runtime is shutting down.
-                    Err(_) => std::future::pending().await,
-                },
-            }
-        }));
+        self.encoding.push_back(Box::pin(blocking(move || encode(parts, &index, level))));
     }
 
     async fn store_next(

@@ -75,23 +75,24 @@ impl Objects {
 
     /// The object that is being written, which is begun if there is none.
     pub(super) async fn open(&mut self) -> Result<Sealed> {
-        if self.writer.is_none() {
-            let object = Uuid::now_v7();
-            let writer = self.store.create_data(&layout::data(object)).await?;
-            self.writer = Some(Active { writer, object, inherited: false });
-        }
-        let length = self.writer.as_ref().map_or(0, |active| active.writer.length());
-        let object = self.writer.as_ref().map_or_else(Uuid::nil, |active| active.object);
-        Ok(Sealed { object, length })
+        let active = self.active().await?;
+        Ok(Sealed { object: active.object, length: active.writer.length() })
     }
 
     /// Appends to the object that is being written.
     pub(super) async fn write(&mut self, pieces: Vec<Bytes>) -> Result<()> {
-        self.open().await?;
-        if let Some(active) = &mut self.writer {
-            active.writer.write(pieces).await?;
-        }
-        Ok(())
+        Ok(self.active().await?.writer.write(pieces).await?)
+    }
+
+    async fn active(&mut self) -> Result<&mut Active> {
+        let active = if let Some(active) = self.writer.take() {
+            active
+        } else {
+            let object = Uuid::now_v7();
+            let writer = self.store.create_data(&layout::data(object)).await?;
+            Active { writer, object, inherited: false }
+        };
+        Ok(self.writer.insert(active))
     }
 
     /// Ends the object that is being written, if any; the next bytes begin another.
