@@ -1,4 +1,4 @@
-//! The distribution specification over HTTP.
+//! The distribution specification over HTTP, and what stands beside it: disks without their images, and uploads of files.
 //!
 //! `router.rs` is the table of contents: every endpoint on one page, with its number in the spec. A handler
 //! parses what the client sent into the types of [`oci`](crate::oci), calls the engine, and says the
@@ -17,6 +17,8 @@
 mod access_log;
 mod blobs;
 mod body;
+mod content;
+mod disks;
 mod error;
 mod health;
 mod image_uploads;
@@ -35,6 +37,7 @@ use std::time::Duration;
 
 use tokio_util::task::TaskTracker;
 
+use crate::artifact::StoredDisks;
 use crate::registry::{Registry, Staging};
 use crate::upload_token::UploadKey;
 
@@ -45,6 +48,7 @@ pub use server::{Server, ServerOptions};
 #[derive(Debug, Clone)]
 pub struct Api {
     registry: Arc<Registry>,
+    disks: Arc<StoredDisks>,
     settings: Settings,
     /// Requests that change something run here, apart from their connections: a client that goes away does not
     /// stop them half-way.
@@ -72,7 +76,8 @@ impl Api {
     /// The API of `registry`.
     #[must_use]
     pub fn new(registry: Arc<Registry>, settings: Settings) -> Self {
-        Self { registry, settings, tasks: TaskTracker::new(), image_uploads: None }
+        let disks = Arc::new(StoredDisks::new(Arc::clone(&registry)));
+        Self { registry, disks, settings, tasks: TaskTracker::new(), image_uploads: None }
     }
 
     /// The same API, which also takes files at `/upload/<token>` with tokens of `key`.

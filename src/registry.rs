@@ -18,6 +18,7 @@ mod blocking;
 mod catalog;
 mod chunk_index;
 mod error;
+mod extents;
 mod ingest;
 pub mod layout;
 mod manifest;
@@ -40,6 +41,7 @@ use chunk_index::ChunkIndex;
 
 pub use blob::BlobReader;
 pub use error::{Error, Result};
+pub use extents::BlobExtent;
 pub use ingest::{Body, BodyError};
 pub use manifest::{PushedManifest, StoredManifest};
 pub use referrers::ReferrersPage;

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::artifact::{SelectionError, StoredDiskError};
 use crate::oci::{ErrorCode, InvalidDigest, InvalidMediaType, InvalidName, InvalidReference, InvalidTag};
 use crate::registry::Error;
 
@@ -136,6 +137,20 @@ impl From<Error> for ApiError {
             Error::Store(_) => answer.with_header(RETRY_AFTER, HeaderValue::from_static("5")),
             _ => answer,
         }
+    }
+}
+
+impl From<StoredDiskError> for ApiError {
+    fn from(error: StoredDiskError) -> Self {
+        let status = match error {
+            StoredDiskError::Registry(error) => return error.into(),
+            StoredDiskError::Broken(_) => return Self::internal(&error),
+            StoredDiskError::Selection(SelectionError::NoPlatform { .. }) => StatusCode::NOT_FOUND,
+            StoredDiskError::Selection(_)
+            | StoredDiskError::Unpack(_)
+            | StoredDiskError::Compressed { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+        };
+        Self::new(status, ErrorCode::Unsupported, error.to_string())
     }
 }
 

@@ -11,7 +11,7 @@ use axum::routing::{any, get};
 use super::body::Incoming;
 use super::error::ApiError;
 use super::route::{Route, parse};
-use super::{Api, access_log, blobs, health, image_uploads, manifests, referrers, tags, uploads};
+use super::{Api, access_log, blobs, disks, health, image_uploads, manifests, referrers, tags, uploads};
 
 /// The whole HTTP interface; `more` are further paths.
 pub fn router(api: Api, more: Router) -> Router {
@@ -25,6 +25,7 @@ pub fn router(api: Api, more: Router) -> Router {
     Router::new()
         .route("/livez", get(health::live))
         .route("/readyz", get(health::ready))
+        .route(disks::PATH, any(disks::handle))
         .route("/upload/{token}", any(image_uploads::handle))
         .merge(v2)
         .fallback(async || ApiError::no_such_endpoint())

@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 
-use super::{ArtifactError, DiskFile, PieceReader, RemoteImage, RemoteLayer, unpack};
+use super::{ArtifactError, DiskFile, ImageLayer, PieceReader, RemoteImage, SelectionError, unpack};
 use crate::client::{BlobReader, ClientError, Connections};
 use crate::disk::{Compression, Expander, Limits, Refusal};
 use crate::oci::Hasher;
@@ -59,10 +59,11 @@ impl RemoteImage {
                 () = sender.closed() => return,
             };
             let error = match read {
-                Ok(()) => ArtifactError::NotAnImage {
+                Ok(()) => SelectionError::NotAnImage {
                     image: format!("{}/{}", image.repository.registry(), image.repository.name()),
                     reason: "there is no file under disk/ in it".to_owned(),
-                },
+                }
+                .into(),
                 Err(error) => {
                     if found.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
                         // Whoever does not listen any more has a reason of its own.
@@ -97,7 +98,7 @@ impl RemoteImage {
 
     async fn read_layer(
         &self,
-        layer: &RemoteLayer,
+        layer: &ImageLayer,
         found: Option<DiskFile>,
         output: Output,
         limits: Limits,
@@ -159,7 +160,7 @@ struct Stopped;
 
 /// Hands pieces on, hashes them, and says at the end whether they were the layer.
 fn verify(
-    layer: &RemoteLayer,
+    layer: &ImageLayer,
     mut pieces: mpsc::Receiver<Result<Bytes, Stopped>>,
     next: &mpsc::Sender<Result<Bytes, Stopped>>,
 ) -> Result<(), ArtifactError> {

@@ -1,9 +1,9 @@
-//! [`unpack`]: the disk's file in a layer.
+//! [`unpack`] and [`locate`]: the disk's file in a layer.
 //!
 //! KubeVirt wants exactly one entry below `/disk`, CDI takes the first and silently turns a link into an empty
 //! disk. An image on which importers would disagree is refused: one regular file, directly below `disk/`.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::path::{Component, Path};
 
 use tar::{Archive, EntryType};
@@ -51,7 +51,7 @@ pub enum UnpackError {
     },
     /// A sparse file in a form that tar readers take for the file itself.
     #[error(
-        "{name:?} is stored sparse in a form (PAX) that is not supported: build the image without tar --sparse"
+        "{name:?} is stored sparse in a form that is not supported here: build the image without tar --sparse"
     )]
     Sparse {
         /// The entry.
@@ -79,43 +79,71 @@ pub fn unpack(
     let mut unpacked = Unpacked::default();
     for entry in archive.entries()? {
         let mut entry = entry?;
-        let path = entry.path()?.into_owned();
-        let name = path.display().to_string();
-        if path.file_name().is_some_and(|name| name == ".wh.disk") && path.components().count() <= 2 {
-            return Err(UnpackError::Whiteout { name });
-        }
-        let below = match Place::of(&path) {
-            Place::Elsewhere => continue,
-            Place::Disk => match entry.header().entry_type() {
-                EntryType::Directory => continue,
-                kind => return Err(UnpackError::NotAFile { name, kind: describe(kind) }),
-            },
-            Place::Below(below) => below,
-        };
-        if below.starts_with(".wh.") {
-            return Err(UnpackError::Whiteout { name });
-        }
-        if below.contains('/') {
-            return Err(UnpackError::TooDeep { name });
-        }
-        match entry.header().entry_type() {
-            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {}
-            // A folder in disk/ is an entry too many for KubeVirt.
-            kind => return Err(UnpackError::NotAFile { name, kind: describe(kind) }),
-        }
-        if is_pax_sparse(&mut entry)? {
-            return Err(UnpackError::Sparse { name });
-        }
-        if let Some(first) = unpacked.file.as_ref().or(found) {
-            return Err(UnpackError::SeveralFiles { first: first.name.clone(), second: below });
-        }
-        let file = DiskFile { name: below, size: entry.size() };
+        let Some(file) = disk_file(&mut entry, unpacked.file.as_ref().or(found))? else { continue };
         sink(&file, &mut entry)?;
         unpacked.file = Some(file);
     }
     // Behind the archive's end there may be padding, which is a part of the layer and of its digest.
     io::copy(&mut archive.into_inner(), &mut io::sink())?;
     Ok(unpacked)
+}
+
+/// Finds the disk's file in a layer without reading its content, and the first byte of it: `found` is what a lower layer
+/// held.
+pub fn locate(
+    layer: impl Read + Seek,
+    found: Option<&DiskFile>,
+) -> Result<Option<(DiskFile, u64)>, UnpackError> {
+    let mut archive = Archive::new(layer);
+    let mut located = None;
+    for entry in archive.entries_with_seek()? {
+        let mut entry = entry?;
+        let before = located.as_ref().map(|(file, _)| file).or(found);
+        let Some(file) = disk_file(&mut entry, before)? else { continue };
+        if entry.header().entry_type() == EntryType::GNUSparse {
+            return Err(UnpackError::Sparse { name: file.name });
+        }
+        located = Some((file, entry.raw_file_position()));
+    }
+    Ok(located)
+}
+
+/// The disk's file, if the entry is that; `found` is one that came before.
+fn disk_file(
+    entry: &mut tar::Entry<impl Read>,
+    found: Option<&DiskFile>,
+) -> Result<Option<DiskFile>, UnpackError> {
+    let path = entry.path()?.into_owned();
+    let name = path.display().to_string();
+    if path.file_name().is_some_and(|name| name == ".wh.disk") && path.components().count() <= 2 {
+        return Err(UnpackError::Whiteout { name });
+    }
+    let below = match Place::of(&path) {
+        Place::Elsewhere => return Ok(None),
+        Place::Disk => match entry.header().entry_type() {
+            EntryType::Directory => return Ok(None),
+            kind => return Err(UnpackError::NotAFile { name, kind: describe(kind) }),
+        },
+        Place::Below(below) => below,
+    };
+    if below.starts_with(".wh.") {
+        return Err(UnpackError::Whiteout { name });
+    }
+    if below.contains('/') {
+        return Err(UnpackError::TooDeep { name });
+    }
+    match entry.header().entry_type() {
+        EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {}
+        // A folder in disk/ is an entry too many for KubeVirt.
+        kind => return Err(UnpackError::NotAFile { name, kind: describe(kind) }),
+    }
+    if is_pax_sparse(entry)? {
+        return Err(UnpackError::Sparse { name });
+    }
+    match found {
+        Some(first) => Err(UnpackError::SeveralFiles { first: first.name.clone(), second: below }),
+        None => Ok(Some(DiskFile { name: below, size: entry.size() })),
+    }
 }
 
 /// Whether an entry's content is a map and pieces of a file, by GNU's extension of PAX.
@@ -204,6 +232,10 @@ mod tests {
             let (file, content) = read(&layer, None).unwrap();
             assert_eq!(file, Some(DiskFile { name: "a.img".to_owned(), size: 3 }), "{name}");
             assert_eq!(content, b"yes");
+            let (located, position) = locate(io::Cursor::new(&layer), None).unwrap().unwrap();
+            assert_eq!(Some(located), file);
+            let position = usize::try_from(position).unwrap();
+            assert_eq!(layer[position..position + 3], *b"yes");
         }
     }
 
@@ -221,6 +253,7 @@ mod tests {
             (vec![(".wh.disk", Regular, b"")], None),
         ] {
             assert!(read(&tar(&entries), found).is_err(), "{entries:?}");
+            assert!(locate(io::Cursor::new(tar(&entries)), found).is_err(), "{entries:?}");
         }
     }
 

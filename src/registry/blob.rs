@@ -3,17 +3,19 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use futures::stream::BoxStream;
 use storage_backends::{ByteStream, Store};
 
+use super::extents::{self, BlobExtent};
 use super::record::{BlobRecord, Membership};
 use super::{Error, Registry, Result, layout, read, record};
 use crate::oci::{Digest, RepositoryName};
 
 /// A blob that can be read.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct BlobReader {
     store: Arc<dyn Store>,
-    record: BlobRecord,
+    record: Arc<BlobRecord>,
 }
 
 impl BlobReader {
@@ -28,6 +30,13 @@ impl BlobReader {
     #[must_use]
     pub fn stream(&self, range: Range<u64>) -> ByteStream {
         read::stream(&self.store, &self.record, range)
+    }
+
+    /// What the registry knows of `range`, which must lie within the blob: where data is and where zeros that take no space,
+    /// in order.
+    #[must_use]
+    pub fn extents(&self, range: Range<u64>) -> BoxStream<'static, storage_backends::Result<BlobExtent>> {
+        extents::stream(&self.store, &self.record, range)
     }
 }
 
@@ -44,7 +53,7 @@ impl Registry {
     pub async fn open_blob(&self, name: &RepositoryName, digest: &Digest) -> Result<BlobReader> {
         self.blob_size(name, digest).await?;
         match self.find_blob(digest).await? {
-            Some(record) => Ok(BlobReader { store: Arc::clone(&self.store), record }),
+            Some(record) => Ok(BlobReader { store: Arc::clone(&self.store), record: Arc::new(record) }),
             None => Err(Error::Record {
                 key: layout::blob(digest),
                 reason: format!("it is missing, and repository {name} has the blob"),

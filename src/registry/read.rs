@@ -39,7 +39,7 @@ pub(super) fn stream(store: &Arc<dyn Store>, record: &BlobRecord, range: Range<u
 }
 
 /// The extents that `range` touches, each with the part of it that is wanted.
-fn overlapping(record: &BlobRecord, range: Range<u64>) -> Vec<(Extent, Range<u64>)> {
+pub(super) fn overlapping(record: &BlobRecord, range: Range<u64>) -> Vec<(Extent, Range<u64>)> {
     let mut begin = 0;
     let mut found = Vec::new();
     for extent in &record.extents {

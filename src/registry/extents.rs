@@ -1,0 +1,74 @@
+//! Where a blob has data, and where only zeros that take no space: for whoever copies a disk and would rather not read holes.
+
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures::stream::{self, BoxStream, Peekable};
+use futures::{StreamExt as _, TryStreamExt as _};
+use storage_backends::{Result, Store};
+
+use super::read::overlapping;
+use super::read_chunks;
+use super::recipe::Entry;
+use super::record::{BlobRecord, Extent};
+
+/// A stretch of a blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlobExtent {
+    /// Bytes in it.
+    pub length: u64,
+    /// Whether it is nothing but zeros, of which none are stored. What has data may be zero all the same: a run of less than
+    /// 16 KiB is stored, and so is all of a blob that is not in chunks.
+    pub hole: bool,
+}
+
+/// The extents of `range`, which lies within the blob: no two neighbours are alike.
+pub(super) fn stream(
+    store: &Arc<dyn Store>,
+    record: &BlobRecord,
+    range: Range<u64>,
+) -> BoxStream<'static, Result<BlobExtent>> {
+    let store = Arc::clone(store);
+    let found = stream::iter(overlapping(record, range)).then(move |(extent, part)| {
+        let store = Arc::clone(&store);
+        async move { Ok(stream::iter(within(store.as_ref(), extent, part).await?.into_iter().map(Ok))) }
+    });
+    let found = found.try_flatten().boxed().peekable();
+    stream::try_unfold(found, async |mut found| Ok(next(&mut found).await?.map(|extent| (extent, found))))
+        .boxed()
+}
+
+/// The next extent, joined with those behind it that are like it.
+async fn next(found: &mut Peekable<BoxStream<'static, Result<BlobExtent>>>) -> Result<Option<BlobExtent>> {
+    let Some(mut extent) = found.try_next().await? else { return Ok(None) };
+    let mut found = Pin::new(found);
+    let alike = |next: &Result<BlobExtent>| next.as_ref().is_ok_and(|next| next.hole == extent.hole);
+    while let Some(Ok(next)) = found.as_mut().next_if(alike).await {
+        extent.length += next.length;
+    }
+    Ok(Some(extent))
+}
+
+async fn within(store: &dyn Store, extent: Extent, part: Range<u64>) -> Result<Vec<BlobExtent>> {
+    let whole = |hole| Ok(vec![BlobExtent { length: part.end - part.start, hole }]);
+    let recipe = match extent {
+        Extent::Data { .. } | Extent::Inline(_) => return whole(false),
+        Extent::Zero { .. } => return whole(true),
+        Extent::Chunks { recipe, .. } => read_chunks::recipe(store, recipe).await?,
+    };
+    let mut begin = 0;
+    let mut found: Vec<BlobExtent> = Vec::new();
+    for entry in recipe.entries() {
+        let end = begin + entry.length();
+        let length = part.end.min(end).saturating_sub(part.start.max(begin));
+        begin = end;
+        let hole = matches!(entry, Entry::Zeros(_));
+        match found.last_mut() {
+            _ if length == 0 => {}
+            Some(last) if last.hole == hole => last.length += length,
+            _ => found.push(BlobExtent { length, hole }),
+        }
+    }
+    Ok(found)
+}
