@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export CARGO_TERM_PROGRESS_WHEN ?= never
 
-.PHONY: help check test unit conformance bench bench-import build clean
+.PHONY: help check test unit conformance bench bench-import bench-series bench-cutters build clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -32,6 +32,15 @@ bench: build ## docker push and pull of a 2 GiB disk image beside Debian's docke
 bench-import: build ## dvcr import and pull beside sha256 and the decompressors alone
 	conformance/setup >/dev/null
 	python3 conformance/bench_import.py
+
+bench-series: build ## What ten versions of a Debian disk cost to store, beside Debian's docker-registry; takes root
+	conformance/setup >/dev/null
+	python3 conformance/bench_series.py
+
+bench-cutters: ## New bytes of versions of a disk for several ways to cut it into chunks; takes root
+	$(CARGO) build --release --locked --example compare_cutters
+	conformance/setup >/dev/null
+	python3 conformance/bench_series.py cutters
 
 clean: ## Build results and test reports; the tools in the cache stay
 	$(CARGO) clean

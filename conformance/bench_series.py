@@ -1,15 +1,15 @@
 """What ten versions of a disk cost to store: DVCR beside Debian's docker-registry, which keeps each of them whole.
 
     make bench-series               prints tables in markdown; raw results go to conformance/results/bench-series.json
-    make bench-cutters              the same for every way to cut a disk into chunks, by examples/compare_cutters.rs
+    make bench-cutters              new bytes of versions for several ways to cut a disk, by examples/compare_cutters.rs
 
-The disk has a Debian of 1 GB: kernel, systemd, PostgreSQL, nginx, gcc, Python. It comes in three series: rebuilt, 5% of its
-files changed and a new file system made each time; edited in place, mounted by the kernel, 1% of its files replaced and lines
+The disk has a Debian of 1 GB: kernel, systemd, PostgreSQL, nginx, gcc, Python. It comes in three series: rebuilt, 5% of
+its files changed and a new file system made each time; edited in place, mounted by the kernel, 1% of its files replaced and lines
 written to its logs each time; and once as raw and as qcow2. Each version is imported into both registries, pulled from DVCR
 and compared. What is stored is what du says of the registry's folder. Exits with 1 where a series costs more than it may.
 
-Takes root (debootstrap, loop devices), 25 GB and half an hour. Environment: VERSIONS, BENCH_MIB (the disk), BENCH_SERIES
-(names, with semicolons), BENCH_FOLDER (the trees of files stay there for the next run).
+Takes root (debootstrap, loop devices), 20 GB and a quarter of an hour. Environment: VERSIONS, BENCH_MIB (the disk),
+BENCH_SERIES (names, with semicolons), BENCH_FOLDER (the trees of files stay there for the next run).
 """
 
 import contextlib
@@ -133,8 +133,8 @@ def write_logs(tree, seed):
                 second = line * 86_400 // lines
                 stamp = f"2026-01-{seed:02} {second // 3600:02}:{second // 60 % 60:02}:{second % 60:02}"
                 unit = dice.choice(["systemd", "sshd", "postgres", "nginx", "cron"])
-                address = f"192.0.2.{dice.randrange(256)}"
-                log.write(f"{stamp} debian {unit}[{dice.randrange(1 << 15)}]: session {dice.randrange(1 << 30)} of {address}\n")
+                what = f"session {dice.randrange(1 << 30)} of 192.0.2.{dice.randrange(256)}"
+                log.write(f"{stamp} debian {unit}[{dice.randrange(1 << 15)}]: {what}\n")
 
 
 def debian():
@@ -165,8 +165,9 @@ def mke2fs(tree, disk):
 
 @contextlib.contextmanager
 def mounted(disk, at):
+    # That a file was looked for is not to be seen in the disk. What is deleted stays there: nothing is trimmed.
     at.mkdir(exist_ok=True)
-    run("mount", "-o", "loop,discard", disk, at)
+    run("mount", "-o", "loop,noatime", disk, at)
     try:
         yield at
     finally:
@@ -174,6 +175,7 @@ def mounted(disk, at):
 
 
 def rebuilt(folder):
+    """Files that change, and a new disk of them each time."""
     files, disk = folder / "files", folder / "disk.raw"
     run("cp", "-a", debian(), files)
     for version in range(VERSIONS):
@@ -184,6 +186,7 @@ def rebuilt(folder):
 
 
 def edited_in_place(folder):
+    """One disk on which packages are upgraded and logs written: 1% of the files each time, as many as an upgrade has."""
     disk = folder / "disk.raw"
     mke2fs(debian(), disk)
     yield disk
@@ -291,7 +294,7 @@ def main():
     return 1 if failed else 0
 
 
-# Every way to cut them.
+# What they would cost, were they cut otherwise.
 
 
 def fresh(*make):

@@ -26,6 +26,7 @@ mod mount;
 mod read;
 mod read_chunks;
 mod recipe;
+mod recipes;
 mod record;
 mod referrers;
 mod session;
@@ -38,6 +39,7 @@ use std::sync::Arc;
 use storage_backends::Store;
 
 use chunk_index::ChunkIndex;
+use recipes::Recipes;
 
 pub use blob::BlobReader;
 pub use error::{Error, Result};
@@ -68,6 +70,7 @@ pub struct Registry {
     store: Arc<dyn Store>,
     sessions: session::Locks,
     rules: Rules,
+    recipes: Arc<Recipes>,
     index: Arc<ChunkIndex>,
 }
 
@@ -119,13 +122,14 @@ impl Registry {
     /// A registry over `store` with rules of one's own.
     #[must_use]
     pub fn with_rules(store: Arc<dyn Store>, rules: Rules) -> Self {
-        let index = Arc::new(ChunkIndex::new(rules.index_memory));
-        Self { store, sessions: session::Locks::default(), rules, index }
+        let recipes = Arc::new(Recipes::new(&store));
+        let index = Arc::new(ChunkIndex::new(Arc::clone(&recipes), rules.index_memory));
+        Self { store, sessions: session::Locks::default(), rules, recipes, index }
     }
 
     /// Learns which chunks are stored. Until it has, what is stored already is stored again.
     pub async fn learn_chunks(&self) {
-        self.index.refresh(self.store.as_ref()).await;
+        self.index.refresh().await;
     }
 
     /// The least bytes that a chunk of an upload should have, where smaller ones make slow reads.

@@ -28,12 +28,12 @@ INIT = """#!/bin/busybox sh
 """
 
 
-def bootable(folder, kernel, text):
+def bootable(folder, kernel, text, init=INIT):
     """A raw disk with a boot sector, a loader, Debian's kernel, and a program that prints a text."""
     root = folder / "root"
     (root / "bin").mkdir(parents=True)
     run("cp", "/bin/busybox", root / "bin/busybox")
-    (root / "init").write_text(INIT.format(text=text))
+    (root / "init").write_text(init.format(text=text))
     (root / "init").chmod(0o755)
     names = b"bin\nbin/busybox\ninit\n"
     initrd = folder / "initrd"
@@ -56,12 +56,16 @@ def bootable(folder, kernel, text):
     return disk
 
 
-def console(disk, text):
-    """What a machine without any acceleration prints when it boots from a disk, up to a text."""
+def console(disk, text, attached=("if=ide",)):
+    """What a machine without any acceleration prints when it boots from a qcow2, up to a text.
+
+    `attached` is how the machine has it, for the end of the argument of -drive, and further arguments.
+    """
+    how, *more = attached
     machine = subprocess.Popen(
         [
             "qemu-system-x86_64", "-accel", "tcg", "-m", "256", "-nographic", "-no-reboot", "-nic", "none",
-            "-drive", f"file={disk},format=qcow2,if=ide",
+            "-drive", f"file={disk},format=qcow2,{how}", *more,
         ],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip

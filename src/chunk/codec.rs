@@ -13,8 +13,11 @@ use super::{ChunkId, MAX_CHUNK};
 #[error("chunk {0} is damaged")]
 pub struct DamagedChunk(pub ChunkId);
 
-/// Compresses chunks, one after the other.
-pub struct Encoder(Option<Compressor<'static>>);
+/// Compresses chunks, one after the other. What it takes to do so, some hundred KiB, is kept for the next one.
+pub struct Encoder {
+    compressor: Option<Compressor<'static>>,
+    scratch: Vec<u8>,
+}
 
 impl std::fmt::Debug for Encoder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -27,14 +30,18 @@ impl Encoder {
     #[must_use]
     pub fn new(level: i32) -> Self {
         // Only memory can be lacking; without a compressor chunks are stored as they are.
-        Self((level != 0).then(|| Compressor::new(level).ok()).flatten())
+        let compressor = (level != 0).then(|| Compressor::new(level).ok()).flatten();
+        Self { compressor, scratch: Vec::new() }
     }
 
     /// The bytes to store: fewer than the chunk has, or the chunk itself.
     pub fn encode(&mut self, chunk: &Bytes) -> Bytes {
-        let compressed = self.0.as_mut().and_then(|compressor| compressor.compress(chunk).ok());
-        match compressed {
-            Some(compressed) if compressed.len() < chunk.len() => compressed.into(),
+        let Some(compressor) = &mut self.compressor else { return chunk.clone() };
+        self.scratch.clear();
+        self.scratch.reserve(zstd::zstd_safe::compress_bound(chunk.len()));
+        match compressor.compress_to_buffer(chunk, &mut self.scratch) {
+            // Copied, so that what waits to be written takes no more memory than it has bytes.
+            Ok(length) if length < chunk.len() => Bytes::copy_from_slice(&self.scratch),
             _ => chunk.clone(),
         }
     }

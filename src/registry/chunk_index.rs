@@ -6,20 +6,24 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use futures::TryStreamExt as _;
-use storage_backends::{Condition, Store};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use storage_backends::Condition;
 use uuid::{NoContext, Timestamp, Uuid};
 
 use super::recipe::{Entry, Place, Recipe};
+use super::recipes::Recipes;
 use super::record::IndexEntry;
-use super::{Result, layout, read_chunks, record};
+use super::{Result, layout, record};
 use crate::chunk::ChunkId;
 
 /// How often it is looked for what other replicas have stored.
 const REFRESH: Duration = Duration::from_secs(10);
+
+/// Recipes of a blob that are read at once: in a bucket each is a round trip.
+const AHEAD: usize = 8;
 
 /// By how much the clocks of replicas may differ. When they do by more, chunks are stored again.
 const CLOCKS: Duration = Duration::from_hours(1);
@@ -59,6 +63,7 @@ struct Slot {
 /// Which chunks are stored, and where.
 #[derive(Debug)]
 pub(super) struct ChunkIndex {
+    recipes: Arc<Recipes>,
     tables: RwLock<Tables>,
     refreshing: Mutex<Refreshing>,
 }
@@ -84,7 +89,7 @@ struct Refreshing {
 
 impl ChunkIndex {
     /// An index that takes at most so many bytes of memory.
-    pub(super) fn new(memory: u64) -> Self {
+    pub(super) fn new(recipes: Arc<Recipes>, memory: u64) -> Self {
         let limit = usize::try_from(memory / 2 / ENTRY).unwrap_or(usize::MAX).max(1);
         let tables = Tables {
             young: Table::default(),
@@ -93,7 +98,7 @@ impl ChunkIndex {
             packs: Vec::new(),
             numbers: HashMap::new(),
         };
-        Self { tables: RwLock::new(tables), refreshing: Mutex::default() }
+        Self { recipes, tables: RwLock::new(tables), refreshing: Mutex::default() }
     }
 
     /// Where a chunk is, if it is known to be stored.
@@ -116,22 +121,22 @@ impl ChunkIndex {
     }
 
     /// Tells the other replicas of a published blob's recipes, and learns them. What goes wrong costs nothing but space.
-    pub(super) async fn publish(&self, store: &dyn Store, recipes: Vec<Uuid>) {
-        if recipes.is_empty() {
+    pub(super) async fn publish(&self, ids: Vec<Uuid>) {
+        if ids.is_empty() {
             return;
         }
         let id = Uuid::now_v7();
         self.refreshing().seen.insert(id);
-        let entry = IndexEntry { recipes };
-        let put = store.put(&layout::index_entry(id), record::encode(&entry), Condition::Absent).await;
+        let entry = IndexEntry { recipes: ids };
+        let put = self.recipes.store().put(&layout::index_entry(id), record::encode(&entry), Condition::Absent).await;
         if let Err(error) = put {
             tracing::warn!(%error, "other replicas will not know the chunks of a blob");
         }
-        self.learn_all(store, &entry.recipes).await;
+        self.learn_all(entry.recipes).await;
     }
 
     /// Learns what other replicas have published, if it was not done lately.
-    pub(super) async fn refresh(&self, store: &dyn Store) {
+    pub(super) async fn refresh(&self) {
         {
             let mut refreshing = self.refreshing();
             let is_due = refreshing.last.is_none_or(|last| last.elapsed() >= REFRESH);
@@ -140,7 +145,7 @@ impl ChunkIndex {
             }
             refreshing.is_running = true;
         }
-        if let Err(error) = self.read_entries(store).await {
+        if let Err(error) = self.read_entries().await {
             tracing::warn!(%error, "cannot read which chunks are stored; some will be stored again");
         }
         let mut refreshing = self.refreshing();
@@ -148,7 +153,8 @@ impl ChunkIndex {
         refreshing.last = Some(Instant::now());
     }
 
-    async fn read_entries(&self, store: &dyn Store) -> Result<()> {
+    async fn read_entries(&self) -> Result<()> {
+        let store = self.recipes.store().as_ref();
         // All of them once; then those that are new, whose ids are of these days.
         let since = self.refreshing().last.and(recently());
         let mut entries = store.list(&layout::index(), since.map(layout::index_entry).as_ref());
@@ -158,7 +164,7 @@ impl ChunkIndex {
                 continue;
             }
             match record::find::<IndexEntry>(store, &entry.key).await {
-                Ok(Some((found, _))) => self.learn_all(store, &found.recipes).await,
+                Ok(Some((found, _))) => self.learn_all(found.recipes).await,
                 Ok(None) => {}
                 Err(error) => tracing::warn!(%error, "cannot read an entry of the index"),
             }
@@ -166,9 +172,14 @@ impl ChunkIndex {
         Ok(())
     }
 
-    async fn learn_all(&self, store: &dyn Store, recipes: &[Uuid]) {
-        for id in recipes {
-            match read_chunks::recipe(store, *id).await {
+    async fn learn_all(&self, ids: Vec<Uuid>) {
+        let read = |id| {
+            let recipes = Arc::clone(&self.recipes);
+            async move { (id, recipes.get(id).await) }
+        };
+        let mut read = stream::iter(ids).map(read).buffered(AHEAD);
+        while let Some((id, recipe)) = read.next().await {
+            match recipe {
                 Ok(recipe) => self.learn(&recipe),
                 Err(error) => tracing::warn!(%error, recipe = %id, "cannot read a recipe for the index"),
             }
@@ -209,7 +220,14 @@ fn key(id: &ChunkId) -> Key {
 
 #[cfg(test)]
 mod tests {
+    use storage_backends::{Memory, MemoryOptions, Store};
+
     use super::*;
+
+    fn index(memory: u64) -> ChunkIndex {
+        let store: Arc<dyn Store> = Arc::new(Memory::empty(MemoryOptions::default()));
+        ChunkIndex::new(Arc::new(Recipes::new(&store)), memory)
+    }
 
     fn recipe(chunks: std::ops::Range<u32>) -> Recipe {
         let mut recipe = Recipe::default();
@@ -222,7 +240,7 @@ mod tests {
 
     #[test]
     fn what_was_learnt_is_found_where_it_is() {
-        let index = ChunkIndex::new(1 << 20);
+        let index = index(1 << 20);
         index.learn(&recipe(0..100));
         for number in 0_u32..100 {
             let place = index.find(&ChunkId::of(&number.to_le_bytes())).unwrap();
@@ -233,7 +251,7 @@ mod tests {
 
     #[test]
     fn when_it_is_full_what_was_not_used_lately_goes() {
-        let index = ChunkIndex::new(100 * 2 * ENTRY);
+        let index = index(100 * 2 * ENTRY);
         index.learn(&recipe(0..1));
         for start in (1..1000).step_by(50) {
             index.learn(&recipe(start..start + 50));

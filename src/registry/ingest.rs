@@ -234,8 +234,8 @@ impl Ingest {
         }
         self.chunking = Some(Box::new(Chunking::new(self.rules, &self.index)));
         // For the uploads to come: this one does not wait.
-        let (index, store) = (Arc::clone(&self.index), Arc::clone(&self.store));
-        tokio::spawn(async move { index.refresh(store.as_ref()).await });
+        let index = Arc::clone(&self.index);
+        tokio::spawn(async move { index.refresh().await });
     }
 
     async fn write(&mut self, pieces: Vec<Bytes>) -> Result<()> {

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use storage_backends::{ByteStream, Store};
+use storage_backends::ByteStream;
 
 use super::blocking::blocking;
+use super::recipes::Recipes;
 use super::record::{BlobRecord, Extent};
 use super::{Result, layout, read_chunks};
 use crate::oci::{Algorithm, Digest, Hasher};
@@ -23,15 +24,15 @@ const LARGE: u64 = 4 << 20;
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// The bytes of `range`, which lies within the blob.
-pub(super) fn stream(store: &Arc<dyn Store>, record: &BlobRecord, range: Range<u64>) -> ByteStream {
-    let store = Arc::clone(store);
+pub(super) fn stream(recipes: &Arc<Recipes>, record: &BlobRecord, range: Range<u64>) -> ByteStream {
+    let recipes = Arc::clone(recipes);
     let length = range.end - range.start;
     let wanted = overlapping(record, range);
     let ahead = if length / (wanted.len() as u64).max(1) < LARGE { AHEAD } else { 1 };
     stream::iter(wanted)
         .map(move |(extent, part)| {
-            let store = Arc::clone(&store);
-            async move { open(&store, extent, part).await }
+            let recipes = Arc::clone(&recipes);
+            async move { open(&recipes, extent, part).await }
         })
         .buffered(ahead)
         .try_flatten()
@@ -54,14 +55,15 @@ pub(super) fn overlapping(record: &BlobRecord, range: Range<u64>) -> Vec<(Extent
 }
 
 async fn open(
-    store: &Arc<dyn Store>,
+    recipes: &Recipes,
     extent: Extent,
     part: Range<u64>,
 ) -> storage_backends::Result<ByteStream> {
     match extent {
-        Extent::Chunks { recipe, .. } => read_chunks::open(store, recipe, part).await,
+        Extent::Chunks { recipe, .. } => read_chunks::open(recipes, recipe, part).await,
         Extent::Data { object, offset, .. } => {
-            store.read(&layout::data(object), offset + part.start..offset + part.end).await
+            let range = offset + part.start..offset + part.end;
+            recipes.store().read(&layout::data(object), range).await
         }
         Extent::Zero { .. } => Ok(stream::iter(zeros(part.end - part.start).map(Ok)).boxed()),
         Extent::Inline(bytes) => {
@@ -83,11 +85,11 @@ pub(super) fn zeros(mut length: u64) -> impl Iterator<Item = Bytes> + Send {
 
 /// The digest of stored bytes, by reading them.
 pub(super) async fn digest(
-    store: &Arc<dyn Store>,
+    recipes: &Arc<Recipes>,
     record: &BlobRecord,
     algorithm: Algorithm,
 ) -> Result<Digest> {
-    let mut pieces = stream(store, record, 0..record.size);
+    let mut pieces = stream(recipes, record, 0..record.size);
     let mut hasher = Hasher::new(algorithm);
     while let Some(piece) = pieces.try_next().await? {
         hasher = blocking(move || {
@@ -103,11 +105,11 @@ pub(super) async fn digest(
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use storage_backends::{Memory, MemoryOptions};
+    use storage_backends::{Memory, MemoryOptions, Store};
     use uuid::Uuid;
 
     /// A blob of every kind of extent, and its bytes.
-    async fn blob() -> (Arc<dyn Store>, BlobRecord, Vec<u8>) {
+    async fn blob() -> (Arc<Recipes>, BlobRecord, Vec<u8>) {
         let store: Arc<dyn Store> = Arc::new(Memory::empty(MemoryOptions::default()));
         let object = Uuid::now_v7();
         let mut writer = store.create_data(&layout::data(object)).await.unwrap();
@@ -123,16 +125,16 @@ mod tests {
         ];
         let bytes =
             [b"inline".as_slice(), &vec![0; 100_000], &data[1000..51_000], &data[..10], &[0]].concat();
-        (store, BlobRecord { size: bytes.len() as u64, extents }, bytes)
+        (Arc::new(Recipes::new(&store)), BlobRecord { size: bytes.len() as u64, extents }, bytes)
     }
 
     #[tokio::test]
     async fn any_range_over_any_extents_is_the_same_bytes() {
-        let (store, record, bytes) = blob().await;
+        let (recipes, record, bytes) = blob().await;
         let cuts = [0, 1, 5, 6, 7, 100_005, 100_006, 100_007, 150_006, 150_010, 150_016, 150_017];
         for start in cuts {
             for end in cuts.into_iter().filter(|end| *end >= start) {
-                let found: Vec<Bytes> = stream(&store, &record, start..end).try_collect().await.unwrap();
+                let found: Vec<Bytes> = stream(&recipes, &record, start..end).try_collect().await.unwrap();
                 let (from, to) = (usize::try_from(start).unwrap(), usize::try_from(end).unwrap());
                 assert!(found.concat() == bytes[from..to], "{start}..{end}");
             }
@@ -141,8 +143,8 @@ mod tests {
 
     #[tokio::test]
     async fn reading_again_gives_the_digest_of_the_bytes() {
-        let (store, record, bytes) = blob().await;
-        let found = digest(&store, &record, Algorithm::Sha512).await.unwrap();
+        let (recipes, record, bytes) = blob().await;
+        let found = digest(&recipes, &record, Algorithm::Sha512).await.unwrap();
         assert_eq!(found, Digest::of(Algorithm::Sha512, &bytes));
     }
 

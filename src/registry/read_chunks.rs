@@ -15,7 +15,8 @@ use uuid::Uuid;
 use super::blocking::blocking;
 use super::layout;
 use super::read::zeros;
-use super::recipe::{Entry, Place, Recipe};
+use super::recipe::{Entry, Place};
+use super::recipes::Recipes;
 use crate::chunk::{ChunkId, DamagedChunk, Decoder};
 
 /// Bytes of a blob that are read in one go, at most, unless one chunk has more.
@@ -24,26 +25,19 @@ const RUN: u64 = 1 << 20;
 /// Bytes in a pack between two chunks that are read and thrown away rather than read round.
 const GAP: u64 = 32 << 10;
 
-/// Reads ahead of the client: one is on its way, one is decoded, one is sent.
-const AHEAD: usize = 3;
-
-/// The recipe `id`.
-pub(super) async fn recipe(store: &dyn Store, id: Uuid) -> storage_backends::Result<Recipe> {
-    let key = layout::recipe(id);
-    let object = store.get(&key).await?;
-    let decoded = blocking(move || Recipe::decode(&object.bytes)).await;
-    decoded.map_err(|error| storage_backends::Error::DataLost { key, reason: error.to_string() })
-}
+/// Reads ahead of the client: one is sent, and behind it there are enough to decode on some processors while others are on
+/// their way.
+const AHEAD: usize = 6;
 
 /// The bytes of `part` of what a recipe describes.
 pub(super) async fn open(
-    store: &Arc<dyn Store>,
+    recipes: &Recipes,
     id: Uuid,
     part: Range<u64>,
 ) -> storage_backends::Result<ByteStream> {
-    let recipe = recipe(store.as_ref(), id).await?;
+    let recipe = recipes.get(id).await?;
     let runs = runs(recipe.entries(), &part);
-    let store = Arc::clone(store);
+    let store = Arc::clone(recipes.store());
     let pieces = stream::iter(runs).map(move |run| {
         let store = Arc::clone(&store);
         async move {

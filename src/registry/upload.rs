@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::ingest::{Body, Ingest};
 use super::record::{BlobRecord, Ending, Extent, Membership};
 use super::session::{Session, SessionId};
-use super::{ATTEMPTS, Error, Registry, Result, layout, read, read_chunks, record};
+use super::{ATTEMPTS, Error, Registry, Result, layout, read, record};
 use crate::oci::{Algorithm, Digest, RepositoryName};
 
 /// Where an upload stands.
@@ -160,7 +160,7 @@ impl Registry {
             tracing::warn!(%error, session = %session.id, "failed to remove a finished upload session");
         }
         self.discard_extents(&unneeded).await;
-        self.index.publish(store, recipes).await;
+        self.index.publish(recipes).await;
         Ok(())
     }
 
@@ -182,7 +182,7 @@ impl Registry {
         }
         if actual.algorithm() != digest.algorithm() {
             // The client did not say which algorithm it would close with, so the bytes are read once more.
-            actual = read::digest(&self.store, &record, digest.algorithm()).await?;
+            actual = read::digest(&self.recipes, &record, digest.algorithm()).await?;
         }
         if actual != *digest {
             return Err(Error::DigestMismatch { expected: digest.clone(), actual });
@@ -275,7 +275,7 @@ impl Registry {
     async fn discard_recipe(&self, id: Uuid) {
         let store = self.store.as_ref();
         let freed = async {
-            for pack in read_chunks::recipe(store, id).await?.own_packs() {
+            for pack in self.recipes.get(id).await?.own_packs() {
                 self.discard_data(*pack).await;
             }
             store.delete(&layout::recipe(id)).await

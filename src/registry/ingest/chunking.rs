@@ -33,7 +33,9 @@ pub(super) struct Chunking {
     rules: Rules,
     index: Arc<ChunkIndex>,
     splitter: Splitter,
-    encoding: FuturesOrdered<BoxFuture<'static, Vec<Encoded>>>,
+    encoding: FuturesOrdered<BoxFuture<'static, (Vec<Encoded>, Encoder)>>,
+    /// Those that have nothing to do.
+    encoders: Vec<Encoder>,
     /// What the last stretch of the blob is made of.
     recipe: Recipe,
     remembered: HashMap<ChunkId, Place>,
@@ -71,6 +73,7 @@ impl Chunking {
             index: Arc::clone(index),
             splitter,
             encoding: FuturesOrdered::new(),
+            encoders: Vec::new(),
             recipe: Recipe::default(),
             remembered: HashMap::new(),
             written: Vec::new(),
@@ -144,8 +147,9 @@ impl Chunking {
         if parts.is_empty() {
             return;
         }
-        let (index, level) = (Arc::clone(&self.index), self.rules.compression);
-        self.encoding.push_back(Box::pin(blocking(move || encode(parts, &index, level))));
+        let index = Arc::clone(&self.index);
+        let mut encoder = self.encoders.pop().unwrap_or_else(|| Encoder::new(self.rules.compression));
+        self.encoding.push_back(Box::pin(blocking(move || (encode(parts, &index, &mut encoder), encoder))));
     }
 
     async fn store_next(
@@ -154,9 +158,10 @@ impl Chunking {
         objects: &mut Objects,
         extents: &mut Vec<Extent>,
     ) -> Result<()> {
-        let Some(encoded) = self.encoding.next().await else { return Ok(()) };
+        let Some((batch, encoder)) = self.encoding.next().await else { return Ok(()) };
+        self.encoders.push(encoder);
         let mut pending = Pending::default();
-        for part in encoded {
+        for part in batch {
             let entry = match part {
                 Encoded::Zeros(length) => Entry::Zeros(length),
                 Encoded::Known { id, place } => Entry::Chunk { id, place },
@@ -240,8 +245,7 @@ impl Pending {
     }
 }
 
-fn encode(parts: Vec<Part>, index: &ChunkIndex, level: i32) -> Vec<Encoded> {
-    let mut encoder = None;
+fn encode(parts: Vec<Part>, index: &ChunkIndex, encoder: &mut Encoder) -> Vec<Encoded> {
     let encode = |part| match part {
         Part::Zeros(length) => Encoded::Zeros(length),
         Part::Chunk(bytes) | Part::Inline(bytes) => {
@@ -251,7 +255,6 @@ fn encode(parts: Vec<Part>, index: &ChunkIndex, level: i32) -> Vec<Encoded> {
             if let Some(place) = index.find(&id).filter(|place| place.length == length) {
                 return Encoded::Known { id, place };
             }
-            let encoder = encoder.get_or_insert_with(|| Encoder::new(level));
             Encoded::New { id, stored: encoder.encode(&bytes), length }
         }
     };

@@ -1,0 +1,62 @@
+//! [`Recipes`]: recipes out of the store, and those that were used lately out of memory.
+//!
+//! A machine that runs from a disk reads it in a thousand small pieces a second, and all of them by one recipe; a hundred
+//! machines that start at once need the same one at once. It is fetched and decoded once for all of them.
+
+use std::sync::Arc;
+
+use quick_cache::sync::Cache;
+use quick_cache::Weighter;
+use storage_backends::{Result, Store};
+use uuid::Uuid;
+
+use super::blocking::blocking;
+use super::layout;
+use super::recipe::Recipe;
+
+/// Bytes of memory that decoded recipes may take: those of some 25 GiB of disks.
+const MEMORY: u64 = 32 << 20;
+
+/// The recipes of a store.
+#[derive(Debug)]
+pub(super) struct Recipes {
+    store: Arc<dyn Store>,
+    lately: Cache<Uuid, Arc<Recipe>, ByMemory>,
+}
+
+impl Recipes {
+    pub(super) fn new(store: &Arc<dyn Store>) -> Self {
+        // As many as fit if all are full: to the cache a hint.
+        let lately = Cache::with_weighter(100, MEMORY, ByMemory);
+        Self { store: Arc::clone(store), lately }
+    }
+
+    /// Where they are, and the packs too.
+    pub(super) fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// A recipe.
+    pub(super) async fn get(&self, id: Uuid) -> Result<Arc<Recipe>> {
+        self.lately.get_or_insert_async(&id, self.read(id)).await
+    }
+
+    async fn read(&self, id: Uuid) -> Result<Arc<Recipe>> {
+        let key = layout::recipe(id);
+        let object = self.store.get(&key).await?;
+        let decoded = blocking(move || Recipe::decode(&object.bytes)).await;
+        match decoded {
+            Ok(recipe) => Ok(Arc::new(recipe)),
+            Err(error) => Err(storage_backends::Error::DataLost { key, reason: error.to_string() }),
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct ByMemory;
+
+impl Weighter<Uuid, Arc<Recipe>> for ByMemory {
+    fn weight(&self, _: &Uuid, recipe: &Arc<Recipe>) -> u64 {
+        (size_of::<Recipe>() + size_of_val(recipe.entries())) as u64
+    }
+}
