@@ -60,6 +60,10 @@ pub struct Config {
     /// Bytes of memory for the index of known chunks.
     #[serde(deserialize_with = "value::number")]
     pub chunk_index_memory: u64,
+    /// Bytes of memory for what was read of chunks lately; unset: some if the data is in a bucket, none if it is in a
+    /// directory, which the system keeps in memory by itself.
+    #[serde(deserialize_with = "value::optional_number")]
+    pub read_memory: Option<u64>,
     /// Whether VirtualImage resources are served too; unset: if only this machine reaches the server, and its data is in
     /// a directory.
     #[serde(deserialize_with = "value::optional_switch")]
@@ -171,6 +175,7 @@ impl Default for Config {
             chunk_from: 1 << 20,
             compression: 1,
             chunk_index_memory: 256 << 20,
+            read_memory: None,
             embedded_api: None,
             state: None,
             public_url: None,

@@ -23,6 +23,7 @@ mod ingest;
 pub mod layout;
 mod manifest;
 mod mount;
+mod packs;
 mod read;
 mod read_chunks;
 mod recipe;
@@ -30,6 +31,7 @@ mod recipes;
 mod record;
 mod referrers;
 mod session;
+mod source;
 mod staging;
 mod tag;
 mod upload;
@@ -39,7 +41,7 @@ use std::sync::Arc;
 use storage_backends::Store;
 
 use chunk_index::ChunkIndex;
-use recipes::Recipes;
+use source::Source;
 
 pub use blob::BlobReader;
 pub use error::{Error, Result};
@@ -70,7 +72,7 @@ pub struct Registry {
     store: Arc<dyn Store>,
     sessions: session::Locks,
     rules: Rules,
-    recipes: Arc<Recipes>,
+    source: Arc<Source>,
     index: Arc<ChunkIndex>,
 }
 
@@ -92,6 +94,8 @@ pub struct Rules {
     pub pack: u64,
     /// Bytes of memory that the index of known chunks may take.
     pub index_memory: u64,
+    /// Bytes of memory for what was read of packs lately; 0: nothing is kept.
+    pub read_memory: u64,
 }
 
 impl Default for Rules {
@@ -108,6 +112,7 @@ impl Default for Rules {
             pack: 64 << 20,
             // Some 4 million chunks, or 250 GiB of different data.
             index_memory: 256 << 20,
+            read_memory: 0,
         }
     }
 }
@@ -122,9 +127,9 @@ impl Registry {
     /// A registry over `store` with rules of one's own.
     #[must_use]
     pub fn with_rules(store: Arc<dyn Store>, rules: Rules) -> Self {
-        let recipes = Arc::new(Recipes::new(&store));
-        let index = Arc::new(ChunkIndex::new(Arc::clone(&recipes), rules.index_memory));
-        Self { store, sessions: session::Locks::default(), rules, recipes, index }
+        let source = Arc::new(Source::new(&store, rules.read_memory));
+        let index = Arc::new(ChunkIndex::new(Arc::clone(&source), rules.index_memory));
+        Self { store, sessions: session::Locks::default(), rules, source, index }
     }
 
     /// Learns which chunks are stored. Until it has, what is stored already is stored again.

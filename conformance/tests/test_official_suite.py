@@ -15,16 +15,19 @@ RESULTS = pathlib.Path(os.environ.get("CONFORMANCE_RESULTS", pathlib.Path(__file
 
 
 @pytest.mark.parametrize(
-    ("missing_blobs", "sparse", "total"),
+    ("settings", "sparse", "total"),
     [
         # "Sparse" pushes images whose layers are not there, which a registry may refuse, as ours does unless told.
-        ("accept", "true", 1032),
-        ("refuse", "false", 986),
+        pytest.param({"DVCR_MISSING_BLOBS": "accept"}, "true", 1032, id="sparse"),
+        pytest.param({}, "false", 986, id="default"),
+        # Every blob, the smallest too, in chunks.
+        pytest.param({"DVCR_CHUNK_FROM": "0"}, "false", 986, id="in-chunks"),
+        pytest.param({"DVCR_CHUNKING": "false"}, "false", 986, id="whole"),
     ],
 )
-def test_every_check_passes(start, backend, cache, missing_blobs, sparse, total):
-    server = start(backend, DVCR_MISSING_BLOBS=missing_blobs)
-    results = RESULTS / f"oci-{backend}-sparse-{sparse}"
+def test_every_check_passes(start, backend, cache, request, settings, sparse, total):
+    server = start(backend, **settings)
+    results = RESULTS / f"oci-{request.node.callspec.id}"
     results.mkdir(parents=True, exist_ok=True)
     for old in results.iterdir():
         old.unlink()

@@ -3,7 +3,7 @@
 //! KubeVirt wants exactly one entry below `/disk`, CDI takes the first and silently turns a link into an empty
 //! disk. An image on which importers would disagree is refused: one regular file, directly below `disk/`.
 
-use std::io::{self, Read, Seek};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Component, Path};
 
 use tar::{Archive, EntryType};
@@ -91,13 +91,19 @@ pub fn unpack(
 /// Finds the disk's file in a layer without reading its content, and the first byte of it: `found` is what a lower layer
 /// held.
 pub fn locate(
-    layer: impl Read + Seek,
+    mut layer: impl Read + Seek,
     found: Option<&DiskFile>,
 ) -> Result<Option<(DiskFile, u64)>, UnpackError> {
+    let length = layer.seek(SeekFrom::End(0))?;
+    layer.rewind()?;
     let mut archive = Archive::new(layer);
     let mut located = None;
     for entry in archive.entries_with_seek()? {
         let mut entry = entry?;
+        // Content that is not there is passed over without a word.
+        if entry.raw_file_position().checked_add(stored_size(&entry)).is_none_or(|end| end > length) {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
         let before = located.as_ref().map(|(file, _)| file).or(found);
         let Some(file) = disk_file(&mut entry, before)? else { continue };
         if entry.header().entry_type() == EntryType::GNUSparse {
@@ -106,6 +112,15 @@ pub fn locate(
         located = Some((file, entry.raw_file_position()));
     }
     Ok(located)
+}
+
+/// Bytes of an entry in the layer.
+fn stored_size(entry: &tar::Entry<impl Read>) -> u64 {
+    match entry.header().entry_type() {
+        // Its size is that of the file that is made of it.
+        EntryType::GNUSparse => entry.header().entry_size().unwrap_or(u64::MAX),
+        _ => entry.size(),
+    }
 }
 
 /// The disk's file, if the entry is that; `found` is one that came before.
@@ -129,6 +144,10 @@ fn disk_file(
     if below.starts_with(".wh.") {
         return Err(UnpackError::Whiteout { name });
     }
+    // Ahead of its name, which GNU's tar makes one of a folder that does not exist.
+    if is_pax_sparse(entry)? {
+        return Err(UnpackError::Sparse { name });
+    }
     if below.contains('/') {
         return Err(UnpackError::TooDeep { name });
     }
@@ -136,9 +155,6 @@ fn disk_file(
         EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {}
         // A folder in disk/ is an entry too many for KubeVirt.
         kind => return Err(UnpackError::NotAFile { name, kind: describe(kind) }),
-    }
-    if is_pax_sparse(entry)? {
-        return Err(UnpackError::Sparse { name });
     }
     match found {
         Some(first) => Err(UnpackError::SeveralFiles { first: first.name.clone(), second: below }),
@@ -281,5 +297,6 @@ mod tests {
         assert!(read(&[7; 2048], None).is_err());
         let whole = tar(&[("disk/a", Regular, &[1; 5000])]);
         assert!(read(&whole[..3000], None).is_err(), "a layer that was cut short");
+        assert!(locate(io::Cursor::new(&whole[..3000]), None).is_err(), "a layer that was cut short");
     }
 }

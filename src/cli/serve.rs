@@ -110,6 +110,10 @@ impl Serve {
     }
 }
 
+/// Bytes of what was read in a bucket that are kept: of each of some hundred disks that are read at once as much as comes in
+/// a second. Arbitrary.
+const READ_MEMORY: u64 = 128 << 20;
+
 /// What the registry stores how.
 fn rules(config: &Config) -> Rules {
     let standard = Rules::default();
@@ -120,6 +124,10 @@ fn rules(config: &Config) -> Rules {
         chunk_from: config.chunking.then_some(config.chunk_from),
         compression: i32::try_from(config.compression).unwrap_or(i32::MAX),
         index_memory: config.chunk_index_memory,
+        read_memory: config.read_memory.unwrap_or(match config.location() {
+            Location::Directory(_) => 0,
+            Location::Bucket { .. } => READ_MEMORY,
+        }),
         ..standard
     }
 }

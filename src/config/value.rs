@@ -30,6 +30,11 @@ pub(super) fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, 
     deserializer.deserialize_any(Number)
 }
 
+/// A number that may be left open.
+pub(super) fn optional_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    number(deserializer).map(Some)
+}
+
 /// A switch, or text that is one.
 pub(super) fn switch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     struct Switch;

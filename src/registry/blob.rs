@@ -7,15 +7,15 @@ use futures::stream::BoxStream;
 use storage_backends::ByteStream;
 
 use super::extents::{self, BlobExtent};
-use super::recipes::Recipes;
 use super::record::{BlobRecord, Membership};
+use super::source::Source;
 use super::{Error, Registry, Result, layout, read, record};
 use crate::oci::{Digest, RepositoryName};
 
 /// A blob that can be read.
 #[derive(Debug, Clone)]
 pub struct BlobReader {
-    recipes: Arc<Recipes>,
+    source: Arc<Source>,
     record: Arc<BlobRecord>,
 }
 
@@ -30,14 +30,14 @@ impl BlobReader {
     /// ends early.
     #[must_use]
     pub fn stream(&self, range: Range<u64>) -> ByteStream {
-        read::stream(&self.recipes, &self.record, range)
+        read::stream(&self.source, &self.record, range)
     }
 
     /// What the registry knows of `range`, which must lie within the blob: where data is and where zeros that take no space,
     /// in order.
     #[must_use]
     pub fn extents(&self, range: Range<u64>) -> BoxStream<'static, storage_backends::Result<BlobExtent>> {
-        extents::stream(&self.recipes, &self.record, range)
+        extents::stream(&self.source, &self.record, range)
     }
 }
 
@@ -54,7 +54,7 @@ impl Registry {
     pub async fn open_blob(&self, name: &RepositoryName, digest: &Digest) -> Result<BlobReader> {
         self.blob_size(name, digest).await?;
         match self.find_blob(digest).await? {
-            Some(record) => Ok(BlobReader { recipes: Arc::clone(&self.recipes), record: Arc::new(record) }),
+            Some(record) => Ok(BlobReader { source: Arc::clone(&self.source), record: Arc::new(record) }),
             None => Err(Error::Record {
                 key: layout::blob(digest),
                 reason: format!("it is missing, and repository {name} has the blob"),

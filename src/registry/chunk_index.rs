@@ -14,8 +14,8 @@ use storage_backends::Condition;
 use uuid::{NoContext, Timestamp, Uuid};
 
 use super::recipe::{Entry, Place, Recipe};
-use super::recipes::Recipes;
 use super::record::IndexEntry;
+use super::source::Source;
 use super::{Result, layout, record};
 use crate::chunk::ChunkId;
 
@@ -63,7 +63,7 @@ struct Slot {
 /// Which chunks are stored, and where.
 #[derive(Debug)]
 pub(super) struct ChunkIndex {
-    recipes: Arc<Recipes>,
+    source: Arc<Source>,
     tables: RwLock<Tables>,
     refreshing: Mutex<Refreshing>,
 }
@@ -89,7 +89,7 @@ struct Refreshing {
 
 impl ChunkIndex {
     /// An index that takes at most so many bytes of memory.
-    pub(super) fn new(recipes: Arc<Recipes>, memory: u64) -> Self {
+    pub(super) fn new(source: Arc<Source>, memory: u64) -> Self {
         let limit = usize::try_from(memory / 2 / ENTRY).unwrap_or(usize::MAX).max(1);
         let tables = Tables {
             young: Table::default(),
@@ -98,7 +98,7 @@ impl ChunkIndex {
             packs: Vec::new(),
             numbers: HashMap::new(),
         };
-        Self { recipes, tables: RwLock::new(tables), refreshing: Mutex::default() }
+        Self { source, tables: RwLock::new(tables), refreshing: Mutex::default() }
     }
 
     /// Where a chunk is, if it is known to be stored.
@@ -128,7 +128,8 @@ impl ChunkIndex {
         let id = Uuid::now_v7();
         self.refreshing().seen.insert(id);
         let entry = IndexEntry { recipes: ids };
-        let put = self.recipes.store().put(&layout::index_entry(id), record::encode(&entry), Condition::Absent).await;
+        let put =
+            self.source.store.put(&layout::index_entry(id), record::encode(&entry), Condition::Absent).await;
         if let Err(error) = put {
             tracing::warn!(%error, "other replicas will not know the chunks of a blob");
         }
@@ -154,7 +155,7 @@ impl ChunkIndex {
     }
 
     async fn read_entries(&self) -> Result<()> {
-        let store = self.recipes.store().as_ref();
+        let store = self.source.store.as_ref();
         // All of them once; then those that are new, whose ids are of these days.
         let since = self.refreshing().last.and(recently());
         let mut entries = store.list(&layout::index(), since.map(layout::index_entry).as_ref());
@@ -174,8 +175,8 @@ impl ChunkIndex {
 
     async fn learn_all(&self, ids: Vec<Uuid>) {
         let read = |id| {
-            let recipes = Arc::clone(&self.recipes);
-            async move { (id, recipes.get(id).await) }
+            let source = Arc::clone(&self.source);
+            async move { (id, source.recipes.get(id).await) }
         };
         let mut read = stream::iter(ids).map(read).buffered(AHEAD);
         while let Some((id, recipe)) = read.next().await {
@@ -226,7 +227,7 @@ mod tests {
 
     fn index(memory: u64) -> ChunkIndex {
         let store: Arc<dyn Store> = Arc::new(Memory::empty(MemoryOptions::default()));
-        ChunkIndex::new(Arc::new(Recipes::new(&store)), memory)
+        ChunkIndex::new(Arc::new(Source::new(&store, 0)), memory)
     }
 
     fn recipe(chunks: std::ops::Range<u32>) -> Recipe {

@@ -10,8 +10,8 @@ use storage_backends::Result;
 
 use super::read::overlapping;
 use super::recipe::Entry;
-use super::recipes::Recipes;
 use super::record::{BlobRecord, Extent};
+use super::source::Source;
 
 /// A stretch of a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,14 +25,14 @@ pub struct BlobExtent {
 
 /// The extents of `range`, which lies within the blob: no two neighbours are alike.
 pub(super) fn stream(
-    recipes: &Arc<Recipes>,
+    source: &Arc<Source>,
     record: &BlobRecord,
     range: Range<u64>,
 ) -> BoxStream<'static, Result<BlobExtent>> {
-    let recipes = Arc::clone(recipes);
+    let source = Arc::clone(source);
     let found = stream::iter(overlapping(record, range)).then(move |(extent, part)| {
-        let recipes = Arc::clone(&recipes);
-        async move { Ok(stream::iter(within(&recipes, extent, part).await?.into_iter().map(Ok))) }
+        let source = Arc::clone(&source);
+        async move { Ok(stream::iter(within(&source, extent, part).await?.into_iter().map(Ok))) }
     });
     let found = found.try_flatten().boxed().peekable();
     stream::try_unfold(found, async |mut found| Ok(next(&mut found).await?.map(|extent| (extent, found))))
@@ -50,12 +50,12 @@ async fn next(found: &mut Peekable<BoxStream<'static, Result<BlobExtent>>>) -> R
     Ok(Some(extent))
 }
 
-async fn within(recipes: &Recipes, extent: Extent, part: Range<u64>) -> Result<Vec<BlobExtent>> {
+async fn within(source: &Arc<Source>, extent: Extent, part: Range<u64>) -> Result<Vec<BlobExtent>> {
     let whole = |hole| Ok(vec![BlobExtent { length: part.end - part.start, hole }]);
     let recipe = match extent {
         Extent::Data { .. } | Extent::Inline(_) => return whole(false),
         Extent::Zero { .. } => return whole(true),
-        Extent::Chunks { recipe, .. } => recipes.get(recipe).await?,
+        Extent::Chunks { recipe, .. } => source.recipes.get(recipe).await?,
     };
     let mut begin = 0;
     let mut found: Vec<BlobExtent> = Vec::new();

@@ -8,8 +8,8 @@ use futures::{StreamExt, TryStreamExt, stream};
 use storage_backends::ByteStream;
 
 use super::blocking::blocking;
-use super::recipes::Recipes;
 use super::record::{BlobRecord, Extent};
+use super::source::Source;
 use super::{Result, layout, read_chunks};
 use crate::oci::{Algorithm, Digest, Hasher};
 
@@ -24,15 +24,15 @@ const LARGE: u64 = 4 << 20;
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// The bytes of `range`, which lies within the blob.
-pub(super) fn stream(recipes: &Arc<Recipes>, record: &BlobRecord, range: Range<u64>) -> ByteStream {
-    let recipes = Arc::clone(recipes);
+pub(super) fn stream(source: &Arc<Source>, record: &BlobRecord, range: Range<u64>) -> ByteStream {
+    let source = Arc::clone(source);
     let length = range.end - range.start;
     let wanted = overlapping(record, range);
     let ahead = if length / (wanted.len() as u64).max(1) < LARGE { AHEAD } else { 1 };
     stream::iter(wanted)
         .map(move |(extent, part)| {
-            let recipes = Arc::clone(&recipes);
-            async move { open(&recipes, extent, part).await }
+            let source = Arc::clone(&source);
+            async move { open(&source, extent, part).await }
         })
         .buffered(ahead)
         .try_flatten()
@@ -55,15 +55,15 @@ pub(super) fn overlapping(record: &BlobRecord, range: Range<u64>) -> Vec<(Extent
 }
 
 async fn open(
-    recipes: &Recipes,
+    source: &Arc<Source>,
     extent: Extent,
     part: Range<u64>,
 ) -> storage_backends::Result<ByteStream> {
     match extent {
-        Extent::Chunks { recipe, .. } => read_chunks::open(recipes, recipe, part).await,
+        Extent::Chunks { recipe, .. } => read_chunks::open(source, recipe, part).await,
         Extent::Data { object, offset, .. } => {
             let range = offset + part.start..offset + part.end;
-            recipes.store().read(&layout::data(object), range).await
+            source.store.read(&layout::data(object), range).await
         }
         Extent::Zero { .. } => Ok(stream::iter(zeros(part.end - part.start).map(Ok)).boxed()),
         Extent::Inline(bytes) => {
@@ -85,11 +85,11 @@ pub(super) fn zeros(mut length: u64) -> impl Iterator<Item = Bytes> + Send {
 
 /// The digest of stored bytes, by reading them.
 pub(super) async fn digest(
-    recipes: &Arc<Recipes>,
+    source: &Arc<Source>,
     record: &BlobRecord,
     algorithm: Algorithm,
 ) -> Result<Digest> {
-    let mut pieces = stream(recipes, record, 0..record.size);
+    let mut pieces = stream(source, record, 0..record.size);
     let mut hasher = Hasher::new(algorithm);
     while let Some(piece) = pieces.try_next().await? {
         hasher = blocking(move || {
@@ -109,7 +109,7 @@ mod tests {
     use uuid::Uuid;
 
     /// A blob of every kind of extent, and its bytes.
-    async fn blob() -> (Arc<Recipes>, BlobRecord, Vec<u8>) {
+    async fn blob() -> (Arc<Source>, BlobRecord, Vec<u8>) {
         let store: Arc<dyn Store> = Arc::new(Memory::empty(MemoryOptions::default()));
         let object = Uuid::now_v7();
         let mut writer = store.create_data(&layout::data(object)).await.unwrap();
@@ -125,16 +125,16 @@ mod tests {
         ];
         let bytes =
             [b"inline".as_slice(), &vec![0; 100_000], &data[1000..51_000], &data[..10], &[0]].concat();
-        (Arc::new(Recipes::new(&store)), BlobRecord { size: bytes.len() as u64, extents }, bytes)
+        (Arc::new(Source::new(&store, 0)), BlobRecord { size: bytes.len() as u64, extents }, bytes)
     }
 
     #[tokio::test]
     async fn any_range_over_any_extents_is_the_same_bytes() {
-        let (recipes, record, bytes) = blob().await;
+        let (source, record, bytes) = blob().await;
         let cuts = [0, 1, 5, 6, 7, 100_005, 100_006, 100_007, 150_006, 150_010, 150_016, 150_017];
         for start in cuts {
             for end in cuts.into_iter().filter(|end| *end >= start) {
-                let found: Vec<Bytes> = stream(&recipes, &record, start..end).try_collect().await.unwrap();
+                let found: Vec<Bytes> = stream(&source, &record, start..end).try_collect().await.unwrap();
                 let (from, to) = (usize::try_from(start).unwrap(), usize::try_from(end).unwrap());
                 assert!(found.concat() == bytes[from..to], "{start}..{end}");
             }
@@ -143,8 +143,8 @@ mod tests {
 
     #[tokio::test]
     async fn reading_again_gives_the_digest_of_the_bytes() {
-        let (recipes, record, bytes) = blob().await;
-        let found = digest(&recipes, &record, Algorithm::Sha512).await.unwrap();
+        let (source, record, bytes) = blob().await;
+        let found = digest(&source, &record, Algorithm::Sha512).await.unwrap();
         assert_eq!(found, Digest::of(Algorithm::Sha512, &bytes));
     }
 

@@ -7,16 +7,16 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use storage_backends::{ByteStream, Store};
+use storage_backends::ByteStream;
 use uuid::Uuid;
 
 use super::blocking::blocking;
 use super::layout;
 use super::read::zeros;
 use super::recipe::{Entry, Place};
-use super::recipes::Recipes;
+use super::source::Source;
 use crate::chunk::{ChunkId, DamagedChunk, Decoder};
 
 /// Bytes of a blob that are read in one go, at most, unless one chunk has more.
@@ -31,20 +31,20 @@ const AHEAD: usize = 6;
 
 /// The bytes of `part` of what a recipe describes.
 pub(super) async fn open(
-    recipes: &Recipes,
+    source: &Arc<Source>,
     id: Uuid,
     part: Range<u64>,
 ) -> storage_backends::Result<ByteStream> {
-    let recipe = recipes.get(id).await?;
-    let runs = runs(recipe.entries(), &part);
-    let store = Arc::clone(recipes.store());
+    let recipe = source.recipes.get(id).await?;
+    let runs = runs(recipe.entries(), &part, source.packs.keeps());
+    let source = Arc::clone(source);
     let pieces = stream::iter(runs).map(move |run| {
-        let store = Arc::clone(&store);
+        let source = Arc::clone(&source);
         async move {
             match run {
                 Run::Zeros(length) => Ok(stream::iter(zeros(length).map(Ok)).boxed()),
                 Run::Chunks(read) => {
-                    let chunks = read.perform(store.as_ref()).await?;
+                    let chunks = read.perform(&source).await?;
                     Ok(stream::iter(chunks.into_iter().map(Ok)).boxed())
                 }
             }
@@ -60,46 +60,73 @@ enum Run {
     Chunks(Read),
 }
 
-/// Chunks of one pack that lie behind one another.
+/// Chunks of one pack that lie behind one another, and the zeros between them.
 #[derive(Debug, PartialEq, Eq)]
 struct Read {
     pack: Uuid,
     range: Range<u64>,
-    chunks: Vec<Wanted>,
+    /// Bytes of the blob, not only those that are wanted.
+    length: u64,
+    pieces: Vec<Piece>,
 }
 
-/// A chunk, and which part of it.
+/// A part of what is read.
 #[derive(Debug, PartialEq, Eq)]
-struct Wanted {
-    id: ChunkId,
-    place: Place,
-    part: Range<usize>,
+enum Piece {
+    /// A chunk, and which part of it is wanted.
+    Chunk { id: ChunkId, place: Place, part: Range<usize> },
+    /// So many zeros.
+    Zeros(u64),
 }
 
-/// The runs that make up `part` of these entries.
-fn runs(entries: &[Entry], part: &Range<u64>) -> Vec<Run> {
+impl Piece {
+    fn is_wanted(&self) -> bool {
+        match self {
+            Self::Chunk { part, .. } => !part.is_empty(),
+            Self::Zeros(length) => *length > 0,
+        }
+    }
+}
+
+/// The runs that make up `part` of these entries. If they are `fixed`, all parts have the same runs, so that what was
+/// fetched for one reader is of use to the next; else no chunk is read that has no byte in `part`.
+fn runs(entries: &[Entry], part: &Range<u64>, fixed: bool) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
     let mut begin = 0;
     for entry in entries {
-        let end = begin + entry.length();
-        let wanted = part.start.max(begin)..part.end.min(end);
-        if wanted.start < wanted.end {
-            match entry {
-                Entry::Zeros(_) => runs.push(Run::Zeros(wanted.end - wanted.start)),
-                Entry::Chunk { id, place } => {
-                    // Within a chunk, whose length is a u32.
-                    let inside = |at: u64| usize::try_from(at - begin).unwrap_or(usize::MAX);
-                    let part = inside(wanted.start)..inside(wanted.end);
-                    let wanted = Wanted { id: *id, place: *place, part };
-                    match runs.last_mut() {
-                        Some(Run::Chunks(read)) if read.takes(place) => read.push(wanted),
-                        _ => runs.push(Run::Chunks(Read::of(wanted))),
+        let (start, length) = (begin, entry.length());
+        begin += length;
+        let wanted = part.start.clamp(start, begin)..part.end.clamp(start, begin);
+        if wanted.is_empty() && !fixed {
+            continue;
+        }
+        match entry {
+            Entry::Zeros(_) => {
+                let zeros = wanted.end - wanted.start;
+                match runs.last_mut() {
+                    Some(Run::Chunks(read)) if read.length + length <= RUN => {
+                        read.length += length;
+                        read.pieces.push(Piece::Zeros(zeros));
                     }
+                    _ => runs.push(Run::Zeros(zeros)),
+                }
+            }
+            Entry::Chunk { id, place } => {
+                // Within a chunk, whose length is a u32.
+                let inside = |at: u64| usize::try_from(at - start).unwrap_or(usize::MAX);
+                let part = inside(wanted.start)..inside(wanted.end);
+                let piece = Piece::Chunk { id: *id, place: *place, part };
+                match runs.last_mut() {
+                    Some(Run::Chunks(read)) if read.takes(place) => read.push(place, piece),
+                    _ => runs.push(Run::Chunks(Read::of(place, piece))),
                 }
             }
         }
-        begin = end;
     }
+    runs.retain(|run| match run {
+        Run::Zeros(length) => *length > 0,
+        Run::Chunks(read) => read.pieces.iter().any(Piece::is_wanted),
+    });
     runs
 }
 
@@ -110,54 +137,58 @@ fn extent(place: &Place) -> Range<u64> {
 }
 
 impl Read {
-    fn of(wanted: Wanted) -> Self {
-        Self { pack: wanted.place.pack, range: extent(&wanted.place), chunks: vec![wanted] }
+    fn of(place: &Place, piece: Piece) -> Self {
+        Self { pack: place.pack, range: extent(place), length: place.length.into(), pieces: vec![piece] }
     }
 
     /// Whether a chunk is near enough behind the others.
     fn takes(&self, place: &Place) -> bool {
-        let length: u64 = self.chunks.iter().map(|wanted| u64::from(wanted.place.length)).sum();
         let near = self.range.end..=self.range.end + GAP;
         place.pack == self.pack
             && near.contains(&place.offset.into())
-            && length + u64::from(place.length) <= RUN
+            && self.length + u64::from(place.length) <= RUN
     }
 
-    fn push(&mut self, wanted: Wanted) {
-        self.range.end = extent(&wanted.place).end;
-        self.chunks.push(wanted);
+    fn push(&mut self, place: &Place, piece: Piece) {
+        self.range.end = extent(place).end;
+        self.length += u64::from(place.length);
+        self.pieces.push(piece);
     }
 
-    async fn perform(self, store: &dyn Store) -> storage_backends::Result<Vec<Bytes>> {
-        let key = layout::data(self.pack);
-        let mut pieces = store.read(&key, self.range.clone()).await?;
-        let length = usize::try_from(self.range.end - self.range.start).unwrap_or(usize::MAX);
-        let mut stored = BytesMut::with_capacity(length);
-        while let Some(piece) = pieces.try_next().await? {
-            stored.extend_from_slice(&piece);
-        }
-        let stored = stored.freeze();
+    async fn perform(self, source: &Source) -> storage_backends::Result<Vec<Bytes>> {
+        let (pack, range) = (self.pack, self.range.clone());
+        let stored = source.packs.read(pack, range.clone()).await?;
         let decoded = blocking(move || self.decode(&stored)).await;
         decoded.map_err(|error| {
+            let key = layout::data(pack);
             tracing::error!(pack = %key, %error, "what is stored is damaged");
+            // It may have been damaged on its way: whoever comes next fetches it anew.
+            source.packs.forget(pack, &range);
             storage_backends::Error::DataLost { key, reason: error.to_string() }
         })
     }
 
     fn decode(&self, stored: &Bytes) -> Result<Vec<Bytes>, DamagedChunk> {
         let mut decoder = Decoder::default();
-        let decode = |wanted: &Wanted| {
-            let extent = extent(&wanted.place);
+        let mut bytes = Vec::with_capacity(self.pieces.len());
+        for piece in self.pieces.iter().filter(|piece| piece.is_wanted()) {
+            let (id, place, part) = match piece {
+                Piece::Zeros(length) => {
+                    bytes.extend(zeros(*length));
+                    continue;
+                }
+                Piece::Chunk { id, place, part } => (id, place, part),
+            };
+            let extent = extent(place);
             let at = |position: u64| usize::try_from(position - self.range.start).unwrap_or(usize::MAX);
             let (from, to) = (at(extent.start), at(extent.end));
             if to > stored.len() {
-                return Err(DamagedChunk(wanted.id));
+                return Err(DamagedChunk(*id));
             }
-            let length = usize::try_from(wanted.place.length).unwrap_or(usize::MAX);
-            let chunk = decoder.decode(&wanted.id, &stored.slice(from..to), length)?;
-            Ok(chunk.slice(wanted.part.clone()))
-        };
-        self.chunks.iter().map(decode).collect()
+            let length = usize::try_from(place.length).unwrap_or(usize::MAX);
+            bytes.push(decoder.decode(id, &stored.slice(from..to), length)?.slice(part.clone()));
+        }
+        Ok(bytes)
     }
 }
 
@@ -175,14 +206,14 @@ mod tests {
             Run::Chunks(read) => Some(read.range),
             Run::Zeros(_) => None,
         };
-        runs(entries, &part).into_iter().map(range).collect()
+        runs(entries, &part, false).into_iter().map(range).collect()
     }
 
     #[test]
     fn neighbours_in_a_pack_are_read_in_one_go() {
         let entries =
             [entry(1, 0, 50, 100), entry(1, 50, 100, 100), entry(1, 160, 40, 100), Entry::Zeros(100)];
-        assert_eq!(ranges(&entries, 0..400), [Some(0..200), None]);
+        assert_eq!(ranges(&entries, 0..400), [Some(0..200)]);
         assert_eq!(ranges(&entries, 150..151), [Some(50..150)]);
         assert_eq!(ranges(&entries, 300..400), [None]);
     }
@@ -193,6 +224,32 @@ mod tests {
         for next in [entry(2, 50, 100, 100), entry(1, 0, 10, 100), entry(1, far, 10, 100)] {
             let entries = [entry(1, 50, 100, 100), next];
             assert_eq!(ranges(&entries, 0..200).len(), 2);
+        }
+    }
+
+    #[test]
+    fn short_runs_of_zeros_are_within_what_is_read_and_long_ones_are_not() {
+        let entries = [
+            entry(1, 0, 50, 100),
+            Entry::Zeros(1000),
+            entry(1, 50, 50, 100),
+            Entry::Zeros(RUN),
+            entry(1, 100, 9, 10),
+        ];
+        assert_eq!(ranges(&entries, 0..u64::MAX), [Some(0..100), None, Some(100..109)]);
+        assert_eq!(ranges(&entries, 100..1100), [None]);
+    }
+
+    #[test]
+    fn fixed_runs_are_the_same_for_every_part() {
+        let entries: Vec<Entry> = (0..64).map(|n| entry(1, n * 1000, 1000, 64 << 10)).collect();
+        let all = runs(&entries, &(0..u64::MAX), true);
+        for start in (0..64 * (64 << 10)).step_by(100_000) {
+            let found = runs(&entries, &(start..start + 1), true);
+            let [Run::Chunks(read)] = &found[..] else { panic!("{found:?}") };
+            let is_same = |run: &Run| matches!(run, Run::Chunks(other) if other.range == read.range);
+            assert!(all.iter().any(is_same), "{start}");
+            assert_eq!(read.pieces.iter().filter(|piece| piece.is_wanted()).count(), 1);
         }
     }
 

@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use quick_cache::sync::Cache;
 use quick_cache::Weighter;
+use quick_cache::sync::Cache;
 use storage_backends::{Result, Store};
 use uuid::Uuid;
 
@@ -29,11 +29,6 @@ impl Recipes {
         // As many as fit if all are full: to the cache a hint.
         let lately = Cache::with_weighter(100, MEMORY, ByMemory);
         Self { store: Arc::clone(store), lately }
-    }
-
-    /// Where they are, and the packs too.
-    pub(super) fn store(&self) -> &Arc<dyn Store> {
-        &self.store
     }
 
     /// A recipe.

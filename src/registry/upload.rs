@@ -182,7 +182,7 @@ impl Registry {
         }
         if actual.algorithm() != digest.algorithm() {
             // The client did not say which algorithm it would close with, so the bytes are read once more.
-            actual = read::digest(&self.recipes, &record, digest.algorithm()).await?;
+            actual = read::digest(&self.source, &record, digest.algorithm()).await?;
         }
         if actual != *digest {
             return Err(Error::DigestMismatch { expected: digest.clone(), actual });
@@ -275,7 +275,7 @@ impl Registry {
     async fn discard_recipe(&self, id: Uuid) {
         let store = self.store.as_ref();
         let freed = async {
-            for pack in self.recipes.get(id).await?.own_packs() {
+            for pack in self.source.recipes.get(id).await?.own_packs() {
                 self.discard_data(*pack).await;
             }
             store.delete(&layout::recipe(id)).await

@@ -8,6 +8,8 @@ use dvcr::oci::Algorithm;
 use dvcr::registry::{Append, Piece, Registry, Rules, Staging, Total};
 use futures::TryStreamExt as _;
 use proptest::prelude::*;
+use std::sync::atomic::Ordering::Relaxed;
+use storage_backends::count::Counting;
 use storage_backends::{Filesystem, Key, Store};
 use uuid::Uuid;
 
@@ -247,6 +249,30 @@ async fn a_chunk_that_is_damaged_breaks_the_stream_and_is_never_served() {
     };
     assert!(blob.starts_with(&good));
     assert!(error.contains("damaged"), "{error}");
+}
+
+#[tokio::test]
+async fn what_many_read_at_once_is_fetched_once() {
+    let counting = Counting::new(memory());
+    let tally = counting.tally();
+    let store: Arc<dyn Store> = Arc::new(counting);
+    let rules = Rules { read_memory: 64 << 20, ..chunked_rules() };
+    let registry = Registry::with_rules(Arc::clone(&store), rules);
+    let blob = layer(&disk(1..2000));
+    registry.push("a", &blob).await.unwrap();
+    let (one, _) = stored(&store, "data").await;
+    let before = tally.data_read.load(Relaxed);
+    let digest = sha256(&blob);
+    let readers = (0..100).map(|_| registry.pull("a", &digest));
+    for read in futures::future::join_all(readers).await {
+        assert!(read.unwrap() == blob);
+    }
+    // And whoever reads pieces of it reads the same ones.
+    for at in (0..blob.len() - 100).step_by(99_999) {
+        assert!(range(&registry, &blob, at, at + 100).await == blob[at..at + 100]);
+    }
+    let fetched = tally.data_read.load(Relaxed) - before;
+    assert!(fetched <= one, "{fetched} bytes were read of {one}");
 }
 
 #[tokio::test]

@@ -1,0 +1,77 @@
+//! [`Packs`]: extents of packs out of the store, and those that were read lately out of memory.
+//!
+//! Packs never change, so what was read once stays true. In a bucket each reading is a request over the network, and a
+//! hundred nodes that start the same machine need the same bytes within seconds: they are fetched once. A filesystem keeps
+//! such things by itself.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures::TryStreamExt as _;
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+use storage_backends::{Result, Store};
+use uuid::Uuid;
+
+use super::layout;
+
+/// Bytes of an extent as it is read, about: to the cache a hint.
+const EXTENT: u64 = 512 << 10;
+
+/// An extent of a pack.
+type Extent = (Uuid, u64, u64);
+
+/// The packs of a store.
+#[derive(Debug)]
+pub(super) struct Packs {
+    store: Arc<dyn Store>,
+    lately: Option<Cache<Extent, Bytes, ByLength>>,
+}
+
+impl Packs {
+    /// Keeps so many bytes in memory; 0: none.
+    pub(super) fn new(store: &Arc<dyn Store>, memory: u64) -> Self {
+        let extents = usize::try_from(memory / EXTENT).unwrap_or(usize::MAX).max(1);
+        let lately = (memory > 0).then(|| Cache::with_weighter(extents, memory, ByLength));
+        Self { store: Arc::clone(store), lately }
+    }
+
+    /// Whether what is read is kept, so that others should read the same extents.
+    pub(super) fn keeps(&self) -> bool {
+        self.lately.is_some()
+    }
+
+    /// An extent of a pack. However many ask for the same one at once, it is fetched once.
+    pub(super) async fn read(&self, pack: Uuid, range: Range<u64>) -> Result<Bytes> {
+        let Some(lately) = &self.lately else { return self.fetch(pack, range).await };
+        let extent = (pack, range.start, range.end);
+        lately.get_or_insert_async(&extent, self.fetch(pack, range)).await
+    }
+
+    /// Fetches an extent anew the next time.
+    pub(super) fn forget(&self, pack: Uuid, range: &Range<u64>) {
+        if let Some(lately) = &self.lately {
+            lately.remove(&(pack, range.start, range.end));
+        }
+    }
+
+    async fn fetch(&self, pack: Uuid, range: Range<u64>) -> Result<Bytes> {
+        let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+        let mut pieces = self.store.read(&layout::data(pack), range).await?;
+        let mut extent = BytesMut::with_capacity(length);
+        while let Some(piece) = pieces.try_next().await? {
+            extent.extend_from_slice(&piece);
+        }
+        Ok(extent.freeze())
+    }
+}
+
+#[derive(Debug, Clone)]
+struct ByLength;
+
+impl Weighter<Extent, Bytes> for ByLength {
+    fn weight(&self, _: &Extent, bytes: &Bytes) -> u64 {
+        (size_of::<Extent>() + bytes.len()) as u64
+    }
+}
