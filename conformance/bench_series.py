@@ -3,10 +3,11 @@
     make bench-series               prints tables in markdown; raw results go to conformance/results/bench-series.json
     make bench-cutters              new bytes of versions for several ways to cut a disk, by examples/compare_cutters.rs
 
-The disk has a Debian of 1 GB: kernel, systemd, PostgreSQL, nginx, gcc, Python. It comes in three series: rebuilt, 5% of
-its files changed and a new file system made each time; edited in place, mounted by the kernel, 1% of its files replaced and lines
-written to its logs each time; and once as raw and as qcow2. Each version is imported into both registries, pulled from DVCR
-and compared. What is stored is what du says of the registry's folder. Exits with 1 where a series costs more than it may.
+The disk has a Debian of 1 GB: kernel, systemd, PostgreSQL, nginx, gcc, Python. It comes in three series: rebuilt, 5% of its
+files changed and a new file system made each time; edited in place, mounted by the kernel, 1% of its files replaced and
+lines written to its logs each time; and once as raw and as qcow2. Each version is imported into both registries, pulled
+from DVCR and compared. What is stored is what du says of the registry's folder. Exits with 1 where a series costs more than
+it may.
 
 Takes root (debootstrap, loop devices), 20 GB and a quarter of an hour. Environment: VERSIONS, BENCH_MIB (the disk),
 BENCH_SERIES (names, with semicolons), BENCH_FOLDER (the trees of files stay there for the next run).
@@ -152,9 +153,9 @@ def debian():
 # Disks with these files.
 
 
-def blank(disk):
+def blank(disk, mib=MIB):
     disk.unlink(missing_ok=True)
-    run("truncate", "-s", f"{MIB}M", disk)
+    run("truncate", "-s", f"{mib}M", disk)
 
 
 def mke2fs(tree, disk):
@@ -301,7 +302,8 @@ def fresh(*make):
     """A file system made anew, and written by the kernel."""
 
     def build(tree, disk, _before):
-        blank(disk)
+        # With room for packages that come, and for a large file beside the one that it replaces.
+        blank(disk, MIB + 400)
         run(*make, disk)
         with mounted(disk, FOLDER / "mnt") as point:
             run("cp", "-a", f"{tree}/.", point)
@@ -399,8 +401,8 @@ def main_of_cutters():
                     run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", disks[-2], disks[-1])
                 results[way] = compare(disks)
             print(f"\n### {way}\n\n{table_of_cutters(results[way])}", flush=True)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "bench-cutters.json").write_text(json.dumps({"mib": MIB, "results": results}, indent=1))
+            RESULTS.mkdir(exist_ok=True)
+            (RESULTS / "bench-cutters.json").write_text(json.dumps({"mib": MIB, "results": results}, indent=1))
 
 
 if __name__ == "__main__":

@@ -29,12 +29,14 @@ mod referrers;
 mod route;
 mod router;
 mod server;
+mod stats;
 mod tags;
 mod uploads;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Mutex;
 use tokio_util::task::TaskTracker;
 
 use crate::artifact::StoredDisks;
@@ -50,6 +52,8 @@ pub struct Api {
     registry: Arc<Registry>,
     disks: Arc<StoredDisks>,
     settings: Settings,
+    /// Held by whoever counts what there is.
+    counting: Arc<Mutex<()>>,
     /// Requests that change something run here, apart from their connections: a client that goes away does not
     /// stop them half-way.
     tasks: TaskTracker,
@@ -77,7 +81,14 @@ impl Api {
     #[must_use]
     pub fn new(registry: Arc<Registry>, settings: Settings) -> Self {
         let disks = Arc::new(StoredDisks::new(Arc::clone(&registry)));
-        Self { registry, disks, settings, tasks: TaskTracker::new(), image_uploads: None }
+        Self {
+            registry,
+            disks,
+            settings,
+            counting: Arc::default(),
+            tasks: TaskTracker::new(),
+            image_uploads: None,
+        }
     }
 
     /// The same API, which also takes files at `/upload/<token>` with tokens of `key`.

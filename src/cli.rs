@@ -21,6 +21,7 @@ mod registry;
 mod rm;
 mod serve;
 mod size;
+mod stats;
 
 use std::process::ExitCode;
 use std::task::Poll;
@@ -53,6 +54,7 @@ enum Command {
     Ls(ls::Ls),
     Rm(rm::Rm),
     Copy(copy::Copy),
+    Stats(stats::Stats),
     Crds(crds::Crds),
     Healthcheck(healthcheck::Healthcheck),
     Completion(completion::Completion),
@@ -108,6 +110,7 @@ pub fn run() -> ExitCode {
         Command::Ls(ls) => ls.run(),
         Command::Rm(rm) => rm.run(),
         Command::Copy(copy) => copy.run(),
+        Command::Stats(stats) => stats.run(),
         Command::Crds(crds::Crds {}) => crds::run(),
         Command::Healthcheck(healthcheck) => healthcheck.run(),
         Command::Completion(completion) => completion.run(),

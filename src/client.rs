@@ -18,6 +18,7 @@ mod exchange;
 mod listing;
 mod repository;
 mod retry;
+mod stats;
 mod transport;
 mod upload;
 

@@ -33,6 +33,7 @@ mod referrers;
 mod session;
 mod source;
 mod staging;
+mod stats;
 mod tag;
 mod upload;
 
@@ -51,6 +52,7 @@ pub use manifest::{PushedManifest, StoredManifest};
 pub use referrers::ReferrersPage;
 pub use session::SessionId;
 pub use staging::{Piece, Staged, Staging, StagingError, Total};
+pub use stats::{RepositoryStats, Stats};
 pub use upload::{Append, UploadStatus};
 
 /// How often an operation tries again when others get in its way. Arbitrary: someone else succeeded each time.

@@ -11,7 +11,9 @@ use axum::routing::{any, get};
 use super::body::Incoming;
 use super::error::ApiError;
 use super::route::{Route, parse};
-use super::{Api, access_log, blobs, disks, health, image_uploads, manifests, referrers, tags, uploads};
+use super::{
+    Api, access_log, blobs, disks, health, image_uploads, manifests, referrers, stats, tags, uploads,
+};
 
 /// The whole HTTP interface; `more` are further paths.
 pub fn router(api: Api, more: Router) -> Router {
@@ -19,6 +21,7 @@ pub fn router(api: Api, more: Router) -> Router {
         .route("/v2", get(health::version)) //                                         end-1
         .route("/v2/", get(health::version)) //                                        end-1
         .route("/v2/_catalog", get(tags::catalog)) //                                  (Docker's)
+        .route(stats::PATH, get(stats::get)) //                                        (DVCR's)
         .route("/v2/{*path}", any(dispatch)) //                                        all others
         .method_not_allowed_fallback(async || ApiError::method_not_allowed("GET, HEAD"))
         .layer(map_response(with_api_version));

@@ -21,6 +21,16 @@ pub(super) fn is_zero(bytes: &[u8]) -> bool {
         && rest.iter().all(|byte| *byte == 0)
 }
 
+/// How the checksum of an ext4 directory block begins: an entry of no file, 12 bytes long, with a name of no bytes and a
+/// type that no file has ("The Linux kernel: ext4, directory entries", `struct ext4_dir_entry_tail`).
+const DIRECTORY_TAIL: &[u8] = &[0, 0, 0, 0, 12, 0, 0, 0xde];
+
+/// Whether this seems to be a block of an ext4 directory, whose last four bytes are a checksum.
+pub(super) fn is_directory(block: &[u8]) -> bool {
+    let tail = block.len().checked_sub(DIRECTORY_TAIL.len() + 4).and_then(|at| block.get(at..));
+    tail.is_some_and(|tail| tail.starts_with(DIRECTORY_TAIL))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,7 +1,7 @@
 //! [`Cutter`]: where the chunks of a disk end, by its content.
 //!
-//! A chunk ends behind a block that ends in zeros, as the last block of a file does; behind a block whose hash says so;
-//! before a run of zeros; or when it is full. So after an edit the chunks are the same again from the next such place
+//! A chunk ends behind a block that ends in zeros, as the last block of a file does; behind a block of a directory; behind a
+//! block whose hash says so; before a run of zeros; or when it is full. So after an edit the chunks are the same again from the next such place
 //! on, however far the data behind it moved, as long as it moved by whole blocks; and files that did not change share no
 //! chunk with one that did, unless they are small. Runs of zeros are in no chunk; short ones stay in theirs, so that a
 //! disk with single zero blocks all over does not become chunks below the least size.
@@ -101,7 +101,8 @@ impl Cutter {
             self.in_run = false;
             self.zeros = 0;
             self.open += block.len();
-            if self.open >= self.sizes.min() && self.sizes.ends_chunk(block) {
+            let is_long = self.open >= self.sizes.min();
+            if self.sizes.ends_any_chunk(block) || (is_long && self.sizes.ends_chunk(block)) {
                 cut(Cut::Chunk(std::mem::take(&mut self.open)));
             }
         }
@@ -187,6 +188,15 @@ mod tests {
 
     fn disk(numbers: impl IntoIterator<Item = u32>) -> Vec<u8> {
         numbers.into_iter().flat_map(block).collect()
+    }
+
+    #[test]
+    fn a_directory_of_ext4_ends_a_chunk_however_short_it_is() {
+        let mut directory = block(1);
+        directory[BLOCK - 12..].copy_from_slice(&[0, 0, 0, 0, 12, 0, 0, 0xde, 1, 2, 3, 4]);
+        let blocks = [block(2), directory.clone(), directory, block(3), block(4)].concat();
+        let lengths: Vec<usize> = chunks(&blocks).iter().map(|chunk| chunk.len() / BLOCK).collect();
+        assert_eq!(lengths, [2, 1, 2]);
     }
 
     /// Blocks, many of them zero, and the beginning of another.

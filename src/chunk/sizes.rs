@@ -14,10 +14,12 @@
 //! | blocks by hash and ends of files, **8/96/128** | **641** | **197** | | **417** | **147** | **473 MB** |
 //! | blocks by hash and ends of files, 8/64/256 | 630 | 193 | 558 | 414 | 151 | 510 MB |
 //!
-//! What halves the cost is to end a chunk where a file ends: the rest of its last block is zeros. The same disk as raw and as
-//! uncompressed qcow2 costs 0.2% more than one of them.
+//! What halves the cost is to end a chunk where a file ends: the rest of its last block is zeros. Behind a block of an ext4
+//! directory, which has a checksum that is another one in every file system, a chunk ends too: measured with ten builds of one
+//! system, each with 5% of the files edited, they take 624 MB in place of 707, for 6% more chunks. The same disk as raw and as
+//! uncompressed qcow2 costs 0.4% more than one of them.
 
-use super::block::{BLOCK, hash, is_zero};
+use super::block::{BLOCK, hash, is_directory, is_zero};
 
 /// How large chunks are, in bytes; every size is in whole blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +83,7 @@ impl Sizes {
         Self { min, max, zero_run, threshold: u64::MAX / tries, tail: Self::TAIL }
     }
 
-    /// The same, but blocks end chunks with so many zeros at their end, or not at all with 0.
+    /// The same, but blocks end chunks with so many zeros at their end; with 0 only by their hash.
     #[must_use]
     pub const fn with_tail(self, tail: usize) -> Self {
         Self { tail, ..self }
@@ -103,6 +105,14 @@ impl Sizes {
     #[must_use]
     pub const fn zero_run(&self) -> usize {
         self.zero_run
+    }
+
+    /// Whether a chunk ends behind this block, however short it is.
+    ///
+    /// The checksum of a directory is another one in every file system, whatever is in it. With its neighbours in one chunk
+    /// it would make that new too: a disk that is built again with nothing changed would cost seven times as much.
+    pub(super) fn ends_any_chunk(&self, block: &[u8]) -> bool {
+        self.tail > 0 && is_directory(block)
     }
 
     /// Whether a chunk ends behind this block, as far as the block is concerned.

@@ -19,13 +19,20 @@ impl Client {
         struct Page {
             repositories: Vec<String>,
         }
-        // Any name will do: the catalog is the registry's.
-        let name = "catalog".parse().map_err(|_| ClientError::Setup("no name for the catalog".to_owned()))?;
-        let asker = self.repository(registry, &name);
+        let asker = self.registry(registry)?;
         let url = asker.registry_url("_catalog")?;
         let names = all(&asker, url, "registry:catalog:*", |page: Page| page.repositories).await?;
         // A registry may hold names that we cannot ask for.
         Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
+    }
+}
+
+impl Client {
+    /// Who asks a registry for what is of no repository.
+    pub(super) fn registry(&self, registry: &RegistryHost) -> Result<Repository, ClientError> {
+        // Any name will do.
+        let name = "catalog".parse().map_err(|_| ClientError::Setup("no name for the catalog".to_owned()))?;
+        Ok(self.repository(registry, &name))
     }
 }
 

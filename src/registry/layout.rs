@@ -132,6 +132,19 @@ pub fn catalog_name(entry: &Key) -> Option<RepositoryName> {
     decoded.parse().ok()
 }
 
+/// All that repositories have.
+#[must_use]
+pub fn repositories() -> Key {
+    key("repositories".to_owned())
+}
+
+/// The repository and the blob of an object below [`repositories`], if it says that the one has the other.
+#[must_use]
+pub fn member(entry: &Key) -> Option<(RepositoryName, Digest)> {
+    let (name, blob) = entry.as_str().strip_prefix("repositories/")?.split_once("/_blobs/")?;
+    Some((name.parse().ok()?, blob.replacen('/', ":", 1).parse().ok()?))
+}
+
 /// That a blob belongs to a repository.
 #[must_use]
 pub fn membership(name: &RepositoryName, digest: &Digest) -> Key {
@@ -206,6 +219,8 @@ mod tests {
         let name: RepositoryName = "vi/default/ubuntu-22.04".parse().unwrap();
         let digest: Digest = format!("sha256:{}", "ab".repeat(32)).parse().unwrap();
         assert_eq!(blob(&digest).as_str(), format!("blobs/sha256/ab/{}", "ab".repeat(32)));
+        assert_eq!(member(&membership(&name, &digest)), Some((name.clone(), digest.clone())));
+        assert_eq!(member(&manifest(&name, &digest)), None);
         assert_eq!(catalog_entry(&name).as_str(), "catalog/vi.default.ubuntu!22-04");
         assert_eq!(
             tag(&name, &"v1".parse().unwrap()).as_str(),

@@ -33,15 +33,18 @@ impl Recipes {
 
     /// A recipe.
     pub(super) async fn get(&self, id: Uuid) -> Result<Arc<Recipe>> {
-        self.lately.get_or_insert_async(&id, self.read(id)).await
+        let read = async { Ok(Arc::new(self.read(id).await?.0)) };
+        self.lately.get_or_insert_async(&id, read).await
     }
 
-    async fn read(&self, id: Uuid) -> Result<Arc<Recipe>> {
+    /// A recipe out of the store, and how many bytes it has there.
+    pub(super) async fn read(&self, id: Uuid) -> Result<(Recipe, u64)> {
         let key = layout::recipe(id);
         let object = self.store.get(&key).await?;
+        let size = object.bytes.len() as u64;
         let decoded = blocking(move || Recipe::decode(&object.bytes)).await;
         match decoded {
-            Ok(recipe) => Ok(Arc::new(recipe)),
+            Ok(recipe) => Ok((recipe, size)),
             Err(error) => Err(storage_backends::Error::DataLost { key, reason: error.to_string() }),
         }
     }

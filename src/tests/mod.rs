@@ -17,5 +17,6 @@ mod layers;
 mod manifests;
 mod registry_under_test;
 mod sessions;
+mod stats;
 mod uploaded_files;
 mod written_once;

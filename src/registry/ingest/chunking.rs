@@ -25,8 +25,9 @@ use crate::registry::{Result, Rules, layout};
 /// Batches of one upload that wait while another one is hashed and compressed.
 const AHEAD: usize = 1;
 
-/// Chunks of this upload that are remembered, in case they come again: the index knows those of published blobs only.
-const REMEMBERED: usize = 16 << 10;
+/// Chunks of this upload that are remembered, in case they come again: the index knows those of published blobs only. They are
+/// those of some 2 GiB, and take 8 MiB of memory.
+const REMEMBERED: usize = 64 << 10;
 
 /// The chunks of a blob on their way into packs.
 pub(super) struct Chunking {

@@ -1,0 +1,19 @@
+//! What a registry of DVCR holds: an extension, which others do not have.
+
+use super::{Client, ClientError};
+use crate::oci::RegistryHost;
+use crate::registry::Stats;
+
+/// The largest answer that is read: that of some hundred thousand repositories.
+const LIMIT: usize = 64 << 20;
+
+impl Client {
+    /// What a registry holds. It counts while this waits: some minutes where there are terabytes.
+    pub async fn stats(&self, registry: &RegistryHost) -> Result<Stats, ClientError> {
+        let asker = self.registry(registry)?;
+        let url = asker.registry_url("_dvcr/storage/stats")?;
+        let response = asker.page(url, "registry:catalog:*").await?;
+        let wrong = response.protocol("an answer that does not parse");
+        serde_json::from_slice(&response.body(LIMIT).await?).map_err(|_| wrong)
+    }
+}
