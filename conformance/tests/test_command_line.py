@@ -6,7 +6,7 @@ import pytest
 
 from command import ASKED_WRONGLY
 
-COMMANDS = ["import", "pull", "inspect", "ls", "rm", "copy"]
+COMMANDS = ["import", "pull", "inspect", "ls", "rm", "copy", "stats"]
 
 OPTIONS = {
     "import": [
@@ -19,6 +19,7 @@ OPTIONS = {
     "ls": [],
     "rm": [],
     "copy": ["--progress"],
+    "stats": [],
 }  # fmt: skip
 
 EVERYWHERE = ["--plain-http", "--ca-file", "--insecure-skip-tls-verify", "--auth-file", "--output"]

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from auth_proxy import PASSWORD, USER
+from command import FAILED
 from dvcr import free_port
 from flaky_http import Web
 from images import MIB
@@ -66,6 +67,10 @@ def test_images_are_listed_and_removed(dvcr, other, images):
     # This registry knows no removal of a tag alone.
     dvcr.run("rm", f"{other}/disks/noble@{digest}")
     assert Client(other).get(f"/v2/disks/noble/manifests/{digest}").status == 404
+
+
+def test_it_does_not_count_what_it_holds(dvcr, other):
+    assert f"{other} is no registry of DVCR" in dvcr.run("stats", other, code=FAILED).error()
 
 
 def test_images_are_copied_there_and_back(dvcr, registry, other, images):

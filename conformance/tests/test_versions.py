@@ -134,6 +134,27 @@ def test_what_an_earlier_process_has_stored_is_known_after_a_restart(registry, d
     assert stored(registry) <= 1.1 * one, f"{stored(registry) / one:.2f} times one"
 
 
+def test_what_a_version_costs_is_told(registry, dvcr, tree, tmp_path):
+    disk = tmp_path / "disk.raw"
+    build(tree, disk)
+    dvcr.imports(disk, f"{registry.host}/disks/a:v1")
+    edit_in_place(disk, 1)
+    dvcr.imports(disk, f"{registry.host}/disks/b:v1")
+    counted = dvcr.run("stats", "--output", "json", registry.host).json()
+    size = disk.stat().st_size
+    assert [repository["name"] for repository in counted["repositories"]] == ["disks/a", "disks/b"]
+    assert size * 2 < counted["logical_bytes"] < size * 2 + 10_000
+    data = sum(length for file, length in kept(registry).items() if file.startswith(("data/", "recipes/")))
+    # Configs are in their records.
+    assert data <= counted["stored_bytes"] + counted["unreferenced_bytes"] < data + 10_000
+    assert counted["unreferenced_bytes"] == 0
+    for repository in counted["repositories"]:
+        assert 0 < repository["exclusive_bytes"] < 0.2 * counted["stored_bytes"]
+    assert counted["dedup_ratio"] > 3 and counted["compression_ratio"] > 1.5
+    text = dvcr.run("stats", registry.host).out.decode()
+    assert "disks/a" in text and "logical" in text, text
+
+
 def test_a_damaged_pack_breaks_a_pull_and_is_named_in_the_log(registry, dvcr, tree, tmp_path):
     disk = tmp_path / "disk.raw"
     build(tree, disk)

@@ -59,7 +59,12 @@ impl Packs {
     async fn fetch(&self, pack: Uuid, range: Range<u64>) -> Result<Bytes> {
         let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
         let mut pieces = self.store.read(&layout::data(pack), range).await?;
+        let Some(first) = pieces.try_next().await? else { return Ok(Bytes::new()) };
+        if first.len() == length {
+            return Ok(first);
+        }
         let mut extent = BytesMut::with_capacity(length);
+        extent.extend_from_slice(&first);
         while let Some(piece) = pieces.try_next().await? {
             extent.extend_from_slice(&piece);
         }

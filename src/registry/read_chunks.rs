@@ -27,7 +27,7 @@ const GAP: u64 = 32 << 10;
 
 /// Reads ahead of the client: one is sent, and behind it there are enough to decode on some processors while others are on
 /// their way.
-const AHEAD: usize = 6;
+const AHEAD: usize = 4;
 
 /// The bytes of `part` of what a recipe describes.
 pub(super) async fn open(
