@@ -17,6 +17,7 @@
 mod access_log;
 mod blobs;
 mod body;
+mod chunks;
 mod content;
 mod disks;
 mod error;
@@ -39,7 +40,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio_util::task::TaskTracker;
 
-use crate::artifact::StoredDisks;
+use crate::bare_disk::BareDisks;
 use crate::registry::{Registry, Staging};
 use crate::upload_token::UploadKey;
 
@@ -50,7 +51,7 @@ pub use server::{Server, ServerOptions};
 #[derive(Debug, Clone)]
 pub struct Api {
     registry: Arc<Registry>,
-    disks: Arc<StoredDisks>,
+    disks: Arc<BareDisks>,
     settings: Settings,
     /// Held by whoever counts what there is.
     counting: Arc<Mutex<()>>,
@@ -80,7 +81,7 @@ impl Api {
     /// The API of `registry`.
     #[must_use]
     pub fn new(registry: Arc<Registry>, settings: Settings) -> Self {
-        let disks = Arc::new(StoredDisks::new(Arc::clone(&registry)));
+        let disks = Arc::new(BareDisks::new(Arc::clone(&registry)));
         Self {
             registry,
             disks,

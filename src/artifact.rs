@@ -6,25 +6,24 @@
 //! has the same digest. Read is more: Docker manifests, indexes, compressed layers, files of any name.
 
 mod annotations;
+mod base;
 mod disk_stream;
 mod image;
 mod inspect;
 mod layer;
-mod layer_reader;
 mod piece_reader;
 mod remote;
 mod select;
-mod stored;
 mod unpack;
 
 pub use annotations::{Annotations, LABEL_FORMAT, LABEL_SIZE, LABEL_VIRTUAL_SIZE};
-pub use disk_stream::DiskStream;
+pub use base::Base;
+pub use disk_stream::{DiskStream, Fetch};
 pub use image::{ImageDescription, WrittenImage};
 pub use inspect::RemoteDisk;
 pub(crate) use inspect::unlimited;
 pub use layer::{FileName, InvalidFileName, LayerShape};
 pub use piece_reader::PieceReader;
 pub use remote::{ArtifactError, ImageInfo, RemoteImage};
-pub use select::{ImageLayer, InvalidPlatform, Platform, SelectionError};
-pub use stored::{StoredDisk, StoredDiskError, StoredDisks};
+pub use select::{ImageLayer, InvalidPlatform, Platform, SelectedImage, Selection, SelectionError, Step};
 pub use unpack::{DiskFile, UnpackError, Unpacked, locate, unpack};

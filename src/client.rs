@@ -10,6 +10,7 @@
 
 mod auth;
 mod blob_reader;
+mod chunks;
 mod copy;
 mod credentials;
 mod egress;

@@ -4,12 +4,14 @@
 //!
 //! - [`oci`]: names, digests, manifests. The vocabulary.
 //! - [`disk`]: disk images by their bytes: formats, compression, sizes, what is refused.
+//! - [`chunk`]: a blob as chunks.
 //! - [`registry`]: the engine, over a store of the crate `storage-backends`.
 //! - [`client`]: push to and pull from any registry.
 //! - [`artifact`]: a disk as an OCI image, and back.
 //! - [`importer`] and [`exporter`]: disks from anywhere into a registry, and out of it.
+//! - [`bare_disk`]: disks of this registry without the images around them.
 //! - [`upload_token`]: who may upload which image until when.
-//! - [`api`]: the distribution specification over HTTP.
+//! - [`api`]: the distribution specification over HTTP, and what stands beside it.
 //! - [`apimachinery`] and [`apiserver`]: Kubernetes objects, and an API server for them within this process.
 //! - [`controller`]: disk images of `VirtualImage` resources.
 //! - [`config`], [`telemetry`] and [`cli`]: the program.
@@ -18,6 +20,7 @@ pub mod api;
 pub mod apimachinery;
 pub mod apiserver;
 pub mod artifact;
+pub mod bare_disk;
 pub mod chunk;
 pub mod cli;
 pub mod client;

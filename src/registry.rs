@@ -53,6 +53,7 @@ pub use referrers::ReferrersPage;
 pub use session::SessionId;
 pub use staging::{Piece, Staged, Staging, StagingError, Total};
 pub use stats::{RepositoryStats, Stats};
+pub use storage_backends::{ByteStream, Error as StoreError};
 pub use upload::{Append, UploadStatus};
 
 /// How often an operation tries again when others get in its way. Arbitrary: someone else succeeded each time.

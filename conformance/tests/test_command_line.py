@@ -14,7 +14,7 @@ OPTIONS = {
         "--architecture", "--instancetype", "--preference", "--label", "--annotation", "--max-size",
         "--max-virtual-size", "--max-ratio", "--deny-local-addresses", "--idle-timeout", "--retries",
     ],
-    "pull": ["--progress", "--to", "--format", "--connections", "--platform", "--force"],
+    "pull": ["--progress", "--to", "--format", "--connections", "--platform", "--force", "--base"],
     "inspect": ["--platform"],
     "ls": [],
     "rm": [],

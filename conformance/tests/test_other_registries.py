@@ -73,6 +73,13 @@ def test_it_does_not_count_what_it_holds(dvcr, other):
     assert f"{other} is no registry of DVCR" in dvcr.run("stats", other, code=FAILED).error()
 
 
+def test_without_knowing_its_chunks_all_of_a_disk_is_fetched(dvcr, other, images, tmp_path):
+    dvcr.imports(images.image("raw"), f"{other}/disks/a:v1")
+    result = dvcr.pulls(f"{other}/disks/a:v1", tmp_path / "a", "--base", images.image("raw"))
+    assert (tmp_path / "a").read_bytes() == images.image("raw").read_bytes()
+    assert "fetched" not in result
+
+
 def test_images_are_copied_there_and_back(dvcr, registry, other, images):
     digest = dvcr.imports(images.image("qcow2"), f"{registry.host}/disks/noble:v1")["digest"]
     dvcr.run("copy", f"{registry.host}/disks/noble:v1", f"{other}/a:v1")

@@ -384,3 +384,77 @@ def test_a_name_in_an_image_cannot_leave_the_folder(dvcr, registry, disk, folder
         push_disk(registry.host, "disks/evil", f"v{number}", [tar((name, disk.read_bytes()))])
         dvcr.run("pull", f"{registry.host}/disks/evil:v{number}", code=None, cwd=folder)
     assert not list(folder.parent.glob("escaped")) and not list(folder.parent.parent.glob("escaped"))
+
+
+# With an older version at hand.
+
+
+@pytest.fixture(scope="session")
+def versions(tmp_path_factory):
+    """Two versions of a disk: 200 KiB of 24 MiB are other bytes, and 100 more blocks were put in, so that much has moved."""
+    folder = tmp_path_factory.mktemp("versions")
+    old, new, data = folder / "old.raw", folder / "new.raw", os.urandom(24 * MIB)
+    old.write_bytes(data + bytes(8 * MIB))
+    changed = data[: 5 * MIB] + os.urandom(200 << 10) + data[5 * MIB + (200 << 10) :]
+    new.write_bytes(changed[: 10 * MIB] + os.urandom(100 << 12) + changed[10 * MIB :] + bytes(8 * MIB))
+    return old, new
+
+
+def test_of_a_newer_version_only_what_is_new_is_fetched(dvcr, registry, versions, folder):
+    old, new = versions
+    reference = f"{registry.host}/disks/versions:v2"
+    dvcr.imports(new, reference)
+    target = folder / "new.raw"
+    result = dvcr.pulls(reference, target, "--base", old)
+    assert target.read_bytes() == new.read_bytes()
+    assert 600 << 10 < result["fetched"] < 2 * MIB, result
+    assert [path.name for path in folder.iterdir()] == ["new.raw"]
+
+
+def test_a_file_that_is_replaced_is_the_base(dvcr, registry, versions, folder):
+    old, new = versions
+    reference = f"{registry.host}/disks/versions:v2"
+    dvcr.imports(new, reference)
+    target = folder / "disk.raw"
+    target.write_bytes(old.read_bytes())
+    assert dvcr.pulls(reference, target, "--force")["fetched"] < 2 * MIB
+    assert target.read_bytes() == new.read_bytes()
+    # And where nothing has changed, next to nothing is fetched.
+    assert dvcr.pulls(reference, target, "--force")["fetched"] < 100_000
+    assert target.read_bytes() == new.read_bytes()
+
+
+def test_the_base_may_be_of_another_format(dvcr, registry, versions, folder, tmp_path):
+    old, new = versions
+    qcow2 = tmp_path / "new.qcow2"
+    run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", new, qcow2)
+    reference = f"{registry.host}/disks/versions:qcow2"
+    dvcr.imports(qcow2, reference)
+    assert dvcr.pulls(reference, folder / "a.qcow2", "--base", old)["fetched"] < 4 * MIB
+    assert (folder / "a.qcow2").read_bytes() == qcow2.read_bytes()
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"nothing of it" * 100_000], ids=["empty", "one byte", "other bytes"])
+def test_a_base_that_has_nothing_of_the_disk_does_no_harm(dvcr, reference, disk, folder, tmp_path, content):
+    base = tmp_path / "base"
+    base.write_bytes(content)
+    result = dvcr.pulls(reference, folder / "a.raw", "--base", base)
+    assert (folder / "a.raw").read_bytes() == disk.read_bytes()
+    # Zeros are in no need of a base.
+    assert 4 * MIB < result["fetched"] < 5 * MIB
+
+
+def test_a_base_that_is_not_there_is_asked_wrongly(dvcr, reference, folder):
+    failed = dvcr.run("pull", reference, "-o", folder / "a.raw", "--base", folder / "none", code=ASKED_WRONGLY)
+    assert "none" in failed.error()
+    assert nothing_left(folder)
+
+
+def test_a_layer_that_is_stored_whole_or_compressed_is_fetched_whole(dvcr, start, registry, disk, folder):
+    server = start("filesystem", DVCR_CHUNKING="false")
+    for host, compression in [(server.host, "none"), (registry.host, "gzip")]:
+        push_disk(host, "disks/whole", "v1", [tar(("disk/disk.raw", disk.read_bytes()))], compression)
+        result = dvcr.pulls(f"{host}/disks/whole:v1", folder / "a.raw", "--base", disk, "--force")
+        assert (folder / "a.raw").read_bytes() == disk.read_bytes()
+        assert result["fetched"] > 4 * MIB
+

@@ -8,12 +8,12 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use futures::TryStreamExt as _;
-use storage_backends::ByteStream;
 
 use super::blobs::{header, none_match};
 use super::error::ApiError;
 use super::range::{Wanted, wanted};
 use crate::oci::ErrorCode;
+use crate::registry::ByteStream;
 
 /// Bytes that can be asked for.
 pub(super) struct Content<'a> {

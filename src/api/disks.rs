@@ -23,7 +23,8 @@ use super::blobs::{etag, header};
 use super::content::Content;
 use super::error::ApiError;
 use super::query::Query;
-use crate::artifact::{Platform, StoredDisk};
+use crate::artifact::Platform;
+use crate::bare_disk::BareDisk;
 use crate::oci::{Reference, RepositoryName};
 
 /// Where disks are.
@@ -63,7 +64,7 @@ async fn read(api: &Api, request: Request) -> Result<Response, ApiError> {
 }
 
 /// The extents of a disk as JSON, written while they are read: a large disk may have a million of them.
-fn extents(disk: &StoredDisk) -> Body {
+fn extents(disk: &BareDisk) -> Body {
     let begin = Bytes::from(format!("{{\"size\":{},\"extents\":[", disk.file.size));
     let mut start = 0;
     let each = disk.extents().map_ok(move |extent| {

@@ -6,7 +6,8 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::artifact::{SelectionError, StoredDiskError};
+use crate::artifact::SelectionError;
+use crate::bare_disk::BareDiskError;
 use crate::oci::{ErrorCode, InvalidDigest, InvalidMediaType, InvalidName, InvalidReference, InvalidTag};
 use crate::registry::Error;
 
@@ -140,15 +141,15 @@ impl From<Error> for ApiError {
     }
 }
 
-impl From<StoredDiskError> for ApiError {
-    fn from(error: StoredDiskError) -> Self {
+impl From<BareDiskError> for ApiError {
+    fn from(error: BareDiskError) -> Self {
         let status = match error {
-            StoredDiskError::Registry(error) => return error.into(),
-            StoredDiskError::Broken(_) => return Self::internal(&error),
-            StoredDiskError::Selection(SelectionError::NoPlatform { .. }) => StatusCode::NOT_FOUND,
-            StoredDiskError::Selection(_)
-            | StoredDiskError::Unpack(_)
-            | StoredDiskError::Compressed { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            BareDiskError::Registry(error) => return error.into(),
+            BareDiskError::Broken(_) => return Self::internal(&error),
+            BareDiskError::Selection(SelectionError::NoPlatform { .. }) => StatusCode::NOT_FOUND,
+            BareDiskError::Selection(_) | BareDiskError::Unpack(_) | BareDiskError::Compressed { .. } => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
         };
         Self::new(status, ErrorCode::Unsupported, error.to_string())
     }

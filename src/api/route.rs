@@ -14,6 +14,7 @@ pub(super) enum Route {
     Manifest { name: RepositoryName, reference: String },
     Tags { name: RepositoryName },
     Referrers { name: RepositoryName, digest: String },
+    Chunks { name: RepositoryName, digest: String },
 }
 
 /// Reads the part of a path behind `/v2/`. Percent-encoding is taken off first: some clients write `sha256%3A…`.
@@ -27,6 +28,9 @@ pub(super) fn parse(path: &str) -> Result<Route, ApiError> {
         [name @ .., "blobs", "uploads", id] => Ok(Route::Upload { name: join(name)?, id: (*id).to_owned() }),
         [name @ .., "tags", "list"] => Ok(Route::Tags { name: join(name)? }),
         [name @ .., "blobs", digest] => Ok(Route::Blob { name: join(name)?, digest: (*digest).to_owned() }),
+        [name @ .., "_dvcr", "chunks", digest] => {
+            Ok(Route::Chunks { name: join(name)?, digest: (*digest).to_owned() })
+        }
         [name @ .., "manifests", reference] => {
             Ok(Route::Manifest { name: join(name)?, reference: (*reference).to_owned() })
         }
@@ -64,6 +68,7 @@ mod tests {
                 "manifests/manifests/manifests",
                 Route::Manifest { name: name("manifests"), reference: "manifests".into() },
             ),
+            ("a/_dvcr/chunks/sha256:0", Route::Chunks { name: name("a"), digest: "sha256:0".into() }),
             ("a/b/referrers/sha256:0", Route::Referrers { name: name("a/b"), digest: "sha256:0".into() }),
         ] {
             assert_eq!(parse(path).unwrap(), route, "{path}");

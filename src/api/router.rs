@@ -12,7 +12,7 @@ use super::body::Incoming;
 use super::error::ApiError;
 use super::route::{Route, parse};
 use super::{
-    Api, access_log, blobs, disks, health, image_uploads, manifests, referrers, stats, tags, uploads,
+    Api, access_log, blobs, chunks, disks, health, image_uploads, manifests, referrers, stats, tags, uploads,
 };
 
 /// The whole HTTP interface; `more` are further paths.
@@ -72,6 +72,7 @@ async fn read(api: &Api, route: Route, request: &Parts) -> Result<Response, ApiE
         Route::Tags { name } => tags::list(api, &name, request).await,                              // end-8
         Route::Referrers { name, digest } => referrers::list(api, &name, &digest, request).await,   // end-12
         Route::Upload { name, id } => uploads::status(api, &name, &id).await,                       // end-13
+        Route::Chunks { name, digest } => chunks::list(api, &name, &digest).await,                  // (DVCR's)
         Route::Uploads { .. } => Err(ApiError::method_not_allowed("POST")),
     }
 }
@@ -93,7 +94,7 @@ async fn change(api: &Api, route: Route, request: &Parts, body: &mut Incoming) -
             Route::Upload { .. } => "GET, HEAD, PATCH, PUT, DELETE",
             Route::Manifest { .. } => "GET, HEAD, PUT, DELETE",
             Route::Blob { .. } => "GET, HEAD, DELETE",
-            Route::Tags { .. } | Route::Referrers { .. } => "GET, HEAD",
+            Route::Tags { .. } | Route::Referrers { .. } | Route::Chunks { .. } => "GET, HEAD",
         })),
     }
 }

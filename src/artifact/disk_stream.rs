@@ -9,11 +9,13 @@ use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 
+use super::base::{Base, Pieces};
 use super::{ArtifactError, DiskFile, ImageLayer, PieceReader, RemoteImage, SelectionError, unpack};
-use crate::client::{BlobReader, ClientError, Connections};
+use crate::client::{BlobReader, ClientError, Connections, Repository};
 use crate::disk::{Compression, Expander, Limits, Refusal};
 use crate::oci::Hasher;
 
@@ -38,6 +40,37 @@ pub struct DiskStream {
     pub content: mpsc::Receiver<Result<Bytes, ArtifactError>>,
 }
 
+/// How layers are fetched.
+#[derive(Debug, Clone, Default)]
+pub struct Fetch {
+    /// Ranges that are fetched at once.
+    pub connections: Connections,
+    /// A file that has much of the disk in it already.
+    pub base: Option<Base>,
+}
+
+impl Fetch {
+    /// Over so many connections, and all of it.
+    #[must_use]
+    pub fn over(connections: Connections) -> Self {
+        Self { connections, base: None }
+    }
+
+    async fn open(&self, repository: &Repository, layer: &ImageLayer) -> Result<Pieces, ArtifactError> {
+        if let Some(base) = &self.base {
+            if let Some(pieces) = base.read(repository, layer, self.connections).await? {
+                return Ok(pieces);
+            }
+            tracing::warn!(layer = %layer.digest, "the registry does not tell what the layer is made of: all of it is fetched");
+        }
+        let (repository, digest) = (repository.clone(), layer.digest.clone());
+        let blob = BlobReader::open(repository, digest, layer.size, self.connections).await?;
+        let pieces =
+            stream::try_unfold(blob, async |mut blob| Ok(blob.next().await?.map(|piece| (piece, blob))));
+        Ok(pieces.boxed())
+    }
+}
+
 /// Who waits for the disk's file to be found, until it is.
 type Found = Arc<Mutex<Option<oneshot::Sender<Result<DiskFile, ArtifactError>>>>>;
 
@@ -47,7 +80,7 @@ fn take(found: &Found) -> Option<oneshot::Sender<Result<DiskFile, ArtifactError>
 
 impl RemoteImage {
     /// Begins to read the disk. Answers when its file is found.
-    pub async fn disk(&self, limits: Limits, connections: Connections) -> Result<DiskStream, ArtifactError> {
+    pub async fn disk(&self, limits: Limits, fetch: Fetch) -> Result<DiskStream, ArtifactError> {
         let (sender, content) = mpsc::channel(QUEUE);
         let (answer, file) = oneshot::channel();
         let found: Found = Arc::new(Mutex::new(Some(answer)));
@@ -55,7 +88,7 @@ impl RemoteImage {
         tokio::spawn(async move {
             let output = Output { found: Arc::clone(&found), content: sender.clone() };
             let read = tokio::select! {
-                read = image.read_layers(&output, limits, connections) => read,
+                read = image.read_layers(&output, limits, &fetch) => read,
                 () = sender.closed() => return,
             };
             let error = match read {
@@ -82,15 +115,10 @@ impl RemoteImage {
         Ok(DiskStream { file, content })
     }
 
-    async fn read_layers(
-        &self,
-        output: &Output,
-        limits: Limits,
-        connections: Connections,
-    ) -> Result<(), ArtifactError> {
+    async fn read_layers(&self, output: &Output, limits: Limits, fetch: &Fetch) -> Result<(), ArtifactError> {
         let mut file = None;
         for layer in &self.layers {
-            let unpacked = self.read_layer(layer, file.clone(), output.clone(), limits, connections).await?;
+            let unpacked = self.read_layer(layer, file.clone(), output.clone(), limits, fetch).await?;
             file = file.or(unpacked);
         }
         Ok(())
@@ -102,10 +130,9 @@ impl RemoteImage {
         found: Option<DiskFile>,
         output: Output,
         limits: Limits,
-        connections: Connections,
+        fetch: &Fetch,
     ) -> Result<Option<DiskFile>, ArtifactError> {
-        let (repository, digest) = (self.repository.clone(), layer.digest.clone());
-        let mut blob = BlobReader::open(repository, digest, layer.size, connections).await?;
+        let mut pieces = fetch.open(&self.repository, layer).await?;
         let (fetched, to_hash) = mpsc::channel(QUEUE);
         let (hashed, to_unpack) = mpsc::channel(QUEUE);
         let hash = spawn_blocking({
@@ -122,9 +149,9 @@ impl RemoteImage {
                 (unpacked, None) => Some(unpacked),
             }
         });
-        let mut fetch = Ok(());
+        let mut outcome = Ok(());
         loop {
-            match blob.next().await {
+            match pieces.try_next().await {
                 Ok(Some(piece)) => {
                     if fetched.send(Ok(piece)).await.is_err() {
                         break;
@@ -132,7 +159,7 @@ impl RemoteImage {
                 }
                 Ok(None) => break,
                 Err(error) => {
-                    fetch = Err(error);
+                    outcome = Err(error);
                     let _ = fetched.send(Err(Stopped)).await;
                     break;
                 }
@@ -141,7 +168,7 @@ impl RemoteImage {
         drop(fetched);
         let died = |error: tokio::task::JoinError| ArtifactError::Broken(error.to_string());
         let (verified, unpacked) = (hash.await.map_err(died)?, unpacking.await.map_err(died)?);
-        fetch?;
+        outcome?;
         match unpacked {
             // The unpacker's own complaint comes before that of a hash which it kept from ending.
             Some(Err(error)) => Err(error),

@@ -1,6 +1,6 @@
 //! [`RemoteDisk`]: what the disk in an image is, by its labels or else by its first bytes.
 
-use super::{ArtifactError, DiskFile, DiskStream, LABEL_FORMAT, LABEL_VIRTUAL_SIZE, RemoteImage};
+use super::{ArtifactError, DiskFile, DiskStream, Fetch, LABEL_FORMAT, LABEL_VIRTUAL_SIZE, RemoteImage};
 use crate::client::Connections;
 use crate::disk::{Depth, Disk, Format, Limits, Probe, Refusal};
 
@@ -25,7 +25,7 @@ impl RemoteImage {
 
     /// The disk by the image's labels or, where it has none, by its first bytes.
     pub async fn inspect(&self) -> Result<RemoteDisk, ArtifactError> {
-        let stream = self.disk(unlimited(), Connections(1)).await?;
+        let stream = self.disk(unlimited(), Fetch::over(Connections(1))).await?;
         match self.labelled() {
             Some(disk) => Ok(RemoteDisk { file: stream.file, disk: Ok(disk) }),
             None => probe(stream).await,
@@ -34,7 +34,7 @@ impl RemoteImage {
 
     /// The disk by its first bytes, whatever the labels say.
     pub async fn probe(&self) -> Result<RemoteDisk, ArtifactError> {
-        probe(self.disk(unlimited(), Connections(1)).await?).await
+        probe(self.disk(unlimited(), Fetch::over(Connections(1))).await?).await
     }
 }
 

@@ -1,6 +1,7 @@
 //! [`RemoteImage`]: a disk image on a registry: which manifest it is, and what its config says.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use oci_spec::image::ImageConfiguration;
 
@@ -25,6 +26,14 @@ pub enum ArtifactError {
     /// It is no image, or has none for the machine.
     #[error(transparent)]
     Selection(#[from] SelectionError),
+    /// The older version of the disk cannot be read.
+    #[error("cannot read {path}, which was to be the base: {error}", path = path.display())]
+    Base {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        error: std::io::Error,
+    },
     /// Bytes could not be handed on within the process.
     #[error("{0}")]
     Broken(String),
@@ -36,7 +45,7 @@ impl ArtifactError {
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::Client(error) => error.is_refusal(),
-            Self::Broken(_) => false,
+            Self::Broken(_) | Self::Base { .. } => false,
             Self::Unpack(_) | Self::Refused(_) | Self::Selection(_) => true,
         }
     }

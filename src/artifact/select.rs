@@ -89,17 +89,18 @@ pub enum SelectionError {
 
 /// What the manifest of an image says.
 #[derive(Debug)]
-pub(super) struct SelectedImage {
+pub struct SelectedImage {
     /// Its layers, the lowest first.
-    pub(super) layers: Vec<ImageLayer>,
+    pub layers: Vec<ImageLayer>,
     /// Its config's digest.
-    pub(super) config: Digest,
-    pub(super) annotations: BTreeMap<String, String>,
+    pub config: Digest,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// What a manifest leads to.
 #[derive(Debug)]
-pub(super) enum Step {
+pub enum Step {
     /// Another manifest, which is to be followed in turn.
     Manifest(Digest),
     /// The image.
@@ -111,7 +112,7 @@ const DEPTH: usize = 2;
 
 /// The way from a reference to the manifest of an image.
 #[derive(Debug)]
-pub(super) struct Selection {
+pub struct Selection {
     image: String,
     platform: Option<Platform>,
     depth: usize,
@@ -120,12 +121,13 @@ pub(super) struct Selection {
 impl Selection {
     /// Of an index, the image for `platform` is taken; without one, the only image or that for linux/amd64. `image` is for
     /// errors.
-    pub(super) fn of(image: String, platform: Option<Platform>) -> Self {
+    #[must_use]
+    pub fn of(image: String, platform: Option<Platform>) -> Self {
         Self { image, platform, depth: 0 }
     }
 
     /// Reads the manifest that the way has led to.
-    pub(super) fn follow(&mut self, media_type: &MediaType, bytes: &[u8]) -> Result<Step, SelectionError> {
+    pub fn follow(&mut self, media_type: &MediaType, bytes: &[u8]) -> Result<Step, SelectionError> {
         match media_type.as_str() {
             MediaType::INDEX | MediaType::DOCKER_LIST if self.depth == DEPTH => {
                 Err(self.not_an_image("its index names an index that names an index"))

@@ -1,6 +1,6 @@
 //! `dvcr pull`: a disk out of a registry.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
@@ -10,7 +10,7 @@ use super::output::{Format as OutputFormat, bytes, fields};
 use super::progress::{ProgressArgs, Snapshot};
 use super::registry::RegistryArgs;
 use super::{Failure, run_to_end};
-use crate::artifact::{Platform, RemoteImage};
+use crate::artifact::{Base, Fetch, Platform, RemoteImage};
 use crate::client::Connections;
 use crate::disk::Format;
 use crate::exporter::{Destination, ExportError, ExportOptions, Exporter};
@@ -29,6 +29,7 @@ use crate::oci::ImageReference;
   dvcr pull 127.0.0.1:5000/disks/noble:1 -o noble.qcow2
   dvcr pull 127.0.0.1:5000/disks/noble:1 -o noble.raw --format raw    converted by qemu-img
   dvcr pull 127.0.0.1:5000/disks/noble:1 -o /dev/vg0/noble --format raw
+  dvcr pull 127.0.0.1:5000/disks/noble:2 -o noble-2.qcow2 --base noble-1.qcow2     what is new in it
   dvcr pull 127.0.0.1:5000/disks/noble:1 -o - | sha256sum")]
 pub(super) struct Pull {
     /// The image: `REGISTRY/REPOSITORY[:TAG][@DIGEST]`.
@@ -43,6 +44,10 @@ pub(super) struct Pull {
     /// Replace a file that is there.
     #[arg(short, long)]
     force: bool,
+    /// A file that has much of the disk in it, such as the version before: from a registry of DVCR only the rest is fetched.
+    /// A file that is replaced is one by itself.
+    #[arg(long, value_name = "FILE")]
+    base: Option<PathBuf>,
     /// Ranges that are fetched at once.
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
     connections: u8,
@@ -76,6 +81,9 @@ struct Outcome {
     size: u64,
     file: String,
     path: String,
+    /// Bytes that the base did not have, where there was one that could be used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fetched: Option<u64>,
     seconds: f64,
 }
 
@@ -108,8 +116,9 @@ impl Pull {
         } else {
             Destination::at(path.clone(), self.force)
         };
-        let options =
-            ExportOptions { format: self.format, connections: Connections(usize::from(self.connections)) };
+        let base = self.base_of(&path)?;
+        let connections = Connections(usize::from(self.connections));
+        let options = ExportOptions { format: self.format, fetch: Fetch { connections, base: base.clone() } };
         let exporter = Exporter::default();
         let look = || {
             let (done, total) = exporter.progress();
@@ -126,6 +135,7 @@ impl Pull {
             size: pulled.file.size,
             file: format!("disk/{}", pulled.file.name),
             path: path.display().to_string(),
+            fetched: base.as_ref().and_then(Base::fetched),
             seconds: (began.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
         };
         let text = || {
@@ -133,9 +143,20 @@ impl Pull {
                 ("Image", format!("{} ({})", outcome.reference, outcome.digest)),
                 ("Disk", format!("{}, {}", outcome.file, bytes(outcome.size))),
                 ("Written", format!("{}, {}", outcome.path, outcome.format)),
+                ("Fetched", outcome.fetched.map_or_else(|| "all of it".to_owned(), bytes)),
             ])
         };
         if is_stream { self.output.print_aside(&outcome, text) } else { self.output.print(&outcome, text) }
+    }
+
+    /// What has much of the disk in it already, if there is anything.
+    fn base_of(&self, target: &Path) -> Result<Option<Base>, Failure> {
+        let is_file = |path: &Path| std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
+        match &self.base {
+            Some(base) if is_file(base) => Ok(Some(Base::new(base.clone()))),
+            Some(base) => Err(Failure::Usage(format!("--base {}: there is no such file", base.display()))),
+            None => Ok((self.force && is_file(target)).then(|| Base::new(target.to_owned()))),
+        }
     }
 
     /// The disk's own file name, which an image's author may have made a path.

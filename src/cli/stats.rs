@@ -35,7 +35,7 @@ impl Stats {
 
     async fn show(self) -> Result<(), Failure> {
         let client = self.registry.default_client()?;
-        let held = client.stats(&self.host).await.map_err(|error| match error {
+        let held: Held = client.stats(&self.host).await.map_err(|error| match error {
             ClientError::NotFound { .. } => Failure::Failed(format!(
                 "{} is no registry of DVCR, or an older one: it does not count",
                 self.host

@@ -14,17 +14,16 @@ use super::convert::{convert, is_possible};
 use super::destination::{PartFile, open_device};
 use super::sparse::{Ground, SparseWriter};
 use super::{Destination, ExportError};
-use crate::artifact::{ArtifactError, DiskFile, DiskStream, RemoteImage, unlimited};
-use crate::client::Connections;
+use crate::artifact::{ArtifactError, DiskFile, DiskStream, Fetch, RemoteImage, unlimited};
 use crate::disk::{Depth, Disk, Format, Probe, Refusal};
 
 /// How a disk is taken out.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct ExportOptions {
     /// The format that it must have then; by default that which it has.
     pub format: Option<Format>,
-    /// Ranges that are fetched at once.
-    pub connections: Connections,
+    /// How its layers are fetched.
+    pub fetch: Fetch,
 }
 
 /// A disk that came out.
@@ -75,7 +74,7 @@ impl Exporter {
         if let Some((from, to)) = conversion {
             is_possible(from.format, to).await?;
         }
-        let stream = image.disk(unlimited(), options.connections).await?;
+        let stream = image.disk(unlimited(), options.fetch).await?;
         self.total.store(stream.file.size, Ordering::Relaxed);
         let file = stream.file.clone();
         let written = match (destination, conversion) {

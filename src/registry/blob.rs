@@ -10,6 +10,7 @@ use super::extents::{self, BlobExtent};
 use super::record::{BlobRecord, Membership};
 use super::source::Source;
 use super::{Error, Registry, Result, layout, read, record};
+use crate::chunk::Listed;
 use crate::oci::{Digest, RepositoryName};
 
 /// A blob that can be read.
@@ -38,6 +39,12 @@ impl BlobReader {
     #[must_use]
     pub fn extents(&self, range: Range<u64>) -> BoxStream<'static, storage_backends::Result<BlobExtent>> {
         extents::stream(&self.source, &self.record, range)
+    }
+
+    /// The chunks that the blob is made of, and what is in none, in order.
+    #[must_use]
+    pub fn chunks(&self) -> BoxStream<'static, storage_backends::Result<Listed>> {
+        extents::listing(&self.source, &self.record)
     }
 }
 

@@ -1,4 +1,5 @@
-//! Where a blob has data, and where only zeros that take no space: for whoever copies a disk and would rather not read holes.
+//! What a blob is made of: where it has data, and where only zeros that take no space, for whoever copies a disk and would
+//! rather not read holes; and its chunks, for whoever has some of them.
 
 use std::ops::Range;
 use std::pin::Pin;
@@ -12,6 +13,7 @@ use super::read::overlapping;
 use super::recipe::Entry;
 use super::record::{BlobRecord, Extent};
 use super::source::Source;
+use crate::chunk::Listed;
 
 /// A stretch of a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,20 +52,38 @@ async fn next(found: &mut Peekable<BoxStream<'static, Result<BlobExtent>>>) -> R
     Ok(Some(extent))
 }
 
-async fn within(source: &Arc<Source>, extent: Extent, part: Range<u64>) -> Result<Vec<BlobExtent>> {
-    let whole = |hole| Ok(vec![BlobExtent { length: part.end - part.start, hole }]);
-    let recipe = match extent {
-        Extent::Data { .. } | Extent::Inline(_) => return whole(false),
-        Extent::Zero { .. } => return whole(true),
-        Extent::Chunks { recipe, .. } => source.recipes.get(recipe).await?,
-    };
+/// The chunks of a blob, and what is in none.
+pub(super) fn listing(source: &Arc<Source>, record: &BlobRecord) -> BoxStream<'static, Result<Listed>> {
+    let source = Arc::clone(source);
+    let found = stream::iter(record.extents.clone()).then(move |extent| {
+        let source = Arc::clone(&source);
+        async move { Ok(stream::iter(listed(&source, &extent).await?.into_iter().map(Ok))) }
+    });
+    found.try_flatten().boxed()
+}
+
+async fn listed(source: &Source, extent: &Extent) -> Result<Vec<Listed>> {
+    Ok(match extent {
+        Extent::Data { .. } | Extent::Inline(_) => vec![Listed::Other(extent.length())],
+        Extent::Zero { length } => vec![Listed::Zeros(*length)],
+        Extent::Chunks { recipe, .. } => {
+            let listed = |entry: &Entry| match entry {
+                Entry::Zeros(length) => Listed::Zeros(*length),
+                Entry::Chunk { id, place } => Listed::Chunk { id: *id, length: place.length.into() },
+            };
+            source.recipes.get(*recipe).await?.entries().iter().map(listed).collect()
+        }
+    })
+}
+
+async fn within(source: &Source, extent: Extent, part: Range<u64>) -> Result<Vec<BlobExtent>> {
     let mut begin = 0;
     let mut found: Vec<BlobExtent> = Vec::new();
-    for entry in recipe.entries() {
+    for entry in listed(source, &extent).await? {
         let end = begin + entry.length();
         let length = part.end.min(end).saturating_sub(part.start.max(begin));
         begin = end;
-        let hole = matches!(entry, Entry::Zeros(_));
+        let hole = matches!(entry, Listed::Zeros(_));
         match found.last_mut() {
             _ if length == 0 => {}
             Some(last) if last.hole == hole => last.length += length,

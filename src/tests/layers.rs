@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Each module with the modules that it may import.
-const MAY_IMPORT: [(&str, &[&str]); 16] = [
+const MAY_IMPORT: [(&str, &[&str]); 17] = [
     ("oci", &[]),
     ("disk", &[]),
     ("chunk", &[]),
@@ -13,11 +13,12 @@ const MAY_IMPORT: [(&str, &[&str]); 16] = [
     ("apimachinery", &[]),
     ("config", &["oci", "upload_token"]),
     ("registry", &["chunk", "oci"]),
-    ("client", &["oci"]),
-    ("artifact", &["client", "disk", "oci"]),
+    ("client", &["chunk", "oci"]),
+    ("artifact", &["chunk", "client", "disk", "oci"]),
     ("importer", &["artifact", "client", "disk", "oci"]),
     ("exporter", &["artifact", "client", "disk"]),
-    ("api", &["oci", "registry", "upload_token"]),
+    ("bare_disk", &["artifact", "disk", "oci", "registry"]),
+    ("api", &["artifact", "bare_disk", "chunk", "oci", "registry", "upload_token"]),
     ("apiserver", &["apimachinery"]),
     ("controller", &["artifact", "client", "disk", "exporter", "importer", "oci", "upload_token"]),
     (

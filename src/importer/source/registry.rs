@@ -5,8 +5,8 @@ use tokio::sync::mpsc;
 use url::Url;
 
 use super::{Opened, QUEUE, read};
-use crate::artifact::{Platform, RemoteImage};
-use crate::client::{Client, Connections};
+use crate::artifact::{Fetch, Platform, RemoteImage};
+use crate::client::Client;
 use crate::disk::Limits;
 use crate::importer::SourceError;
 use crate::oci::ImageReference;
@@ -47,7 +47,7 @@ impl RegistrySource {
             self.pinned = Some(found);
         }
         let image = self.pinned.as_ref().ok_or(SourceError::Consumed)?;
-        let mut disk = image.disk(limits, Connections::default()).await?;
+        let mut disk = image.disk(limits, Fetch::default()).await?;
         self.file_name = Some(disk.file.name.clone());
         let (sender, pieces) = mpsc::channel::<Result<Bytes, SourceError>>(QUEUE);
         let reading = read(async move {

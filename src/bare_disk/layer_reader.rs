@@ -6,7 +6,7 @@ use bytes::{Buf as _, Bytes};
 use futures::TryStreamExt as _;
 use tokio::runtime::Handle;
 
-use crate::registry::BlobReader;
+use crate::registry::{BlobReader, StoreError};
 
 /// Bytes that are read at once: to decode a chunk costs the same for one byte of it.
 const WINDOW: u64 = 32 << 10;
@@ -19,7 +19,7 @@ pub(super) struct LayerReader {
     position: u64,
     /// What follows at the position, as far as it was read.
     window: Bytes,
-    failure: Option<storage_backends::Error>,
+    failure: Option<StoreError>,
 }
 
 impl LayerReader {
@@ -46,7 +46,7 @@ impl LayerReader {
     }
 
     /// Why the layer could not be read, if that is the reason why a reading has failed.
-    pub(super) fn failure(&mut self) -> Option<storage_backends::Error> {
+    pub(super) fn failure(&mut self) -> Option<StoreError> {
         self.failure.take()
     }
 }

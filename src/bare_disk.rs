@@ -1,26 +1,26 @@
-//! [`StoredDisk`]: a disk in an image of this registry, read without its tar, at any place.
+//! A disk in an image of this registry, read without the image around it, at any place.
 //!
 //! The file is found by the headers of its layer, of which only those are read. A compressed layer cannot be read from the
 //! middle, so it is refused.
+
+mod layer_reader;
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use futures::stream::BoxStream;
 use quick_cache::sync::Cache;
-use storage_backends::ByteStream;
 use tokio::task::spawn_blocking;
 
-use super::layer_reader::LayerReader;
-use super::select::{ImageLayer, Selection, Step};
-use super::{DiskFile, Platform, SelectionError, UnpackError, locate};
+use crate::artifact::{DiskFile, ImageLayer, Platform, Selection, SelectionError, Step, UnpackError, locate};
 use crate::disk::Compression;
 use crate::oci::{Digest, Reference, RepositoryName};
-use crate::registry::{self, BlobExtent, BlobReader, Registry};
+use crate::registry::{self, BlobExtent, BlobReader, ByteStream, Registry, StoreError};
+use layer_reader::LayerReader;
 
 /// A disk in an image of this registry.
 #[derive(Debug)]
-pub struct StoredDisk {
+pub struct BareDisk {
     /// The image's manifest; not an index through which it was found.
     pub manifest: Digest,
     /// The layer that the disk is in.
@@ -34,7 +34,7 @@ pub struct StoredDisk {
 
 /// A disk cannot be read where it is.
 #[derive(Debug, thiserror::Error)]
-pub enum StoredDiskError {
+pub enum BareDiskError {
     /// The registry has no such image, or cannot read it.
     #[error(transparent)]
     Registry(#[from] registry::Error),
@@ -65,12 +65,12 @@ const REMEMBERED: usize = 1 << 10;
 /// The disks in the images of a registry. It remembers where they are in their layers, which never changes: a machine that
 /// runs from one asks for it a thousand times a second.
 #[derive(Debug)]
-pub struct StoredDisks {
+pub struct BareDisks {
     registry: Arc<Registry>,
     located: Cache<Digest, (DiskFile, u64)>,
 }
 
-impl StoredDisks {
+impl BareDisks {
     /// The disks of a registry.
     #[must_use]
     pub fn new(registry: Arc<Registry>) -> Self {
@@ -84,7 +84,7 @@ impl StoredDisks {
         name: &RepositoryName,
         reference: &Reference,
         platform: Option<Platform>,
-    ) -> Result<StoredDisk, StoredDiskError> {
+    ) -> Result<BareDisk, BareDiskError> {
         let image = format!("{name}@{reference}");
         let mut selection = Selection::of(image.clone(), platform);
         let mut manifest = self.registry.manifest(name, reference).await?;
@@ -96,7 +96,7 @@ impl StoredDisks {
                 Step::Image(image) => break image.layers,
             }
         };
-        let mut found: Option<StoredDisk> = None;
+        let mut found: Option<BareDisk> = None;
         for ImageLayer { digest, .. } in &layers {
             let blob = self.registry.open_blob(name, digest).await?;
             // Where there are other layers, what is right depends on them too.
@@ -109,7 +109,7 @@ impl StoredDisks {
             if let Some((file, offset)) = located {
                 self.located.insert(digest.clone(), (file.clone(), offset));
                 let manifest = manifest.digest.clone();
-                found = Some(StoredDisk { manifest, layer: digest.clone(), file, blob, offset });
+                found = Some(BareDisk { manifest, layer: digest.clone(), file, blob, offset });
             }
         }
         let reason = "there is no file under disk/ in it".to_owned();
@@ -117,7 +117,7 @@ impl StoredDisks {
     }
 }
 
-impl StoredDisk {
+impl BareDisk {
     /// The bytes of `range`, which must lie within the file.
     #[must_use]
     pub fn stream(&self, range: Range<u64>) -> ByteStream {
@@ -126,7 +126,7 @@ impl StoredDisk {
 
     /// Where the file has data, and where zeros that take no space, in order.
     #[must_use]
-    pub fn extents(&self) -> BoxStream<'static, storage_backends::Result<BlobExtent>> {
+    pub fn extents(&self) -> BoxStream<'static, Result<BlobExtent, StoreError>> {
         self.blob.extents(self.offset..self.offset + self.file.size)
     }
 }
@@ -136,13 +136,13 @@ async fn locate_in(
     blob: BlobReader,
     digest: &Digest,
     before: Option<DiskFile>,
-) -> Result<Option<(DiskFile, u64)>, StoredDiskError> {
+) -> Result<Option<(DiskFile, u64)>, BareDiskError> {
     let mut reader = LayerReader::of(blob);
     let layer = digest.clone();
     let located = spawn_blocking(move || {
         let located = match reader.peek().map(|start| Compression::detect(start)) {
             Ok(Compression::None) => locate(&mut reader, before.as_ref()),
-            Ok(compression) => return Err(StoredDiskError::Compressed { layer, compression }),
+            Ok(compression) => return Err(BareDiskError::Compressed { layer, compression }),
             Err(error) => Err(error.into()),
         };
         match reader.failure() {
@@ -150,5 +150,5 @@ async fn locate_in(
             None => Ok(located?),
         }
     });
-    located.await.map_err(|error| StoredDiskError::Broken(error.to_string()))?
+    located.await.map_err(|error| BareDiskError::Broken(error.to_string()))?
 }
