@@ -40,7 +40,7 @@ bench-series: build ## What ten versions of a Debian disk cost to store, beside 
 bench-cutters: ## New bytes of versions of a disk for several ways to cut it into chunks; takes root
 	$(CARGO) build --release --locked --example compare_cutters
 	conformance/setup >/dev/null
-	python3 conformance/bench_series.py cutters
+	python3 conformance/bench_cutters.py
 
 clean: ## Build results and test reports; the tools in the cache stay
 	$(CARGO) clean

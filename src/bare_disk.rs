@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use futures::stream::BoxStream;
 use quick_cache::sync::Cache;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
 
 use crate::artifact::{DiskFile, ImageLayer, Platform, Selection, SelectionError, Step, UnpackError, locate};
@@ -62,19 +63,24 @@ pub enum BareDiskError {
 /// Layers of which is remembered where their disk is. Arbitrary.
 const REMEMBERED: usize = 1 << 10;
 
+/// Layers that are looked through at once. Each holds a blocking thread, which waits for others.
+const LOOKING: usize = 16;
+
 /// The disks in the images of a registry. It remembers where they are in their layers, which never changes: a machine that
 /// runs from one asks for it a thousand times a second.
 #[derive(Debug)]
 pub struct BareDisks {
     registry: Arc<Registry>,
     located: Cache<Digest, (DiskFile, u64)>,
+    /// Held by whoever looks through a layer.
+    looking: Arc<Semaphore>,
 }
 
 impl BareDisks {
     /// The disks of a registry.
     #[must_use]
     pub fn new(registry: Arc<Registry>) -> Self {
-        Self { registry, located: Cache::new(REMEMBERED) }
+        Self { registry, located: Cache::new(REMEMBERED), looking: Arc::new(Semaphore::new(LOOKING)) }
     }
 
     /// Finds the disk in an image of repository `name`. Of an index, the image for `platform` is taken; without one, the
@@ -102,9 +108,11 @@ impl BareDisks {
             // Where there are other layers, what is right depends on them too.
             let remembered = if layers.len() == 1 { self.located.get(digest) } else { None };
             let before = found.as_ref().map(|disk| disk.file.clone());
-            let located = match remembered {
-                Some(located) => Some(located),
-                None => locate_in(blob.clone(), digest, before).await?,
+            let located = if remembered.is_some() {
+                remembered
+            } else {
+                let turn = Arc::clone(&self.looking).acquire_owned().await;
+                locate_in(blob.clone(), digest, before, turn.ok()).await?
             };
             if let Some((file, offset)) = located {
                 self.located.insert(digest.clone(), (file.clone(), offset));
@@ -136,10 +144,13 @@ async fn locate_in(
     blob: BlobReader,
     digest: &Digest,
     before: Option<DiskFile>,
+    turn: Option<OwnedSemaphorePermit>,
 ) -> Result<Option<(DiskFile, u64)>, BareDiskError> {
     let mut reader = LayerReader::of(blob);
     let layer = digest.clone();
     let located = spawn_blocking(move || {
+        // Until the thread is free, which a client that goes away does not make it.
+        let _turn = turn;
         let located = match reader.peek().map(|start| Compression::detect(start)) {
             Ok(Compression::None) => locate(&mut reader, before.as_ref()),
             Ok(compression) => return Err(BareDiskError::Compressed { layer, compression }),

@@ -132,6 +132,19 @@ def virtual_size(name, path):
     return json.loads(run("qemu-img", "info", "--output=json", "-f", KINDS[name].driver, path))["virtual-size"]
 
 
+def later_version(content, dice):
+    """A file as a later version has it: with bytes put in, with one other byte, or as if compiled anew."""
+    content, kind = bytearray(content), dice.randrange(3)
+    if kind == 0:
+        at = dice.randrange(len(content))
+        content[at:at] = dice.randbytes(dice.randrange(1, 200))
+    else:
+        step = len(content) if kind == 1 else 1500
+        for at in range(0, len(content), step):
+            content[(at + dice.randrange(step)) % len(content)] ^= 1 + dice.randrange(255)
+    return content
+
+
 def same_disk(one, driver, other, other_driver):
     """Has qemu compare two images by what a guest sees, the size among it."""
     said = run("qemu-img", "compare", "-f", driver, "-F", other_driver, one, other)

@@ -20,7 +20,7 @@ use tokio::task::spawn_blocking;
 
 use super::{ArtifactError, ImageLayer};
 use crate::chunk::{ChunkId, Listed, Part, Sizes, Splitter};
-use crate::client::{Connections, Repository};
+use crate::client::{ClientError, Connections, Repository};
 
 /// Bytes that are read or fetched at once.
 const PIECE: usize = 1 << 20;
@@ -32,6 +32,8 @@ const STEP: u64 = 8 << 20;
 #[derive(Debug, Clone)]
 pub struct Base {
     path: Arc<Path>,
+    /// Whether it merely is there, so that without it all is well too.
+    is_chance: bool,
     /// Set where a registry says what a layer is made of.
     fetched: Arc<OnceLock<AtomicU64>>,
 }
@@ -50,10 +52,16 @@ enum Step {
 }
 
 impl Base {
-    /// The file at `path`.
+    /// The file at `path`, which must be readable.
     #[must_use]
     pub fn new(path: PathBuf) -> Self {
-        Self { path: path.into(), fetched: Arc::default() }
+        Self { path: path.into(), is_chance: false, fetched: Arc::default() }
+    }
+
+    /// The file at `path`, which nobody has asked for: where it cannot be read, the disk is fetched as if it were not there.
+    #[must_use]
+    pub fn by_chance(path: PathBuf) -> Self {
+        Self { is_chance: true, ..Self::new(path) }
     }
 
     /// Bytes that the file did not have, so far; `None` if the registry did not say what a layer is made of.
@@ -69,14 +77,29 @@ impl Base {
         layer: &ImageLayer,
         connections: Connections,
     ) -> Result<Option<Pieces>, ArtifactError> {
-        let Some(listing) = repository.chunks(&layer.digest, layer.size).await? else { return Ok(None) };
+        let listing = match repository.chunks(&layer.digest, layer.size).await {
+            Ok(Some(listing)) => listing,
+            Ok(None) => return Ok(None),
+            Err(error) => {
+                // It is a help and no more.
+                tracing::warn!(%error, "cannot ask what a layer is made of");
+                return Ok(None);
+            }
+        };
         let path = Arc::clone(&self.path);
         let found = blocking(move || {
             let file = File::open(&path)?;
             let known = known(&file, &listing)?;
             Ok((Arc::new(file), plan(&listing, &known)))
         });
-        let (file, steps) = found.await.map_err(|error| self.failed(error))?;
+        let (file, steps) = match found.await {
+            Ok(found) => found,
+            Err(error) if self.is_chance => {
+                tracing::warn!(%error, path = %self.path.display(), "cannot read the file that is replaced: all of the disk is fetched");
+                return Ok(None);
+            }
+            Err(error) => return Err(self.failed(error)),
+        };
         self.fetched.get_or_init(AtomicU64::default);
         let (this, repository, layer) = (self.clone(), repository.clone(), layer.clone());
         let pieces = stream::iter(steps).map(move |step| {
@@ -114,6 +137,17 @@ impl Base {
         Ok(stream::iter([Ok(bytes)]).boxed())
     }
 
+    /// What a layer that has come out wrong means where some of it is from the file.
+    pub(super) fn blamed(&self, error: ArtifactError) -> ArtifactError {
+        match error {
+            ArtifactError::Client(ClientError::WrongDigest { .. }) if self.fetched.get().is_some() => {
+                let told = "with what it has the disk comes out wrong: it was changed meanwhile, or the image is damaged; pull without a base to know";
+                self.failed(io::Error::other(told))
+            }
+            error => error,
+        }
+    }
+
     fn failed(&self, error: io::Error) -> ArtifactError {
         ArtifactError::Base { path: self.path.to_path_buf(), error }
     }
@@ -121,12 +155,16 @@ impl Base {
 
 /// Where the file has chunks of the listing.
 fn known(mut file: &File, listing: &[Listed]) -> io::Result<HashMap<ChunkId, u64>> {
-    // Of those that are not wanted nothing is kept, however large the file is.
-    let mut places: HashMap<ChunkId, Option<u64>> = HashMap::new();
+    // The length of each, and its place once it is found. Of chunks that are not wanted nothing is kept, however large the
+    // file is.
+    let mut places: HashMap<ChunkId, (u64, Option<u64>)> = HashMap::new();
     for entry in listing {
-        if let Listed::Chunk { id, .. } = entry {
-            places.insert(*id, None);
+        if let Listed::Chunk { id, length } = entry {
+            places.insert(*id, (*length, None));
         }
+    }
+    if places.is_empty() {
+        return Ok(HashMap::new());
     }
     let mut position = 0;
     let mut pass = |parts: Vec<Part>| {
@@ -134,10 +172,13 @@ fn known(mut file: &File, listing: &[Listed]) -> io::Result<HashMap<ChunkId, u64
             match part {
                 Part::Zeros(length) => position += length,
                 Part::Chunk(bytes) | Part::Inline(bytes) => {
-                    if let Some(place) = places.get_mut(&ChunkId::of(&bytes)) {
+                    let found = bytes.len() as u64;
+                    if let Some((length, place)) = places.get_mut(&ChunkId::of(&bytes))
+                        && *length == found
+                    {
                         place.get_or_insert(position);
                     }
-                    position += bytes.len() as u64;
+                    position += found;
                 }
             }
         }
@@ -153,7 +194,7 @@ fn known(mut file: &File, listing: &[Listed]) -> io::Result<HashMap<ChunkId, u64
         pass(splitter.update(&piece.freeze()));
     }
     pass(splitter.finish());
-    Ok(places.into_iter().filter_map(|(id, place)| Some((id, place?))).collect())
+    Ok(places.into_iter().filter_map(|(id, (_, place))| Some((id, place?))).collect())
 }
 
 /// The steps that make the layer.
@@ -163,7 +204,9 @@ fn plan(listing: &[Listed], known: &HashMap<ChunkId, u64>) -> Vec<Step> {
     for entry in listing {
         let end = position + entry.length();
         let place = match entry {
-            Listed::Chunk { id, .. } => known.get(id),
+            Listed::Chunk { id, length } => {
+                known.get(id).filter(|place| place.checked_add(*length).is_some())
+            }
             _ => None,
         };
         match (entry, place) {

@@ -168,6 +168,10 @@ impl RemoteImage {
         drop(fetched);
         let died = |error: tokio::task::JoinError| ArtifactError::Broken(error.to_string());
         let (verified, unpacked) = (hash.await.map_err(died)?, unpacking.await.map_err(died)?);
+        let verified = verified.map_err(|error| match &fetch.base {
+            Some(base) => base.blamed(error),
+            None => error,
+        });
         outcome?;
         match unpacked {
             // The unpacker's own complaint comes before that of a hash which it kept from ending.

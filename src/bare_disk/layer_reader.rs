@@ -11,6 +11,10 @@ use crate::registry::{BlobReader, StoreError};
 /// Bytes that are read at once: to decode a chunk costs the same for one byte of it.
 const WINDOW: u64 = 32 << 10;
 
+/// Bytes of a layer that are read to find a disk, at most: a thousand times what the headers of a disk image take. A header
+/// may say of itself that it has as many bytes as it likes.
+const MOST: u64 = 16 << 20;
+
 /// A layer that is read on a blocking thread. Only there: on others it would stop what it waits for.
 #[derive(Debug)]
 pub(super) struct LayerReader {
@@ -19,19 +23,32 @@ pub(super) struct LayerReader {
     position: u64,
     /// What follows at the position, as far as it was read.
     window: Bytes,
+    /// Bytes that may still be read.
+    left: u64,
     failure: Option<StoreError>,
 }
 
 impl LayerReader {
     /// Reads a layer from its beginning. Called within the runtime that then does the reading.
     pub(super) fn of(blob: BlobReader) -> Self {
-        Self { blob, runtime: Handle::current(), position: 0, window: Bytes::new(), failure: None }
+        Self {
+            blob,
+            runtime: Handle::current(),
+            position: 0,
+            window: Bytes::new(),
+            left: MOST,
+            failure: None,
+        }
     }
 
     /// What follows at the position: nothing at the end only.
     pub(super) fn peek(&mut self) -> io::Result<&Bytes> {
         if self.window.is_empty() && self.position < self.blob.size() {
             let end = self.blob.size().min(self.position + WINDOW);
+            let Some(left) = self.left.checked_sub(end - self.position) else {
+                return Err(io::Error::other("it has more headers than the image of a disk"));
+            };
+            self.left = left;
             let pieces = self.blob.stream(self.position..end).try_collect::<Vec<_>>();
             match self.runtime.block_on(pieces) {
                 Ok(pieces) => self.window = pieces.concat().into(),

@@ -155,7 +155,7 @@ impl Pull {
         match &self.base {
             Some(base) if is_file(base) => Ok(Some(Base::new(base.clone()))),
             Some(base) => Err(Failure::Usage(format!("--base {}: there is no such file", base.display()))),
-            None => Ok((self.force && is_file(target)).then(|| Base::new(target.to_owned()))),
+            None => Ok((self.force && is_file(target)).then(|| Base::by_chance(target.to_owned()))),
         }
     }
 

@@ -1,12 +1,14 @@
 //! `dvcr stats`: what a registry holds, and what that costs.
 
+use std::time::Duration;
+
 use clap::Args;
 use indicatif::BinaryBytes;
 
 use super::output::{OutputArgs, table};
 use super::registry::RegistryArgs;
 use super::{Failure, run_to_end};
-use crate::client::ClientError;
+use crate::client::{ClientError, Retries};
 use crate::oci::RegistryHost;
 use crate::registry::Stats as Held;
 
@@ -34,7 +36,8 @@ impl Stats {
     }
 
     async fn show(self) -> Result<(), Failure> {
-        let client = self.registry.default_client()?;
+        // Nothing comes before all is counted, and to ask again would begin again.
+        let client = self.registry.client(Retries { attempts: 1 }, Duration::from_hours(1))?;
         let held: Held = client.stats(&self.host).await.map_err(|error| match error {
             ClientError::NotFound { .. } => Failure::Failed(format!(
                 "{} is no registry of DVCR, or an older one: it does not count",

@@ -5,11 +5,14 @@ use reqwest::header::CONTENT_TYPE;
 use reqwest::{Method, StatusCode};
 
 use super::{ClientError, Repository};
-use crate::chunk::{BLOCK, LISTING, Listed};
+use crate::chunk::{BLOCK, LISTING, Listed, MAX_CHUNK};
 use crate::oci::Digest;
 
 /// Entries that a listing may have beside one for each block of the blob.
 const MORE: u64 = 1024;
+
+/// Entries that a listing may have, however large the blob is: those of some 600 GB, in 800 MB of memory.
+const MOST: u64 = 16 << 20;
 
 impl Repository {
     /// The chunks of a blob of `size` bytes, in order; `None` from a registry that does not tell, or tells of another blob.
@@ -19,11 +22,14 @@ impl Repository {
         if response.status() != StatusCode::OK || response.header(&CONTENT_TYPE) != Some(LISTING) {
             return Ok(None);
         }
+        let most = MOST.min(size / BLOCK as u64 + MORE);
         let (mut come, mut found, mut length) = (BytesMut::new(), Vec::new(), 0_u64);
         while let Some(piece) = response.piece().await? {
             come.extend_from_slice(&piece);
             loop {
                 match Listed::decode(&mut come) {
+                    Ok(Some(Listed::Chunk { length, .. })) if length > MAX_CHUNK.into() => return Ok(None),
+                    Ok(Some(entry)) if entry.length() == 0 => return Ok(None),
                     Ok(Some(entry)) => {
                         length = length.saturating_add(entry.length());
                         found.push(entry);
@@ -31,7 +37,7 @@ impl Repository {
                     Ok(None) => break,
                     Err(_) => return Ok(None),
                 }
-                if length > size || found.len() as u64 > size / BLOCK as u64 + MORE {
+                if length > size || found.len() as u64 > most {
                     return Ok(None);
                 }
             }

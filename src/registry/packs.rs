@@ -14,6 +14,7 @@ use quick_cache::sync::Cache;
 use storage_backends::{Result, Store};
 use uuid::Uuid;
 
+use super::blocking::detached;
 use super::layout;
 
 /// Bytes of an extent as it is read, about: to the cache a hint.
@@ -43,10 +44,26 @@ impl Packs {
     }
 
     /// An extent of a pack. However many ask for the same one at once, it is fetched once.
-    pub(super) async fn read(&self, pack: Uuid, range: Range<u64>) -> Result<Bytes> {
-        let Some(lately) = &self.lately else { return self.fetch(pack, range).await };
+    pub(super) async fn read(self: &Arc<Self>, pack: Uuid, range: Range<u64>) -> Result<Bytes> {
         let extent = (pack, range.start, range.end);
-        lately.get_or_insert_async(&extent, self.fetch(pack, range)).await
+        match &self.lately {
+            None => return self.fetch(pack, range).await,
+            Some(lately) => {
+                if let Some(bytes) = lately.get(&extent) {
+                    return Ok(bytes);
+                }
+            }
+        }
+        let this = Arc::clone(self);
+        // A reader that stops reading must not hold up those that wait for the same extent.
+        let read = async move {
+            let fetch = this.fetch(pack, range);
+            match &this.lately {
+                None => fetch.await,
+                Some(lately) => lately.get_or_insert_async(&extent, fetch).await,
+            }
+        };
+        detached(read).await
     }
 
     /// Fetches an extent anew the next time.
@@ -60,7 +77,8 @@ impl Packs {
         let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
         let mut pieces = self.store.read(&layout::data(pack), range).await?;
         let Some(first) = pieces.try_next().await? else { return Ok(Bytes::new()) };
-        if first.len() == length {
+        // What is kept is copied: a piece may be a small part of a large buffer.
+        if first.len() == length && !self.keeps() {
             return Ok(first);
         }
         let mut extent = BytesMut::with_capacity(length);

@@ -10,7 +10,7 @@ use quick_cache::sync::Cache;
 use storage_backends::{Result, Store};
 use uuid::Uuid;
 
-use super::blocking::blocking;
+use super::blocking::{blocking, detached};
 use super::layout;
 use super::recipe::Recipe;
 
@@ -32,9 +32,17 @@ impl Recipes {
     }
 
     /// A recipe.
-    pub(super) async fn get(&self, id: Uuid) -> Result<Arc<Recipe>> {
-        let read = async { Ok(Arc::new(self.read(id).await?.0)) };
-        self.lately.get_or_insert_async(&id, read).await
+    pub(super) async fn get(self: &Arc<Self>, id: Uuid) -> Result<Arc<Recipe>> {
+        if let Some(recipe) = self.lately.get(&id) {
+            return Ok(recipe);
+        }
+        let this = Arc::clone(self);
+        // A reader that stops reading must not hold up those that wait for the same recipe.
+        let read = async move {
+            let read = async { Ok(Arc::new(this.read(id).await?.0)) };
+            this.lately.get_or_insert_async(&id, read).await
+        };
+        detached(read).await
     }
 
     /// A recipe out of the store, and how many bytes it has there.

@@ -11,13 +11,14 @@ use super::recipes::Recipes;
 #[derive(Debug)]
 pub(super) struct Source {
     pub(super) store: Arc<dyn Store>,
-    pub(super) recipes: Recipes,
-    pub(super) packs: Packs,
+    pub(super) recipes: Arc<Recipes>,
+    pub(super) packs: Arc<Packs>,
 }
 
 impl Source {
     /// Keeps so many bytes of packs in memory; 0: none.
     pub(super) fn new(store: &Arc<dyn Store>, memory: u64) -> Self {
-        Self { store: Arc::clone(store), recipes: Recipes::new(store), packs: Packs::new(store, memory) }
+        let (recipes, packs) = (Recipes::new(store), Packs::new(store, memory));
+        Self { store: Arc::clone(store), recipes: Arc::new(recipes), packs: Arc::new(packs) }
     }
 }

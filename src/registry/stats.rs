@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use storage_backends::Key;
 use uuid::Uuid;
 
+use super::blocking::blocking;
 use super::recipe::{Entry, Recipe};
 use super::record::Extent;
 use super::{Registry, Result, layout};
@@ -139,7 +140,12 @@ impl Registry {
                 let (recipe, size) = self.source.recipes.read(*recipe).await?;
                 count.referenced += size;
                 count.add(0, size, owner);
-                count.recipe(&recipe, owner);
+                let mut counting = std::mem::take(count);
+                *count = blocking(move || {
+                    counting.recipe(&recipe, owner);
+                    counting
+                })
+                .await;
             }
         }
         Ok(())

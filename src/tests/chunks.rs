@@ -276,6 +276,21 @@ async fn what_many_read_at_once_is_fetched_once() {
 }
 
 #[tokio::test]
+async fn a_reader_that_stands_still_holds_up_no_other() {
+    let rules = Rules { read_memory: 64 << 20, ..chunked_rules() };
+    let registry = Registry::with_rules(memory(), rules);
+    // Several times what is read ahead.
+    let blob = layer(&disk(1..6000));
+    registry.push("a", &blob).await.unwrap();
+    let still = registry.open_blob(&name("a"), &sha256(&blob)).await.unwrap();
+    let mut pieces = still.stream(0..still.size());
+    assert!(pieces.try_next().await.unwrap().is_some());
+    // Nobody polls it from here on.
+    assert!(registry.pull("a", &sha256(&blob)).await.unwrap() == blob);
+    drop(pieces);
+}
+
+#[tokio::test]
 async fn what_is_compressed_already_is_not_cut() {
     let store = memory();
     let registry = chunked(&store);
