@@ -611,6 +611,17 @@ def test_a_size_that_the_layer_does_not_have_is_refused(reader, registry, size):
         refused(reader, f"/disks/{NAME}/v{number}", 422)
 
 
+def test_a_header_that_is_as_long_as_a_disk_is_refused(reader, registry):
+    """Readers of tar take a long name into memory whole."""
+    name = tarfile.TarInfo("././@LongLink")
+    name.type, name.size = tarfile.GNUTYPE_LONGNAME, 64 * MIB
+    layer = name.tobuf(tarfile.GNU_FORMAT) + bytes(64 * MIB) + entry("disk/a.img", b"yes") + bytes(1024)
+    push_disk(registry.host, NAME, "v1", [layer])
+    for _ in range(3):
+        refused(reader, PATH, 422, "more headers than the image of a disk")
+    assert registry.peak_memory() < 192
+
+
 @pytest.mark.parametrize("form", ["gnu", "pax 0.0", "pax 0.1", "pax 1.0"])
 def test_a_file_that_is_stored_sparse_is_refused(reader, registry, tmp_path, form):
     """In the layer are its pieces and a map of them."""

@@ -203,8 +203,8 @@ def test_a_crash_in_the_middle_of_an_upload_costs_no_more_than_256_mib(start, ch
     if chunking == "false":
         assert stored(server) == [total * MIB]
     else:
-        # The pieces differ in their first bytes alone.
-        assert sum(stored(server)) < total * MIB / 8
+        # The pieces differ in their first bytes alone; what came behind the last checkpoint is stored twice.
+        assert sum(stored(server)) < total * MIB / 4
 
 
 def data_of(server):
