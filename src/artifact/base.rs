@@ -10,7 +10,7 @@ use std::io::{self, Read as _};
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::{Bytes, BytesMut};
@@ -36,6 +36,8 @@ pub struct Base {
     is_chance: bool,
     /// Set where a registry says what a layer is made of.
     fetched: Arc<OnceLock<AtomicU64>>,
+    /// Whether something of a layer is from the file.
+    is_used: Arc<AtomicBool>,
 }
 
 /// The layer's bytes.
@@ -55,7 +57,7 @@ impl Base {
     /// The file at `path`, which must be readable.
     #[must_use]
     pub fn new(path: PathBuf) -> Self {
-        Self { path: path.into(), is_chance: false, fetched: Arc::default() }
+        Self { path: path.into(), is_chance: false, fetched: Arc::default(), is_used: Arc::default() }
     }
 
     /// The file at `path`, which nobody has asked for: where it cannot be read, the disk is fetched as if it were not there.
@@ -101,6 +103,9 @@ impl Base {
             Err(error) => return Err(self.failed(error)),
         };
         self.fetched.get_or_init(AtomicU64::default);
+        if steps.iter().any(|step| matches!(step, Step::Copy(_))) {
+            self.is_used.store(true, Ordering::Relaxed);
+        }
         let (this, repository, layer) = (self.clone(), repository.clone(), layer.clone());
         let pieces = stream::iter(steps).map(move |step| {
             let (this, repository, layer) = (this.clone(), repository.clone(), layer.clone());
@@ -140,7 +145,9 @@ impl Base {
     /// What a layer that has come out wrong means where some of it is from the file.
     pub(super) fn blamed(&self, error: ArtifactError) -> ArtifactError {
         match error {
-            ArtifactError::Client(ClientError::WrongDigest { .. }) if self.fetched.get().is_some() => {
+            ArtifactError::Client(ClientError::WrongDigest { .. })
+                if self.is_used.load(Ordering::Relaxed) =>
+            {
                 let told = "with what it has the disk comes out wrong: it was changed meanwhile, or the image is damaged; pull without a base to know";
                 self.failed(io::Error::other(told))
             }
