@@ -1,8 +1,10 @@
 """The built binary under test: started, stopped, killed and started again."""
 
 import contextlib
+import itertools
 import os
 import pathlib
+import random
 import signal
 import socket
 import subprocess
@@ -12,9 +14,20 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = pathlib.Path(os.environ.get("CONFORMANCE_DVCR", ROOT / "target/release/dvcr"))
 
 
+# A range for each process of tests, below the ports that the system gives to connections: a server that is killed and
+# started again finds its port as it left it.
+FIRST, EACH = 10_000, 4_000
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 5
+ports = itertools.count(random.randrange(EACH))
+
+
 def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
+    """A port of this machine that nobody listens on, another one each time."""
+    for number in itertools.islice(ports, EACH):
+        port = FIRST + WORKER * EACH + number % EACH
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("no port is free")
 
 
 class Dvcr:
