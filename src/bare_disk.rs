@@ -105,23 +105,47 @@ impl BareDisks {
         let mut found: Option<BareDisk> = None;
         for ImageLayer { digest, .. } in &layers {
             let blob = self.registry.open_blob(name, digest).await?;
-            // Where there are other layers, what is right depends on them too.
-            let remembered = if layers.len() == 1 { self.located.get(digest) } else { None };
             let before = found.as_ref().map(|disk| disk.file.clone());
-            let located = if remembered.is_some() {
-                remembered
+            // Where there are other layers, what is right depends on them too.
+            let located = if layers.len() == 1 {
+                self.remembered(&blob, digest).await?
             } else {
-                let turn = Arc::clone(&self.looking).acquire_owned().await;
-                locate_in(blob.clone(), digest, before, turn.ok()).await?
+                self.locate(&blob, digest, before).await?
             };
             if let Some((file, offset)) = located {
-                self.located.insert(digest.clone(), (file.clone(), offset));
                 let manifest = manifest.digest.clone();
                 found = Some(BareDisk { manifest, layer: digest.clone(), file, blob, offset });
             }
         }
         let reason = "there is no file under disk/ in it".to_owned();
         Ok(found.ok_or(SelectionError::NotAnImage { image, reason })?)
+    }
+
+    /// Where the disk's file is in the only layer of an image.
+    async fn remembered(
+        &self,
+        blob: &BlobReader,
+        digest: &Digest,
+    ) -> Result<Option<(DiskFile, u64)>, BareDiskError> {
+        if let Some(located) = self.located.get(digest) {
+            return Ok(Some(located));
+        }
+        let located = self.locate(blob, digest, None).await?;
+        if let Some(located) = &located {
+            self.located.insert(digest.clone(), located.clone());
+        }
+        Ok(located)
+    }
+
+    /// Where the disk's file is in a layer, if it is in that; `before` is what a lower layer has.
+    async fn locate(
+        &self,
+        blob: &BlobReader,
+        digest: &Digest,
+        before: Option<DiskFile>,
+    ) -> Result<Option<(DiskFile, u64)>, BareDiskError> {
+        let turn = Arc::clone(&self.looking).acquire_owned().await;
+        locate_in(blob.clone(), digest, before, turn.ok()).await
     }
 }
 

@@ -19,6 +19,7 @@ mod listing;
 mod sizes;
 mod splitter;
 mod tar_regions;
+mod zeros;
 
 pub use block::BLOCK;
 pub use codec::{DamagedChunk, Decoder, Encoder};
@@ -29,6 +30,7 @@ pub use listing::{InvalidListing, LISTING, Listed};
 pub use sizes::{InvalidSizes, Sizes};
 pub use splitter::{Part, Splitter};
 pub use tar_regions::{Region, TarRegions};
+pub use zeros::zeros;
 
 /// No chunk is longer, whatever cut it: so much memory is what reading one takes.
 pub const MAX_CHUNK: u32 = 16 << 20;

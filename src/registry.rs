@@ -20,6 +20,7 @@ mod chunk_index;
 mod error;
 mod extents;
 mod ingest;
+mod lately;
 pub mod layout;
 mod manifest;
 mod mount;

@@ -19,7 +19,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use tokio::task::spawn_blocking;
 
 use super::{ArtifactError, ImageLayer};
-use crate::chunk::{ChunkId, Listed, Part, Sizes, Splitter};
+use crate::chunk::{ChunkId, Listed, Part, Sizes, Splitter, zeros};
 use crate::client::{ClientError, Connections, Repository};
 
 /// Bytes that are read or fetched at once.
@@ -72,7 +72,7 @@ impl Base {
         Some(self.fetched.get()?.load(Ordering::Relaxed))
     }
 
-    /// Begins to read a layer; `None` if the registry does not say what it is made of.
+    /// Begins to read a layer; `None` if the registry does not say what it is made of, or the file cannot be read and need not.
     pub(super) async fn read(
         &self,
         repository: &Repository,
@@ -81,10 +81,13 @@ impl Base {
     ) -> Result<Option<Pieces>, ArtifactError> {
         let listing = match repository.chunks(&layer.digest, layer.size).await {
             Ok(Some(listing)) => listing,
-            Ok(None) => return Ok(None),
+            Ok(None) => {
+                tracing::warn!(layer = %layer.digest, "the registry does not tell what the layer is made of: all of it is fetched");
+                return Ok(None);
+            }
             Err(error) => {
                 // It is a help and no more.
-                tracing::warn!(%error, "cannot ask what a layer is made of");
+                tracing::warn!(%error, "cannot ask what a layer is made of: all of it is fetched");
                 return Ok(None);
             }
         };
@@ -97,7 +100,7 @@ impl Base {
         let (file, steps) = match found.await {
             Ok(found) => found,
             Err(error) if self.is_chance => {
-                tracing::warn!(%error, path = %self.path.display(), "cannot read the file that is replaced: all of the disk is fetched");
+                tracing::warn!(%error, path = %self.path.display(), "cannot read the file that is replaced: all of the layer is fetched");
                 return Ok(None);
             }
             Err(error) => return Err(self.failed(error)),
@@ -123,7 +126,7 @@ impl Base {
         layer: &ImageLayer,
     ) -> Result<Pieces, ArtifactError> {
         let bytes = match step {
-            Step::Zeros(length) => return Ok(zeros(length).boxed()),
+            Step::Zeros(length) => return Ok(stream::iter(zeros(length).map(Ok)).boxed()),
             Step::Copy(range) => {
                 let read = blocking(move || {
                     let mut bytes = BytesMut::zeroed(usize::try_from(range.end - range.start).unwrap_or(0));
@@ -133,8 +136,9 @@ impl Base {
                 read.await.map_err(|error| self.failed(error))?
             }
             Step::Fetch(range) => {
-                let fetched = self.fetched.get_or_init(AtomicU64::default);
-                fetched.fetch_add(range.end - range.start, Ordering::Relaxed);
+                if let Some(fetched) = self.fetched.get() {
+                    fetched.fetch_add(range.end - range.start, Ordering::Relaxed);
+                }
                 let part = repository.blob_part(&layer.digest, range).await?;
                 part.ok_or_else(|| ArtifactError::Broken(format!("{} has no ranges", layer.digest)))?
             }
@@ -250,14 +254,6 @@ fn fetch(steps: &mut Vec<Step>, mut range: Range<u64>) {
 /// Whether a range follows another one, and both are no more than a step.
 fn goes_on(last: &Range<u64>, next: &Range<u64>) -> bool {
     last.end == next.start && next.end - last.start <= STEP
-}
-
-fn zeros(length: u64) -> impl futures::Stream<Item = Result<Bytes, ArtifactError>> + Send + 'static {
-    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
-    stream::unfold(length, |left| async move {
-        let piece = usize::try_from(left).unwrap_or(usize::MAX).min(ZEROS.len());
-        (piece > 0).then(|| (Ok(Bytes::from_static(&ZEROS[..piece])), left - piece as u64))
-    })
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {

@@ -57,11 +57,10 @@ impl Fetch {
     }
 
     async fn open(&self, repository: &Repository, layer: &ImageLayer) -> Result<Pieces, ArtifactError> {
-        if let Some(base) = &self.base {
-            if let Some(pieces) = base.read(repository, layer, self.connections).await? {
-                return Ok(pieces);
-            }
-            tracing::warn!(layer = %layer.digest, "the registry does not tell what the layer is made of: all of it is fetched");
+        if let Some(base) = &self.base
+            && let Some(pieces) = base.read(repository, layer, self.connections).await?
+        {
+            return Ok(pieces);
         }
         let (repository, digest) = (repository.clone(), layer.digest.clone());
         let blob = BlobReader::open(repository, digest, layer.size, self.connections).await?;

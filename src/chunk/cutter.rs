@@ -1,10 +1,10 @@
 //! [`Cutter`]: where the chunks of a disk end, by its content.
 //!
-//! A chunk ends behind a block that ends in zeros, as the last block of a file does; behind a block of a directory; behind a
-//! block whose hash says so; before a run of zeros; or when it is full. So after an edit the chunks are the same again from the next such place
-//! on, however far the data behind it moved, as long as it moved by whole blocks; and files that did not change share no
-//! chunk with one that did, unless they are small. Runs of zeros are in no chunk; short ones stay in theirs, so that a
-//! disk with single zero blocks all over does not become chunks below the least size.
+//! A chunk ends behind a block that ends in zeros, as the last block of a file does; behind a block of a directory; behind
+//! a block whose hash says so; before a run of zeros; or when it is full. So after an edit the chunks are the same again
+//! from the next such place on, however far the data behind it moved, as long as it moved by whole blocks; and files that
+//! did not change share no chunk with one that did, unless they are small. Runs of zeros are in no chunk; short ones stay
+//! in theirs, so that a disk with single zero blocks all over does not become chunks below the least size.
 //!
 //! Only lengths come out: whoever has the bytes keeps them. Between two calls the cutter holds less than a block.
 

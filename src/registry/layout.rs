@@ -51,11 +51,23 @@ pub fn blob(digest: &Digest) -> Key {
     key(format!("blobs/{}/{}/{}", digest.algorithm(), &digest.hex()[..2], digest.hex()))
 }
 
+/// All data objects.
+#[must_use]
+pub fn data_objects() -> Key {
+    key("data".to_owned())
+}
+
 /// A data object.
 #[must_use]
 pub fn data(id: Uuid) -> Key {
     let id = id.to_string();
     key(format!("data/{}/{id}", &id[..5]))
+}
+
+/// All recipes.
+#[must_use]
+pub fn recipes() -> Key {
+    key("recipes".to_owned())
 }
 
 /// A recipe.

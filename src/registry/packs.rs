@@ -10,11 +10,10 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use futures::TryStreamExt as _;
 use quick_cache::Weighter;
-use quick_cache::sync::Cache;
 use storage_backends::{Result, Store};
 use uuid::Uuid;
 
-use super::blocking::detached;
+use super::lately::Lately;
 use super::layout;
 
 /// Bytes of an extent as it is read, about: to the cache a hint.
@@ -27,14 +26,14 @@ type Extent = (Uuid, u64, u64);
 #[derive(Debug)]
 pub(super) struct Packs {
     store: Arc<dyn Store>,
-    lately: Option<Cache<Extent, Bytes, ByLength>>,
+    lately: Option<Lately<Extent, Bytes, ByLength>>,
 }
 
 impl Packs {
     /// Keeps so many bytes in memory; 0: none.
     pub(super) fn new(store: &Arc<dyn Store>, memory: u64) -> Self {
         let extents = usize::try_from(memory / EXTENT).unwrap_or(usize::MAX).max(1);
-        let lately = (memory > 0).then(|| Cache::with_weighter(extents, memory, ByLength));
+        let lately = (memory > 0).then(|| Lately::new(extents, memory, ByLength));
         Self { store: Arc::clone(store), lately }
     }
 
@@ -45,31 +44,15 @@ impl Packs {
 
     /// An extent of a pack. However many ask for the same one at once, it is fetched once.
     pub(super) async fn read(self: &Arc<Self>, pack: Uuid, range: Range<u64>) -> Result<Bytes> {
-        let extent = (pack, range.start, range.end);
-        match &self.lately {
-            None => return self.fetch(pack, range).await,
-            Some(lately) => {
-                if let Some(bytes) = lately.get(&extent) {
-                    return Ok(bytes);
-                }
-            }
-        }
+        let Some(lately) = &self.lately else { return self.fetch(pack, range).await };
         let this = Arc::clone(self);
-        // A reader that stops reading must not hold up those that wait for the same extent.
-        let read = async move {
-            let fetch = this.fetch(pack, range);
-            match &this.lately {
-                None => fetch.await,
-                Some(lately) => lately.get_or_insert_async(&extent, fetch).await,
-            }
-        };
-        detached(read).await
+        lately.get((pack, range.start, range.end), async move { this.fetch(pack, range).await }).await
     }
 
     /// Fetches an extent anew the next time.
     pub(super) fn forget(&self, pack: Uuid, range: &Range<u64>) {
         if let Some(lately) = &self.lately {
-            lately.remove(&(pack, range.start, range.end));
+            lately.forget(&(pack, range.start, range.end));
         }
     }
 

@@ -3,7 +3,6 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use storage_backends::ByteStream;
 
@@ -11,6 +10,7 @@ use super::blocking::blocking;
 use super::record::{BlobRecord, Extent};
 use super::source::Source;
 use super::{Result, layout, read_chunks};
+use crate::chunk::zeros;
 use crate::oci::{Algorithm, Digest, Hasher};
 
 /// Small extents that are opened ahead of the reader, so that a blob of many is not one round trip after the
@@ -19,9 +19,6 @@ const AHEAD: usize = 4;
 
 /// Extents of at least this size on average count as large.
 const LARGE: u64 = 4 << 20;
-
-/// Zeros are sent from here.
-static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// The bytes of `range`, which lies within the blob.
 pub(super) fn stream(source: &Arc<Source>, record: &BlobRecord, range: Range<u64>) -> ByteStream {
@@ -75,14 +72,6 @@ async fn open(
     }
 }
 
-pub(super) fn zeros(mut length: u64) -> impl Iterator<Item = Bytes> + Send {
-    std::iter::from_fn(move || {
-        let piece = usize::try_from(length).unwrap_or(usize::MAX).min(ZEROS.len());
-        length -= piece as u64;
-        (piece > 0).then(|| Bytes::from_static(&ZEROS[..piece]))
-    })
-}
-
 /// The digest of stored bytes, by reading them.
 pub(super) async fn digest(
     source: &Arc<Source>,
@@ -104,6 +93,7 @@ pub(super) async fn digest(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
     use proptest::prelude::*;
     use storage_backends::{Memory, MemoryOptions, Store};
     use uuid::Uuid;

@@ -14,10 +14,9 @@ use uuid::Uuid;
 
 use super::blocking::blocking;
 use super::layout;
-use super::read::zeros;
 use super::recipe::{Entry, Place};
 use super::source::Source;
-use crate::chunk::{ChunkId, DamagedChunk, Decoder};
+use crate::chunk::{ChunkId, DamagedChunk, Decoder, zeros};
 
 /// Bytes of a blob that are read in one go, at most, unless one chunk has more.
 const RUN: u64 = 1 << 20;

@@ -6,11 +6,11 @@
 use std::sync::Arc;
 
 use quick_cache::Weighter;
-use quick_cache::sync::Cache;
 use storage_backends::{Result, Store};
 use uuid::Uuid;
 
-use super::blocking::{blocking, detached};
+use super::blocking::blocking;
+use super::lately::Lately;
 use super::layout;
 use super::recipe::Recipe;
 
@@ -21,28 +21,20 @@ const MEMORY: u64 = 32 << 20;
 #[derive(Debug)]
 pub(super) struct Recipes {
     store: Arc<dyn Store>,
-    lately: Cache<Uuid, Arc<Recipe>, ByMemory>,
+    lately: Lately<Uuid, Arc<Recipe>, ByMemory>,
 }
 
 impl Recipes {
     pub(super) fn new(store: &Arc<dyn Store>) -> Self {
         // As many as fit if all are full: to the cache a hint.
-        let lately = Cache::with_weighter(100, MEMORY, ByMemory);
+        let lately = Lately::new(100, MEMORY, ByMemory);
         Self { store: Arc::clone(store), lately }
     }
 
     /// A recipe.
     pub(super) async fn get(self: &Arc<Self>, id: Uuid) -> Result<Arc<Recipe>> {
-        if let Some(recipe) = self.lately.get(&id) {
-            return Ok(recipe);
-        }
         let this = Arc::clone(self);
-        // A reader that stops reading must not hold up those that wait for the same recipe.
-        let read = async move {
-            let read = async { Ok(Arc::new(this.read(id).await?.0)) };
-            this.lately.get_or_insert_async(&id, read).await
-        };
-        detached(read).await
+        self.lately.get(id, async move { Ok(Arc::new(this.read(id).await?.0)) }).await
     }
 
     /// A recipe out of the store, and how many bytes it has there.

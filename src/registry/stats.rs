@@ -91,7 +91,8 @@ impl Registry {
                 self.count_extent(&mut count, &extent, owner).await?;
             }
         }
-        let kept = self.bytes_below("data").await? + self.bytes_below("recipes").await?;
+        let kept =
+            self.bytes_below(&layout::data_objects()).await? + self.bytes_below(&layout::recipes()).await?;
         count.repositories.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         let logical_bytes = count.repositories.iter().map(|repository| repository.logical_bytes).sum();
         Ok(Stats {
@@ -151,9 +152,8 @@ impl Registry {
         Ok(())
     }
 
-    async fn bytes_below(&self, folder: &str) -> Result<u64> {
-        let Ok(prefix) = Key::parse(folder) else { return Ok(0) };
-        let sizes = self.store.list(&prefix, None).map_ok(|entry| entry.size);
+    async fn bytes_below(&self, folder: &Key) -> Result<u64> {
+        let sizes = self.store.list(folder, None).map_ok(|entry| entry.size);
         Ok(sizes.try_fold(0, async |sum, size| Ok(sum + size)).await?)
     }
 }
