@@ -19,6 +19,7 @@ mod blobs;
 mod body;
 mod chunks;
 mod content;
+mod delta;
 mod disks;
 mod error;
 mod health;

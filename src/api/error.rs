@@ -115,7 +115,9 @@ impl From<Error> for ApiError {
             Error::ManifestBlobUnknown { .. } => {
                 (Status::NOT_FOUND, Code::Spec(ErrorCode::ManifestBlobUnknown))
             }
-            Error::BodyInterrupted => (Status::BAD_REQUEST, Code::Spec(ErrorCode::BlobUploadInvalid)),
+            Error::BodyInterrupted | Error::BodyRefused { .. } => {
+                (Status::BAD_REQUEST, Code::Spec(ErrorCode::BlobUploadInvalid))
+            }
             Error::BodyStalled { .. } => (Status::REQUEST_TIMEOUT, Code::Spec(ErrorCode::BlobUploadInvalid)),
             Error::Full => (Status::INSUFFICIENT_STORAGE, UNAVAILABLE),
             Error::Store(_) => (Status::SERVICE_UNAVAILABLE, UNAVAILABLE),

@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::blobs::{DOCKER_CONTENT_DIGEST, header};
 use super::body::{self, Incoming};
+use super::delta;
 use super::error::ApiError;
 use super::query::Query;
 use super::{Api, range};
@@ -15,6 +16,9 @@ use crate::registry::{Append, Error, SessionId, UploadStatus};
 
 /// Asks clients that send chunks for chunks of at least so many bytes. Smaller ones are taken too.
 const OCI_CHUNK_MIN_LENGTH: HeaderName = HeaderName::from_static("oci-chunk-min-length");
+
+/// What a PATCH may be (RFC 5789, 3.1): clients that know deltas send them to whoever says so.
+const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
 
 /// Docker's name for the session.
 const DOCKER_UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
@@ -68,8 +72,9 @@ async fn push(
     body: &mut Incoming,
     digest: &Digest,
 ) -> Result<Response, ApiError> {
-    let append = Append { start: None, length: body::announced(&request.headers) };
-    api.registry.push_blob(name, append, &mut body.stream, digest).await?;
+    let append = Append { start: None, length: content_length(&request.headers) };
+    let mut content = delta::content(&api.registry, &request.headers, body);
+    api.registry.push_blob(name, append, &mut content, digest).await?;
     Ok(created(name, digest))
 }
 
@@ -83,7 +88,8 @@ pub(super) async fn append(
 ) -> Result<Response, ApiError> {
     let id: SessionId = id.parse()?;
     let append = announced(api, name, id, &request.headers).await?;
-    let appended = api.registry.append(name, id, append, &mut body.stream).await;
+    let mut content = delta::content(&api.registry, &request.headers, body);
+    let appended = api.registry.append(name, id, append, &mut content).await;
     let status = appended.map_err(|error| refusal(name, error))?;
     Ok((StatusCode::ACCEPTED, session_headers(name, status)).into_response())
 }
@@ -104,7 +110,8 @@ pub(super) async fn finish(
     };
     let digest: Digest = digest.parse()?;
     let append = announced(api, name, id, &request.headers).await?;
-    let finished = api.registry.finish_upload(name, id, append, &mut body.stream, &digest).await;
+    let mut content = delta::content(&api.registry, &request.headers, body);
+    let finished = api.registry.finish_upload(name, id, append, &mut content, &digest).await;
     finished.map_err(|error| refusal(name, error))?;
     Ok(created(name, &digest))
 }
@@ -128,7 +135,7 @@ async fn announced(
     id: SessionId,
     headers: &HeaderMap,
 ) -> Result<Append, ApiError> {
-    let length = body::announced(headers);
+    let length = content_length(headers);
     let Some(content_range) = headers.get(CONTENT_RANGE) else {
         return Ok(Append { start: None, length });
     };
@@ -147,6 +154,11 @@ async fn announced(
     }
 }
 
+/// Bytes of the blob in the body, as far as its length tells. What a delta stands for only its `Content-Range` tells.
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    if delta::is_delta(headers) { None } else { body::announced(headers) }
+}
+
 /// A refused chunk says where the session stands, so that the client can go on from there.
 fn refusal(name: &RepositoryName, error: Error) -> ApiError {
     match error {
@@ -161,11 +173,12 @@ fn with_session(answer: ApiError, name: &RepositoryName, status: UploadStatus) -
         .fold(answer, |answer, (name, value)| answer.with_header(name, value))
 }
 
-fn session_headers(name: &RepositoryName, status: UploadStatus) -> [(HeaderName, HeaderValue); 3] {
+fn session_headers(name: &RepositoryName, status: UploadStatus) -> [(HeaderName, HeaderValue); 4] {
     [
         (LOCATION, header(&format!("/v2/{name}/blobs/uploads/{}", status.id))),
         (RANGE, header(&format!("0-{}", status.length.saturating_sub(1)))),
         (DOCKER_UPLOAD_UUID, header(&status.id.to_string())),
+        (ACCEPT_PATCH, HeaderValue::from_static(delta::ACCEPTED)),
     ]
 }
 

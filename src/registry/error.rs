@@ -84,6 +84,12 @@ pub enum Error {
         /// The idle limit.
         seconds: u64,
     },
+    /// The body cannot be made out from somewhere on. What had come is kept.
+    #[error("{reason}")]
+    BodyRefused {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A stored record cannot be understood.
     #[error("the record under {key} is damaged or of a later release: {reason}")]
     Record {
@@ -98,6 +104,13 @@ pub enum Error {
     /// The store failed. Trying again may help.
     #[error("the storage failed")]
     Store(#[source] storage_backends::Error),
+}
+
+impl Error {
+    /// Whether the body ended too early, so that what had come of it is worth keeping.
+    pub(super) fn is_of_body(&self) -> bool {
+        matches!(self, Self::BodyInterrupted | Self::BodyStalled { .. } | Self::BodyRefused { .. })
+    }
 }
 
 /// For failures of the store that mean nothing more. Where "not found" is an answer, it is matched before.

@@ -28,12 +28,14 @@ use objects::{Objects, PutAside, Sealed, object_of};
 pub type Body = BoxStream<'static, Result<Bytes, BodyError>>;
 
 /// Why a body ended before its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BodyError {
     /// The client closed the connection, or broke the framing.
     Interrupted,
     /// The client sent nothing for this many seconds.
     Stalled(u64),
+    /// What comes next cannot be made out, for this reason.
+    Refused(String),
 }
 
 impl From<BodyError> for Error {
@@ -41,6 +43,7 @@ impl From<BodyError> for Error {
         match error {
             BodyError::Interrupted => Self::BodyInterrupted,
             BodyError::Stalled(seconds) => Self::BodyStalled { seconds },
+            BodyError::Refused(reason) => Self::BodyRefused { reason },
         }
     }
 }

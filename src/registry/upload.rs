@@ -60,16 +60,15 @@ impl Registry {
         }
         check_start(&session, append)?;
         let mut ingest = Ingest::resume(&self.store, self.rules, &self.index, &session).await?;
-        let received = ingest.receive(body, append.length, &mut session).await;
-        match received {
-            Ok(()) | Err(Error::BodyInterrupted | Error::BodyStalled { .. }) => {
+        match ingest.receive(body, append.length, &mut session).await {
+            Err(error) if !error.is_of_body() => {
+                ingest.abandon().await;
+                Err(error)
+            }
+            received => {
                 ingest.pause(&mut session).await?;
                 received?;
                 Ok(UploadStatus { id, length: session.record.length })
-            }
-            Err(error) => {
-                ingest.abandon().await;
-                Err(error)
             }
         }
     }
@@ -120,9 +119,7 @@ impl Registry {
         ingest.expect(digest);
         let before = ingest.length();
         if let Err(error) = ingest.receive(body, append.length, &mut session).await {
-            let resumable =
-                session.is_stored() && matches!(error, Error::BodyInterrupted | Error::BodyStalled { .. });
-            if resumable {
+            if session.is_stored() && error.is_of_body() {
                 ingest.pause(&mut session).await?;
             } else {
                 ingest.abandon().await;
