@@ -5,14 +5,14 @@
 
 use std::sync::Arc;
 
-use axum::http::HeaderMap;
-use axum::http::header::CONTENT_TYPE;
-use bytes::{Bytes, BytesMut};
-use futures::{StreamExt as _, TryStreamExt as _, stream};
 use super::body::Incoming;
 use crate::chunk::{DELTA, Frame, zeros};
 use crate::oci::{Digest, RepositoryName};
 use crate::registry::{BlobReader, Body, BodyError, Registry};
+use axum::http::HeaderMap;
+use axum::http::header::CONTENT_TYPE;
+use bytes::{Bytes, BytesMut};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 /// What the body of an upload may be, for `Accept-Patch`.
 pub(super) const ACCEPTED: &str = "application/octet-stream, application/vnd.dvcr.delta.v1";
@@ -30,7 +30,8 @@ pub(super) fn content(registry: &Arc<Registry>, headers: &HeaderMap, body: &mut 
 
 /// What a body of frames stands for.
 fn expand(registry: Arc<Registry>, body: Body) -> Body {
-    let expander = Expander { registry, body, come: BytesMut::new(), source: None, current: Current::Data(0) };
+    let expander =
+        Expander { registry, body, come: BytesMut::new(), source: None, current: Current::Data(0) };
     let pieces = stream::try_unfold(expander, async |mut expander| {
         Ok(expander.next().await?.map(|piece| (piece, expander)))
     });
@@ -100,7 +101,8 @@ impl Expander {
             Frame::Source(name) => self.source = Some(Source::open(&self.registry, name).await?),
             Frame::Copy { offset, length } => {
                 let source = self.source.as_ref();
-                let source = source.ok_or_else(|| refused("the delta copies and names no source".to_owned()))?;
+                let source =
+                    source.ok_or_else(|| refused("the delta copies and names no source".to_owned()))?;
                 self.current = Current::Made(source.read(offset, length)?);
             }
         }
@@ -147,7 +149,11 @@ impl Source {
             refused(format!("{name} has {size} bytes, and the delta copies {length} from byte {offset} on"))
         })?;
         let unreadable = move |error| {
-            tracing::error!(error = &error as &dyn std::error::Error, source = name, "a delta copies what cannot be read");
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                source = name,
+                "a delta copies what cannot be read"
+            );
             refused(format!("the delta copies from {name}, which cannot be read"))
         };
         Ok(self.blob.stream(offset..end).map_err(unreadable).boxed())

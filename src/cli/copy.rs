@@ -41,6 +41,7 @@ struct Outcome {
     digest: String,
     blobs: Blobs,
     bytes: u64,
+    reused: u64,
 }
 
 #[derive(Serialize)]
@@ -73,6 +74,7 @@ impl Copy {
             digest: digest.to_string(),
             blobs: Blobs { copied: copied.copied, mounted: copied.mounted, present: copied.present },
             bytes: copied.bytes,
+            reused: copied.reused,
         };
         self.output.print(&outcome, || {
             let Blobs { copied, mounted, present } = outcome.blobs;
@@ -81,6 +83,7 @@ impl Copy {
                 ("Digest", outcome.digest.clone()),
                 ("Blobs", format!("{copied} copied, {mounted} mounted, {present} there already")),
                 ("Sent", bytes(outcome.bytes)),
+                ("Reused", format!("{}, which the registry had in other images", bytes(outcome.reused))),
             ])
         })
     }

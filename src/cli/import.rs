@@ -74,6 +74,9 @@ pub(super) struct Import {
     /// Take back what was uploaded when told to stop: nobody will go on with it, as where the home directory does not last.
     #[arg(long)]
     no_resume: bool,
+    /// Send all of the disk, also what the registry has of it in other images.
+    #[arg(long)]
+    no_delta: bool,
 
     #[command(flatten)]
     of_source: SourceArgs,
@@ -185,6 +188,7 @@ struct Outcome {
     compression: String,
     source_size: u64,
     uploaded: u64,
+    copied: u64,
     passes: u32,
     seconds: f64,
 }
@@ -225,6 +229,7 @@ impl Import {
             annotations: map(&self.annotation),
             instancetype: self.instancetype.clone(),
             preference: self.preference.clone(),
+            delta: !self.no_delta,
         };
         let importer = Importer::new(client, self.target.clone(), options, journal());
         let progress = importer.progress();
@@ -319,6 +324,7 @@ impl Import {
             compression: imported.compression.to_string(),
             source_size: imported.source_size,
             uploaded: imported.uploaded,
+            copied: imported.copied,
             passes: imported.passes,
             seconds: (seconds * 1000.0).round() / 1000.0,
         };
@@ -331,6 +337,7 @@ impl Import {
                 ("File", format!("{}, {}", outcome.file, bytes(outcome.size))),
                 ("Layer", outcome.layer.digest.clone()),
                 ("Uploaded", bytes(outcome.uploaded)),
+                ("Copied", format!("{}, which the registry had in other images", bytes(outcome.copied))),
             ])
         })
     }

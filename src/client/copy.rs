@@ -11,10 +11,11 @@ use futures::future::BoxFuture;
 use oci_spec::image::ImageIndex;
 use tokio::sync::mpsc;
 
+use super::held::SMALL;
 use super::{
-    BlobFeed, BlobReader, BlobUpload, ClientError, Connections, RemoteManifest, Repository, UploadError,
+    BlobFeed, BlobReader, BlobUpload, ClientError, Connections, Held, RemoteManifest, Repository, UploadError,
 };
-use crate::oci::{Blob, Digest, Hasher, Manifest, MediaType, Reference};
+use crate::oci::{Blob, Digest, Hasher, Manifest, MediaType, Reference, Tag};
 
 /// How often a registry may lose what it was sent.
 const REWINDS: u32 = 5;
@@ -30,6 +31,8 @@ pub struct Copied {
     pub present: usize,
     /// Bytes that were sent.
     pub bytes: u64,
+    /// Bytes that were not sent, because the registry had them in other images.
+    pub reused: u64,
 }
 
 /// Copies the image `reference` of `from` to `to`, under the name `name`; an index with all that it names.
@@ -49,7 +52,12 @@ pub async fn copy(
         let what = to.called(name);
         return Err(ClientError::WrongDigest { what, expected: wanted.clone(), actual: digest });
     }
-    let mut copier = Copier { from, to, sent, done: BTreeSet::new(), copied: Copied::default() };
+    let tag = match name {
+        Reference::Tag(tag) => Some(tag),
+        Reference::Digest(_) => None,
+    };
+    let mut copier =
+        Copier { from, to, tag, sent, held: None, done: BTreeSet::new(), copied: Copied::default() };
     copier.manifest(manifest, name).await?;
     Ok((digest, copier.copied))
 }
@@ -57,7 +65,10 @@ pub async fn copy(
 struct Copier<'a> {
     from: &'a Repository,
     to: &'a Repository,
+    tag: Option<&'a Tag>,
     sent: &'a Arc<AtomicU64>,
+    /// What the registry has in other images, once it was asked.
+    held: Option<Arc<Held>>,
     done: BTreeSet<Digest>,
     copied: Copied,
 }
@@ -107,27 +118,55 @@ impl Copier<'_> {
             self.copied.mounted += 1;
             return Ok(());
         }
-        let mut upload = BlobUpload::begin(self.to.clone()).await?;
         let before = self.sent.load(Ordering::Relaxed);
-        let outcome = self.stream(blob, &mut upload, before).await;
-        if let Err(error) = outcome {
-            // The session is of no use to anybody; what it was about is the first error.
-            let _ = upload.cancel().await;
-            return Err(error);
+        let mut held = None;
+        for is_last in [false, true] {
+            let mut upload = BlobUpload::begin(self.to.clone()).await?;
+            if upload.takes_delta() && !is_last && blob.size >= SMALL {
+                held = Some(self.held(blob.size).await);
+            }
+            match self.stream(blob, &mut upload, held.take(), before).await {
+                Ok(()) => {
+                    self.copied.reused += upload.copied();
+                    self.copied.bytes += blob.size - upload.copied();
+                    break;
+                }
+                Err(error) if upload.copied() > 0 && error.is_wrong_digest() && !is_last => {
+                    tracing::info!(%error, "what was copied is of no use: sending all of it");
+                }
+                Err(error) => {
+                    // The session is of no use to anybody; what it was about is the first error.
+                    let _ = upload.cancel().await;
+                    return Err(error);
+                }
+            }
         }
         self.copied.copied += 1;
-        self.copied.bytes += blob.size;
         Ok(())
     }
 
-    async fn stream(&self, blob: &Blob, upload: &mut BlobUpload, before: u64) -> Result<(), ClientError> {
+    async fn held(&mut self, size: u64) -> Arc<Held> {
+        if let Some(held) = &self.held {
+            return Arc::clone(held);
+        }
+        let held = Arc::new(Held::gather(self.to, self.tag, size).await);
+        Arc::clone(self.held.insert(held))
+    }
+
+    async fn stream(
+        &self,
+        blob: &Blob,
+        upload: &mut BlobUpload,
+        held: Option<Arc<Held>>,
+        before: u64,
+    ) -> Result<(), ClientError> {
         for attempt in 0.. {
             let mut reader =
                 BlobReader::open(self.from.clone(), blob.digest.clone(), blob.size, Connections::default())
                     .await?;
             let (sender, receiver) = mpsc::channel(16);
             let progress = Arc::new(AtomicU64::new(0));
-            let feed = BlobFeed::new(receiver, blob.size, Arc::clone(&progress));
+            let feed = BlobFeed::new(receiver, blob.size, Arc::clone(&progress)).without(held.clone());
             let (fetched, to_hash) = mpsc::channel(16);
             let expected = blob.digest.clone();
             let hash = tokio::task::spawn_blocking(move || hash(&expected, to_hash, &sender));

@@ -126,6 +126,12 @@ impl ClientError {
         matches!(self, Self::WrongDigest { .. } | Self::Refused(_))
     }
 
+    /// Whether a registry has judged an upload, and found it to be another blob than it was called.
+    #[must_use]
+    pub fn is_wrong_digest(&self) -> bool {
+        matches!(self, Self::Status { status, .. } if *status == StatusCode::BAD_REQUEST)
+    }
+
     /// The error of a request to `url`, or the egress rule's where that is its cause.
     pub(super) fn of(url: &url::Url, error: reqwest::Error) -> Self {
         let mut cause: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(&error);

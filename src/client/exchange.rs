@@ -8,6 +8,9 @@ use reqwest::{Method, Request, StatusCode};
 use url::Url;
 
 use super::{Backoff, ClientError, Repository, Response};
+use crate::chunk::DELTA;
+
+const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
 
 /// A request before it is authenticated; it can be sent again.
 pub(super) struct Prepared {
@@ -164,6 +167,12 @@ pub(super) fn location(response: &Response) -> Result<Url, ClientError> {
         target.set_scheme("https").map_err(|()| wrong())?;
     }
     Ok(target)
+}
+
+/// Whether a registry takes deltas, by its answer to a request about an upload (RFC 5789, 3.1).
+pub(super) fn takes_delta(response: &Response) -> bool {
+    let accepted = response.header(&ACCEPT_PATCH).unwrap_or_default();
+    accepted.split(',').any(|media_type| media_type.trim() == DELTA)
 }
 
 /// Whether a status is one that may be another a little later.

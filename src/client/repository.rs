@@ -7,7 +7,7 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, R
 use reqwest::{Method, StatusCode};
 use url::Url;
 
-use super::exchange::{Prepared, location, received};
+use super::exchange::{Prepared, location, received, takes_delta};
 use super::{Backoff, COMMIT_PATIENCE, Client, ClientError, Response};
 use crate::oci::{Algorithm, Digest, MediaType, Reference, RegistryHost, RepositoryName};
 
@@ -29,6 +29,17 @@ pub struct Repository {
     pub(super) client: Client,
     pub(super) registry: RegistryHost,
     pub(super) name: RepositoryName,
+}
+
+/// Where an upload stands.
+#[derive(Debug, Clone)]
+pub(super) struct Session {
+    /// Where it goes on.
+    pub(super) url: Url,
+    /// Bytes that the registry has.
+    pub(super) offset: u64,
+    /// Whether the registry takes deltas.
+    pub(super) takes_delta: bool,
 }
 
 /// A manifest as a registry gave it.
@@ -192,7 +203,7 @@ impl Repository {
     }
 
     async fn push_document_once(&self, digest: &Digest, bytes: Bytes) -> Result<(), ClientError> {
-        let mut url = self.begin_upload().await?;
+        let mut url = self.begin_upload().await?.url;
         url.query_pairs_mut().append_pair("digest", &digest.to_string());
         let headers = vec![(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"))];
         let response = self
@@ -229,7 +240,7 @@ impl Repository {
     }
 
     /// Begins an upload (end-4a): where to send it.
-    pub(super) async fn begin_upload(&self) -> Result<Url, ClientError> {
+    pub(super) async fn begin_upload(&self) -> Result<Session, ClientError> {
         let mut backoff = Backoff::new(self.client.retries());
         loop {
             let begun = async {
@@ -238,17 +249,17 @@ impl Repository {
                 let response = self
                     .expect(response, &[StatusCode::ACCEPTED], || format!("{}/{}", self.registry, self.name))
                     .await?;
-                location(&response)
+                Ok(Session { url: location(&response)?, offset: 0, takes_delta: takes_delta(&response) })
             };
             match begun.await {
-                Ok(url) => return Ok(url),
+                Ok(session) => return Ok(session),
                 Err(error) => backoff.after(error).await?,
             }
         }
     }
 
     /// How far an upload has come (end-13), and where it goes on.
-    pub(super) async fn upload_status(&self, session: &Url) -> Result<(u64, Url), ClientError> {
+    pub(super) async fn upload_status(&self, session: &Url) -> Result<Session, ClientError> {
         let response = self.ask(&self.bare(Method::GET, session.clone()), "pull,push").await?;
         let response = self
             .expect(response, &[StatusCode::NO_CONTENT, StatusCode::OK], || "the upload".to_owned())
@@ -259,9 +270,9 @@ impl Repository {
             Some(text) => received(&response)
                 .ok_or_else(|| response.protocol(format!("Range {text:?} is no 0-LAST")))?,
         };
-        let next =
+        let url =
             if response.headers().contains_key(LOCATION) { location(&response)? } else { session.clone() };
-        Ok((offset, next))
+        Ok(Session { url, offset, takes_delta: takes_delta(&response) })
     }
 
     /// Ends an upload without a blob. A registry that cannot is left to time it out.

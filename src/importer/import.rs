@@ -1,5 +1,6 @@
 //! [`Importer`]: decides what each pass does, until there is an image.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{Notify, mpsc};
@@ -11,7 +12,7 @@ use super::spool::Spool;
 use super::upload::{Identity, Left, Upload, left, remember, warn_about};
 use super::{ImportError, ImportOptions, Journal, Phase, Progress, Source, SourceError, known};
 use crate::artifact::{Annotations, FileName, ImageDescription, LayerShape, PieceReader};
-use crate::client::{BlobFeed, Client, Repository, UploadError};
+use crate::client::{BlobFeed, Client, Held, Repository, UploadError};
 use crate::disk::{Compression, Disk, Format};
 use crate::oci::{Digest, ImageReference, MediaType};
 
@@ -60,6 +61,8 @@ pub struct Imported {
     pub source_size: u64,
     /// Bytes of the layer that this import sent.
     pub uploaded: u64,
+    /// Bytes of the layer that were not sent, because the registry had them in other images.
+    pub copied: u64,
     /// How often the source was read.
     pub passes: u32,
 }
@@ -92,6 +95,9 @@ struct State {
     changes: u32,
     rewinds: u32,
     uploaded: u64,
+    copied: u64,
+    /// What the registry has in other images, once it was asked.
+    held: Option<Arc<Held>>,
 }
 
 /// The end of one pass.
@@ -216,7 +222,8 @@ impl Importer {
             file_size: measured.file_size,
             compression,
             source_size: measured.source_size,
-            uploaded: state.uploaded,
+            uploaded: state.uploaded.saturating_sub(state.copied),
+            copied: state.copied,
             passes: state.passes,
         };
         self.name(imported, source.architecture(), annotations).await.map(Some)
@@ -342,16 +349,22 @@ impl Importer {
             state.upload = Some(begun.map_err(ImportError::Push)?);
         }
         let Some(Upload { session, entry, .. }) = &mut state.upload else { return Ok(Next::Again) };
+        if self.options.delta && session.takes_delta() && state.held.is_none() {
+            let held = Held::gather(&self.repository(), self.target.tag(), shape.layer_size()).await;
+            state.held = Some(Arc::new(held));
+        }
+        let held = state.held.clone();
         let (mut pass, reader) = self.pass(examined);
         let (sender, pieces) = mpsc::channel(QUEUE);
         pass.layer = Some(sender);
         pass.shape = Some(shape.clone());
-        let feed = BlobFeed::new(pieces, shape.layer_size(), self.progress.upload_counter());
-        let before = session.offset();
+        let feed = BlobFeed::new(pieces, shape.layer_size(), self.progress.upload_counter()).without(held);
+        let (before, copied_before) = (session.offset(), session.copied());
         let mut note = |session: &_| remember(entry, session);
         let (measured, sent) =
             tokio::join!(pass::run(reader, pass, &self.options), session.send(feed, &mut note));
         state.uploaded += session.offset().saturating_sub(before);
+        state.copied += session.copied().saturating_sub(copied_before);
         let measured = match (measured, sent) {
             (Err(PassError::Stopped), Err(UploadError::Rewind)) => {
                 state.rewinds += 1;
@@ -386,10 +399,11 @@ impl Importer {
                 state.unnamed = upload.finished();
                 Ok(Next::Done(measured, layer))
             }
-            Err(error) if upload.is_resumed => {
-                tracing::info!(%error, "what was begun is of no use: uploading from the beginning");
+            Err(error) if upload.is_resumed || upload.session.copied() > 0 && error.is_wrong_digest() => {
+                tracing::info!(%error, "what was begun or copied is of no use: uploading all of it");
                 upload.cancel().await;
                 state.anew = true;
+                state.held = Some(Arc::default());
                 Ok(Next::Again)
             }
             Err(error) => {

@@ -21,6 +21,9 @@ pub struct ImportOptions {
     pub labels: BTreeMap<String, String>,
     /// Further annotations of the manifest.
     pub annotations: BTreeMap<String, String>,
+    /// Whether what the registry has of the disk in other images is not sent. It spares the network and costs the registry some
+    /// work, so it is of no use to whoever is the registry.
+    pub delta: bool,
     /// The instance type that KubeVirt proposes.
     pub instancetype: Option<String>,
     /// The preference that KubeVirt proposes.

@@ -1,0 +1,193 @@
+//! [`DeltaWriter`]: pieces of a blob as the [frames](Frame) of a delta.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::held::{Held, Place};
+use super::piece::Piece;
+use crate::chunk::{Frame, MAX_FRAME};
+
+/// Writes the body of one request.
+pub(super) struct DeltaWriter {
+    held: Arc<Held>,
+    /// The source that the last copy was out of.
+    source: Option<u16>,
+    /// What may go on with the next piece.
+    run: Option<Run>,
+    /// Bytes that were copied.
+    copied: u64,
+}
+
+/// Pieces that become one frame.
+#[derive(Clone, Copy)]
+enum Run {
+    Zeros(u64),
+    Copy { place: Place, length: u64 },
+}
+
+impl DeltaWriter {
+    pub(super) fn new(held: Arc<Held>) -> Self {
+        Self { held, source: None, run: None, copied: 0 }
+    }
+
+    /// Bytes that were copied so far.
+    pub(super) fn copied(&self) -> u64 {
+        self.copied
+    }
+
+    /// What goes out when a piece is added, which may be nothing yet.
+    pub(super) fn push(&mut self, piece: Piece) -> [Bytes; 2] {
+        let run = match &piece {
+            Piece::New(_) => None,
+            Piece::Zeros(length) => Some(Run::Zeros(*length)),
+            Piece::Held { place, length, .. } => {
+                self.copied += length;
+                Some(Run::Copy { place: *place, length: *length })
+            }
+        };
+        if let (Some(before), Some(run)) = (self.run, run)
+            && let Some(joined) = before.join(run)
+        {
+            self.run = Some(joined);
+            return Default::default();
+        }
+        let mut head = self.end();
+        self.run = run;
+        match piece {
+            Piece::New(bytes) => {
+                Frame::Data(bytes.len() as u64).encode(&mut head);
+                [head.freeze(), bytes]
+            }
+            _ => [head.freeze(), Bytes::new()],
+        }
+    }
+
+    /// What goes out at the end.
+    pub(super) fn finish(&mut self) -> Bytes {
+        self.end().freeze()
+    }
+
+    fn end(&mut self) -> BytesMut {
+        let mut frames = BytesMut::new();
+        match self.run.take() {
+            None => {}
+            Some(Run::Zeros(length)) => Frame::Zeros(length).encode(&mut frames),
+            Some(Run::Copy { place: Place { source, offset }, length }) => {
+                if self.source.replace(source) != Some(source) {
+                    Frame::Source(self.held.source(source).to_owned()).encode(&mut frames);
+                }
+                Frame::Copy { offset, length }.encode(&mut frames);
+            }
+        }
+        frames
+    }
+}
+
+impl Run {
+    /// Both as one frame.
+    fn join(self, next: Self) -> Option<Self> {
+        let joined = match (self, next) {
+            (Self::Zeros(length), Self::Zeros(more)) => Self::Zeros(length + more),
+            (Self::Copy { place, length }, Self::Copy { place: next, length: more })
+                if place.source == next.source && place.offset + length == next.offset =>
+            {
+                Self::Copy { place, length: length + more }
+            }
+            _ => return None,
+        };
+        let (Self::Zeros(length) | Self::Copy { length, .. }) = joined;
+        (length <= MAX_FRAME).then_some(joined)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn source(number: u16) -> Vec<u8> {
+        (0..3000_u32).map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[usize::from(number)]).collect()
+    }
+
+    fn piece() -> impl Strategy<Value = Piece> {
+        prop_oneof![
+            proptest::collection::vec(any::<u8>(), 1..50).prop_map(|bytes| Piece::New(bytes.into())),
+            (1..1000_u64).prop_map(Piece::Zeros),
+            // Places that are often behind one another.
+            (0..2_u16, 0..20_u64, 1..3_u64).prop_map(|(source, at, times)| Piece::Held {
+                place: Place { source, offset: at * 100 },
+                length: times * 100,
+                bytes: None,
+            }),
+        ]
+    }
+
+    /// What a registry makes of frames.
+    fn expand(mut body: BytesMut) -> Vec<u8> {
+        let (mut blob, mut current) = (Vec::new(), None);
+        while let Some(frame) = Frame::decode(&mut body).unwrap() {
+            let index = |at: u64| usize::try_from(at).unwrap();
+            match frame {
+                Frame::Data(length) => blob.extend_from_slice(&body.split_to(index(length))),
+                Frame::Zeros(length) => blob.resize(blob.len() + index(length), 0),
+                Frame::Source(name) => current = Some(source(name.parse().unwrap())),
+                Frame::Copy { offset, length } => {
+                    blob.extend_from_slice(&current.as_ref().unwrap()[index(offset)..index(offset + length)]);
+                }
+            }
+        }
+        assert!(body.is_empty());
+        blob
+    }
+
+    proptest! {
+        #[test]
+        fn the_frames_stand_for_the_pieces(pieces in proptest::collection::vec(piece(), 0..40)) {
+            let mut writer = DeltaWriter::new(Arc::new(Held::of_sources(&["0", "1"])));
+            let (mut body, mut blob) = (BytesMut::new(), Vec::new());
+            for piece in pieces {
+                match &piece {
+                    Piece::New(bytes) => blob.extend_from_slice(bytes),
+                    Piece::Zeros(length) => blob.resize(blob.len() + usize::try_from(*length).unwrap(), 0),
+                    Piece::Held { place, length, .. } => {
+                        let start = usize::try_from(place.offset).unwrap();
+                        blob.extend_from_slice(&source(place.source)[start..][..usize::try_from(*length).unwrap()]);
+                    }
+                }
+                for bytes in writer.push(piece) {
+                    body.extend_from_slice(&bytes);
+                }
+            }
+            body.extend_from_slice(&writer.finish());
+            prop_assert_eq!(expand(body), blob);
+        }
+    }
+
+    #[test]
+    fn pieces_behind_one_another_are_one_frame() {
+        let mut writer = DeltaWriter::new(Arc::new(Held::of_sources(&["0", "1"])));
+        let mut body = BytesMut::new();
+        let held = |offset| Piece::Held { place: Place { source: 1, offset }, length: 100, bytes: None };
+        for piece in [held(0), held(100), held(200), Piece::Zeros(7), Piece::Zeros(8), held(300), held(500)] {
+            for bytes in writer.push(piece) {
+                body.extend_from_slice(&bytes);
+            }
+        }
+        body.extend_from_slice(&writer.finish());
+        let mut frames = Vec::new();
+        while let Some(frame) = Frame::decode(&mut body).unwrap() {
+            frames.push(frame);
+        }
+        let expected = [
+            Frame::Source("1".to_owned()),
+            Frame::Copy { offset: 0, length: 300 },
+            Frame::Zeros(15),
+            Frame::Copy { offset: 300, length: 100 },
+            Frame::Copy { offset: 500, length: 100 },
+        ];
+        assert_eq!(frames, expected);
+        assert_eq!(writer.copied(), 500);
+    }
+}
