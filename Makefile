@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export CARGO_TERM_PROGRESS_WHEN ?= never
 
-.PHONY: help check test unit conformance bench bench-import bench-series bench-cutters build clean
+.PHONY: help check test unit conformance bench bench-import bench-series bench-cutters bench-floors build clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -41,6 +41,11 @@ bench-cutters: ## New bytes of versions of a disk for several ways to cut it int
 	$(CARGO) build --release --locked --example compare_cutters
 	conformance/setup >/dev/null
 	python3 conformance/bench_cutters.py
+
+bench-floors: build ## CPU and time of push and pull beside sha256, blake3, zstd and writing alone, and docker-registry
+	$(CARGO) build --release --locked --example floors
+	conformance/setup >/dev/null
+	python3 conformance/bench_floors.py
 
 clean: ## Build results and test reports; the tools in the cache stay
 	$(CARGO) clean
