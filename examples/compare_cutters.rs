@@ -37,6 +37,8 @@ fn cutters() -> Result<Vec<(String, Kind)>, Box<dyn Error>> {
         ("by hash", 0, 16, 64, 128),
         ("by hash and ends of files", 128, 16, 64, 128),
         ("by hash and ends of files", 128, 4, 64, 128),
+        ("by hash and ends of files", 128, 8, 32, 64),
+        ("by hash and ends of files", 128, 8, 64, 96),
         ("by hash and ends of files", 128, 8, 96, 128),
         ("by hash and ends of files", 128, 8, 64, 256),
         ("by hash and ends of files", 128, 8, 128, 256),

@@ -28,6 +28,7 @@ mod packs;
 mod read;
 mod read_chunks;
 mod recipe;
+mod recipe_page;
 mod recipes;
 mod record;
 mod referrers;

@@ -334,6 +334,6 @@ mod tests {
                 Cut::Chunk(length) | Cut::Zeros(length) => length / BLOCK,
             })
             .collect();
-        assert_eq!(blocks, [8, 32, 32, 32, 32, 10, 13]);
+        assert_eq!(blocks, [8, 14, 9, 24, 19, 24, 7, 24, 17, 6, 6, 1]);
     }
 }

@@ -58,7 +58,7 @@ pub enum InvalidSizes {
 
 impl Sizes {
     /// What DVCR stores with.
-    pub const STORED: Self = Self::of(8 << 10, 96 << 10, 128 << 10, 4 * BLOCK);
+    pub const STORED: Self = Self::of(8 << 10, 64 << 10, 96 << 10, 4 * BLOCK);
     /// The zeros behind the end of a file. More of them miss files; fewer take other things for ends, such as the
     /// unused part of an inode.
     const TAIL: usize = 128;
@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn what_is_stored_with_is_valid() {
         let sizes = Sizes::STORED;
-        assert_eq!(Sizes::new(sizes.min(), 96 << 10, sizes.max(), sizes.zero_run()), Ok(sizes));
+        assert_eq!(Sizes::new(sizes.min(), 64 << 10, sizes.max(), sizes.zero_run()), Ok(sizes));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use storage_backends::Condition;
 use uuid::{NoContext, Timestamp, Uuid};
 
-use super::recipe::{Entry, Place, Recipe};
+use super::recipe::{Entry, Page, Place, Recipe};
 use super::record::IndexEntry;
 use super::source::Source;
 use super::{Result, layout, record};
@@ -110,14 +110,23 @@ impl ChunkIndex {
         Some(Place { pack, offset: slot.offset, stored: slot.stored, length: slot.length })
     }
 
-    /// Learns the chunks of a recipe that belongs to a published blob.
-    pub(super) fn learn(&self, recipe: &Recipe) {
+    /// Learns the chunks of a recipe that belongs to a published blob, or of some of its pages, and those pages.
+    fn learn(&self, recipe: &Recipe, pages: &[Page]) {
         let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
         for entry in recipe.entries() {
             if let Entry::Chunk { id, place } = entry {
                 tables.insert(key(id), place);
             }
         }
+        for Page { id, place } in pages {
+            tables.insert(key(id), place);
+        }
+    }
+
+    /// The pages whose chunks were not learnt lately.
+    fn unlearnt(&self, pages: Vec<Page>) -> Vec<Page> {
+        let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
+        pages.into_iter().filter(|page| !tables.young.contains_key(&key(&page.id))).collect()
     }
 
     /// Tells the other replicas of a published blob's recipes, and learns them. What goes wrong costs nothing but space.
@@ -174,17 +183,22 @@ impl ChunkIndex {
     }
 
     async fn learn_all(&self, ids: Vec<Uuid>) {
-        let read = |id| {
-            let source = Arc::clone(&self.source);
-            async move { (id, source.recipes.get(id).await) }
-        };
-        let mut read = stream::iter(ids).map(read).buffered(AHEAD);
+        // Most pages of a version are those of the one before.
+        let mut read =
+            stream::iter(ids).map(|id| async move { (id, self.unlearnt_of(id).await) }).buffered(AHEAD);
         while let Some((id, recipe)) = read.next().await {
             match recipe {
-                Ok(recipe) => self.learn(&recipe),
+                Ok((recipe, pages)) => self.learn(&recipe, &pages),
                 Err(error) => tracing::warn!(%error, recipe = %id, "cannot read a recipe for the index"),
             }
         }
+    }
+
+    /// What was not learnt lately of a recipe.
+    async fn unlearnt_of(&self, id: Uuid) -> storage_backends::Result<(Recipe, Vec<Page>)> {
+        let (recipe, _) = self.source.recipes.paged(id).await?;
+        let pages = self.unlearnt(recipe.pages);
+        Ok((self.source.recipes.read(id, &pages).await?, pages))
     }
 
     fn refreshing(&self) -> std::sync::MutexGuard<'_, Refreshing> {
@@ -242,7 +256,7 @@ mod tests {
     #[test]
     fn what_was_learnt_is_found_where_it_is() {
         let index = index(1 << 20);
-        index.learn(&recipe(0..100));
+        index.learn(&recipe(0..100), &[]);
         for number in 0_u32..100 {
             let place = index.find(&ChunkId::of(&number.to_le_bytes())).unwrap();
             assert_eq!((place.offset, place.pack), (number, Uuid::from_u128(1)));
@@ -253,11 +267,11 @@ mod tests {
     #[test]
     fn when_it_is_full_what_was_not_used_lately_goes() {
         let index = index(100 * 2 * ENTRY);
-        index.learn(&recipe(0..1));
+        index.learn(&recipe(0..1), &[]);
         for start in (1..1000).step_by(50) {
-            index.learn(&recipe(start..start + 50));
+            index.learn(&recipe(start..start + 50), &[]);
             // Somebody has pushed a blob with this chunk again.
-            index.learn(&recipe(0..1));
+            index.learn(&recipe(0..1), &[]);
         }
         let knows = |number: u32| index.find(&ChunkId::of(&number.to_le_bytes())).is_some();
         assert!(knows(0) && knows(1000) && !knows(1));

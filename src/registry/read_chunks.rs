@@ -131,8 +131,7 @@ fn runs(entries: &[Entry], part: &Range<u64>, fixed: bool) -> Vec<Run> {
 
 /// Where the bytes of a chunk are in its pack.
 fn extent(place: &Place) -> Range<u64> {
-    let offset = u64::from(place.offset);
-    offset..offset + u64::from(place.stored)
+    place.offset.into()..place.end()
 }
 
 impl Read {

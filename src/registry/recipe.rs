@@ -1,21 +1,20 @@
 //! A recipe: what a stretch of a blob is made of, chunk by chunk, and where the chunks are.
 //!
-//! Binary, because it has an entry for some 64 KiB of every disk: 48 bytes each, 0.07% of what they describe. A recipe
-//! names places in packs and no hashes that would have to be looked up, so a blob is read without the index. It also
-//! holds the hash of each chunk: what is read is checked, and a lost index is made again from recipes.
+//! It names places in packs and no hashes that would have to be looked up, so a blob is read without the index. It also
+//! holds the hash of each chunk: what is read is checked, and a lost index is made again from recipes. The entries are in
+//! [pages](super::recipe_page), which lie in packs like chunks; the recipe itself is the list of pages:
 //!
 //! ```text
-//! "DVCRrec1"                                                    8 bytes
-//! number of own packs, of packs, of entries                     4 bytes each; all numbers are little-endian
+//! "DVCRrec2"                                                    8 bytes
+//! number of own packs, of packs, of pages                       4 bytes each; all numbers are little-endian
 //! packs: UUID, the own ones first                               16 bytes each
-//! entries: blake3 of the chunk                                  32 bytes
-//!          pack, offset in it, bytes stored, bytes              4 bytes each
+//! pages: blake3                                                 32 bytes
+//!        pack, offset in it, bytes                              4 bytes each
 //! blake3 of everything above                                    32 bytes
 //! ```
 //!
 //! An own pack was written for the blob of the recipe, and goes with it when the upload is given up. A chunk of which fewer
-//! bytes are stored than it has is a frame of zstd. Zeros have the pack `0xffff_ffff`, and their number in the first eight
-//! bytes of the hash.
+//! bytes are stored than it has is a frame of zstd; a page is stored as it is.
 
 use std::collections::HashMap;
 
@@ -24,17 +23,14 @@ use uuid::Uuid;
 
 use crate::chunk::{ChunkId, MAX_CHUNK};
 
-/// Entries in one recipe, at most: some 256 MiB of a disk, in 200 KiB.
+/// Entries in one recipe, at most: some 128 MiB of a disk.
 pub(super) const MAX_ENTRIES: usize = 4096;
 
-const MAGIC: &[u8; 8] = b"DVCRrec1";
+const MAGIC: &[u8; 8] = b"DVCRrec2";
 const HEADER: usize = 20;
 const PACK: usize = 16;
-const ENTRY: usize = 48;
+const PAGE: usize = 44;
 const CHECKSUM: usize = 32;
-
-/// The pack number of zeros.
-const ZEROS: u32 = u32::MAX;
 
 /// Where a chunk is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,24 +63,49 @@ impl Entry {
 /// What a stretch of a blob is made of.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Recipe {
-    /// The packs that were written for it.
-    own: Vec<Uuid>,
     entries: Vec<Entry>,
+}
+
+/// A recipe as it is stored.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct PagedRecipe {
+    /// The packs that were written for it.
+    pub(super) own: Vec<Uuid>,
+    pub(super) pages: Vec<Page>,
+}
+
+/// A page of a recipe. As many bytes are stored as it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Page {
+    pub(super) id: ChunkId,
+    pub(super) place: Place,
 }
 
 /// Bytes are no recipe.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("it is no recipe: {0}")]
-pub(super) struct InvalidRecipe(&'static str);
+pub(super) struct InvalidRecipe(pub(super) &'static str);
 
-impl Recipe {
-    pub(super) fn entries(&self) -> &[Entry] {
-        &self.entries
+impl Place {
+    /// Where in the pack what is behind it begins.
+    pub(super) fn end(&self) -> u64 {
+        u64::from(self.offset) + u64::from(self.stored)
     }
 
-    /// Packs that were written for the blob of this recipe.
-    pub(super) fn own_packs(&self) -> &[Uuid] {
-        &self.own
+    /// Whether a chunk can be like this.
+    pub(super) fn is_possible(&self) -> bool {
+        self.stored <= self.length && self.length <= MAX_CHUNK
+    }
+}
+
+impl Recipe {
+    /// Of these entries.
+    pub(super) fn of(entries: Vec<Entry>) -> Self {
+        Self { entries }
+    }
+
+    pub(super) fn entries(&self) -> &[Entry] {
+        &self.entries
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -108,8 +129,10 @@ impl Recipe {
         }
         self.entries.push(entry);
     }
+}
 
-    /// Says of a pack that it was written for this blob.
+impl PagedRecipe {
+    /// Says of a pack that it was written for the blob.
     pub(super) fn owns(&mut self, pack: Uuid) {
         if !self.own.contains(&pack) {
             self.own.push(pack);
@@ -121,39 +144,26 @@ impl Recipe {
         let mut packs = self.own.clone();
         let mut numbers: HashMap<Uuid, u32> =
             packs.iter().zip(0..).map(|(pack, number)| (*pack, number)).collect();
-        for entry in &self.entries {
-            if let Entry::Chunk { place, .. } = entry {
-                numbers.entry(place.pack).or_insert_with(|| {
-                    packs.push(place.pack);
-                    count(packs.len() - 1)
-                });
-            }
+        for Page { place, .. } in &self.pages {
+            numbers.entry(place.pack).or_insert_with(|| {
+                packs.push(place.pack);
+                count(packs.len() - 1)
+            });
         }
-        let length = HEADER + packs.len() * PACK + self.entries.len() * ENTRY + CHECKSUM;
+        let length = HEADER + packs.len() * PACK + self.pages.len() * PAGE + CHECKSUM;
         let mut bytes = BytesMut::with_capacity(length);
         bytes.put_slice(MAGIC);
-        for number in [self.own.len(), packs.len(), self.entries.len()] {
+        for number in [self.own.len(), packs.len(), self.pages.len()] {
             bytes.put_u32_le(count(number));
         }
         for pack in &packs {
             bytes.put_slice(pack.as_bytes());
         }
-        for entry in &self.entries {
-            match entry {
-                Entry::Chunk { id, place } => {
-                    bytes.put_slice(id.as_bytes());
-                    bytes.put_u32_le(numbers.get(&place.pack).copied().unwrap_or(ZEROS));
-                    bytes.put_u32_le(place.offset);
-                    bytes.put_u32_le(place.stored);
-                    bytes.put_u32_le(place.length);
-                }
-                Entry::Zeros(length) => {
-                    bytes.put_u64_le(*length);
-                    bytes.put_bytes(0, 24);
-                    bytes.put_u32_le(ZEROS);
-                    bytes.put_bytes(0, 12);
-                }
-            }
+        for Page { id, place } in &self.pages {
+            bytes.put_slice(id.as_bytes());
+            bytes.put_u32_le(numbers.get(&place.pack).copied().unwrap_or(u32::MAX));
+            bytes.put_u32_le(place.offset);
+            bytes.put_u32_le(place.stored);
         }
         let checksum = ChunkId::of(&bytes);
         bytes.put_slice(checksum.as_bytes());
@@ -165,45 +175,36 @@ impl Recipe {
         let (content, checksum) =
             bytes.split_last_chunk::<CHECKSUM>().ok_or(InvalidRecipe("it is too short"))?;
         if ChunkId::of(content).as_bytes() != checksum {
-            return Err(InvalidRecipe("it is damaged, or of a later version"));
+            return Err(InvalidRecipe("it is damaged, or of another version"));
         }
-        let mut rest = content.strip_prefix(MAGIC).ok_or(InvalidRecipe("it is of a later version"))?;
+        let mut rest = content.strip_prefix(MAGIC).ok_or(InvalidRecipe("it is of another version"))?;
         if rest.len() < HEADER - MAGIC.len() {
             return Err(InvalidRecipe("it is too short"));
         }
         let mut number = || usize::try_from(rest.get_u32_le()).unwrap_or(usize::MAX);
-        let (own, packs, entries) = (number(), number(), number());
-        let expected =
-            packs.checked_mul(PACK).zip(entries.checked_mul(ENTRY)).map(|(a, b)| a.saturating_add(b));
+        let (own, packs, pages) = (number(), number(), number());
+        let expected = packs.checked_mul(PACK).zip(pages.checked_mul(PAGE)).map(|(a, b)| a.saturating_add(b));
         if expected != Some(rest.len()) || own > packs {
             return Err(InvalidRecipe("its numbers contradict its length"));
         }
-        let (packs, entries) = rest.split_at(packs * PACK);
+        let (packs, pages) = rest.split_at(packs * PACK);
         let packs: Vec<Uuid> = packs.as_chunks::<PACK>().0.iter().map(|id| Uuid::from_bytes(*id)).collect();
-        let entries = entries.as_chunks::<ENTRY>().0.iter().map(|entry| decode_entry(entry, &packs));
-        Ok(Self { entries: entries.collect::<Result<_, _>>()?, own: packs[..own].to_vec() })
+        let pages = pages.as_chunks::<PAGE>().0.iter().map(|page| decode_page(page, &packs));
+        Ok(Self { pages: pages.collect::<Result<_, _>>()?, own: packs[..own].to_vec() })
     }
 }
 
-fn decode_entry(entry: &[u8; ENTRY], packs: &[Uuid]) -> Result<Entry, InvalidRecipe> {
-    let (mut id, mut numbers) = entry.split_at(32);
-    let pack = numbers.get_u32_le();
-    if pack == ZEROS {
-        return Ok(Entry::Zeros(id.get_u64_le()));
-    }
-    let pack = usize::try_from(pack).ok().and_then(|number| packs.get(number));
+fn decode_page(page: &[u8; PAGE], packs: &[Uuid]) -> Result<Page, InvalidRecipe> {
+    let (id, mut numbers) = page.split_at(32);
+    let pack = usize::try_from(numbers.get_u32_le()).ok().and_then(|number| packs.get(number));
     let pack = *pack.ok_or(InvalidRecipe("it names a pack that it does not list"))?;
-    let place = Place {
-        pack,
-        offset: numbers.get_u32_le(),
-        stored: numbers.get_u32_le(),
-        length: numbers.get_u32_le(),
-    };
-    if place.stored > place.length || place.length > MAX_CHUNK {
-        return Err(InvalidRecipe("a chunk has an impossible length"));
+    let (offset, stored) = (numbers.get_u32_le(), numbers.get_u32_le());
+    let place = Place { pack, offset, stored, length: stored };
+    if !place.is_possible() {
+        return Err(InvalidRecipe("a page has an impossible length"));
     }
     let id = id.try_into().map_err(|_| InvalidRecipe("it is too short"))?;
-    Ok(Entry::Chunk { id: ChunkId::new(id), place })
+    Ok(Page { id: ChunkId::new(id), place })
 }
 
 /// Numbers in a recipe are bounded by the number of its entries.
@@ -217,44 +218,38 @@ mod tests {
 
     use super::*;
 
-    fn chunk(number: u8, pack: u128) -> Entry {
-        let place = Place { pack: Uuid::from_u128(pack), offset: 7, stored: 100, length: 65_536 };
-        Entry::Chunk { id: ChunkId::of(&[number]), place }
+    fn page(number: u8, pack: u128) -> Page {
+        let place = Place { pack: Uuid::from_u128(pack), offset: 7, stored: 1000, length: 1000 };
+        Page { id: ChunkId::of(&[number]), place }
     }
 
-    fn recipe() -> Recipe {
-        let mut recipe = Recipe::default();
-        recipe.owns(Uuid::from_u128(9));
-        for entry in [chunk(1, 9), Entry::Zeros(5_000_000_000), chunk(2, 8), chunk(3, 9)] {
-            recipe.push(entry);
-        }
-        recipe
+    fn recipe() -> PagedRecipe {
+        PagedRecipe { own: vec![Uuid::from_u128(9)], pages: vec![page(1, 9), page(2, 8), page(3, 9)] }
     }
 
     #[test]
     fn a_recipe_reads_as_it_was_written() {
-        for recipe in [Recipe::default(), recipe()] {
-            assert_eq!(Recipe::decode(&recipe.encode()), Ok(recipe));
+        for recipe in [PagedRecipe::default(), recipe()] {
+            assert_eq!(PagedRecipe::decode(&recipe.encode()), Ok(recipe));
         }
-        assert_eq!(recipe().length(), 3 * 65_536 + 5_000_000_000);
-        assert_eq!(recipe().own_packs(), [Uuid::from_u128(9)]);
     }
 
     #[test]
     fn zeros_behind_zeros_are_one_entry() {
-        let mut recipe = recipe();
+        let mut recipe = Recipe::default();
         recipe.push(Entry::Zeros(1));
         recipe.push(Entry::Zeros(2));
-        assert_eq!(recipe.entries().last(), Some(&Entry::Zeros(3)));
+        assert_eq!(recipe.entries(), [Entry::Zeros(3)]);
+        assert_eq!(recipe.length(), 3);
     }
 
     #[test]
     fn the_format_stays_what_it_is() {
         let bytes = recipe().encode();
-        assert_eq!(bytes.len(), 20 + 2 * 16 + 4 * 48 + 32);
+        assert_eq!(bytes.len(), 20 + 2 * 16 + 3 * 44 + 32);
         assert_eq!(
             ChunkId::of(&bytes).to_string(),
-            "03f91ad6657a3152c1cfabd4124ad55ba8057de491a7129f2ab7734261fce75a"
+            "cf8c496d84e186fa47ab8996f1ea5097899b6f37baf30f38fe2d70bfd9ccaf97"
         );
     }
 
@@ -264,8 +259,8 @@ mod tests {
         for at in 0..bytes.len() {
             let mut damaged = bytes.to_vec();
             damaged[at] ^= 1;
-            assert!(Recipe::decode(&damaged).is_err(), "byte {at}");
-            assert!(Recipe::decode(&bytes[..at]).is_err(), "cut at {at}");
+            assert!(PagedRecipe::decode(&damaged).is_err(), "byte {at}");
+            assert!(PagedRecipe::decode(&bytes[..at]).is_err(), "cut at {at}");
         }
     }
 
@@ -274,7 +269,7 @@ mod tests {
         fn whatever_the_bytes_are_reading_them_does_not_panic(content in proptest::collection::vec(any::<u8>(), 0..400)) {
             let whole = [MAGIC.as_slice(), &content].concat();
             let signed = [whole.as_slice(), ChunkId::of(&whole).as_bytes()].concat();
-            let _ = Recipe::decode(&signed);
+            let _ = PagedRecipe::decode(&signed);
         }
     }
 }

@@ -18,7 +18,7 @@ pub(super) struct Source {
 impl Source {
     /// Keeps so many bytes of packs in memory; 0: none.
     pub(super) fn new(store: &Arc<dyn Store>, memory: u64) -> Self {
-        let (recipes, packs) = (Recipes::new(store), Packs::new(store, memory));
-        Self { store: Arc::clone(store), recipes: Arc::new(recipes), packs: Arc::new(packs) }
+        let packs = Arc::new(Packs::new(store, memory));
+        Self { store: Arc::clone(store), recipes: Arc::new(Recipes::new(store, &packs)), packs }
     }
 }

@@ -13,7 +13,7 @@ use storage_backends::Key;
 use uuid::Uuid;
 
 use super::blocking::blocking;
-use super::recipe::{Entry, Recipe};
+use super::recipe::{Entry, Place};
 use super::record::Extent;
 use super::{Registry, Result, layout};
 use crate::oci::{Digest, RepositoryName};
@@ -138,12 +138,21 @@ impl Registry {
             }
             Extent::Chunks { recipe, .. } => {
                 // Not by way of the memory for recipes, which would be full of these then.
-                let (recipe, size) = self.source.recipes.read(*recipe).await?;
+                let recipes = &self.source.recipes;
+                let (paged, size) = recipes.paged(*recipe).await?;
+                let entries = recipes.read(*recipe, &paged.pages).await?;
                 count.referenced += size;
                 count.add(0, size, owner);
                 let mut counting = std::mem::take(count);
                 *count = blocking(move || {
-                    counting.recipe(&recipe, owner);
+                    for page in &paged.pages {
+                        counting.stored_once(&page.place, 0, owner);
+                    }
+                    for entry in entries.entries() {
+                        if let Entry::Chunk { place, .. } = entry {
+                            counting.stored_once(place, place.length.into(), owner);
+                        }
+                    }
                     counting
                 })
                 .await;
@@ -181,25 +190,23 @@ impl Count {
         }
     }
 
-    fn recipe(&mut self, recipe: &Recipe, owner: Owner) {
-        for entry in recipe.entries() {
-            let Entry::Chunk { place, .. } = entry else { continue };
-            let next = u32::try_from(self.packs.len()).unwrap_or(u32::MAX);
-            let pack = *self.packs.entry(place.pack).or_insert(next);
-            let stored = u64::from(place.stored);
-            match self.chunks.entry((pack, place.offset)) {
-                Slot::Vacant(slot) => {
-                    slot.insert(owner);
-                    self.referenced += stored;
-                    self.add(place.length.into(), stored, owner);
-                }
-                Slot::Occupied(mut slot) => {
-                    let before = *slot.get();
-                    let owners = before.and(owner);
-                    slot.insert(owners);
-                    if owners != before {
-                        self.change(before, |bytes| bytes - stored);
-                    }
+    /// Counts what others may refer to as well, and is `different` bytes of blobs.
+    fn stored_once(&mut self, place: &Place, different: u64, owner: Owner) {
+        let next = u32::try_from(self.packs.len()).unwrap_or(u32::MAX);
+        let pack = *self.packs.entry(place.pack).or_insert(next);
+        let stored = u64::from(place.stored);
+        match self.chunks.entry((pack, place.offset)) {
+            Slot::Vacant(slot) => {
+                slot.insert(owner);
+                self.referenced += stored;
+                self.add(different, stored, owner);
+            }
+            Slot::Occupied(mut slot) => {
+                let before = *slot.get();
+                let owners = before.and(owner);
+                slot.insert(owners);
+                if owners != before {
+                    self.change(before, |bytes| bytes - stored);
                 }
             }
         }

@@ -272,8 +272,8 @@ impl Registry {
     async fn discard_recipe(&self, id: Uuid) {
         let store = self.store.as_ref();
         let freed = async {
-            for pack in self.source.recipes.get(id).await?.own_packs() {
-                self.discard_data(*pack).await;
+            for pack in self.source.recipes.paged(id).await?.0.own {
+                self.discard_data(pack).await;
             }
             store.delete(&layout::recipe(id)).await
         };

@@ -33,12 +33,12 @@ async fn costs(push: impl AsyncFn(&Registry)) {
 }
 
 #[tokio::test]
-async fn a_blob_in_chunks_is_written_once_at_most_and_not_read_again() {
+async fn a_blob_in_chunks_is_written_once_at_most_and_only_the_list_of_them_is_read_again() {
     let counting = Counting::new(Arc::new(Memory::empty(MemoryOptions::default())));
     let tally = counting.tally();
     Registry::new(Arc::new(counting)).push("a", &sample(SIZE)).await.unwrap();
     assert!(tally.data_written.load(Relaxed) <= SIZE as u64);
-    assert_eq!(tally.data_read.load(Relaxed), 0);
+    assert!(tally.data_read.load(Relaxed) < SIZE as u64 / 1000);
     assert!(tally.small_written.load(Relaxed) < SIZE as u64 / 500);
 }
 

@@ -18,9 +18,9 @@ use super::objects::Objects;
 use crate::chunk::{ChunkId, Encoder, Part, Sizes, Splitter};
 use crate::registry::blocking::blocking;
 use crate::registry::chunk_index::ChunkIndex;
-use crate::registry::recipe::{Entry, Place, Recipe};
+use crate::registry::recipe::{Entry, Page, PagedRecipe, Place, Recipe};
 use crate::registry::record::Extent;
-use crate::registry::{Result, Rules, layout};
+use crate::registry::{Result, Rules, layout, recipe_page};
 
 /// Batches of one upload that wait while another one is hashed and compressed.
 const AHEAD: usize = 1;
@@ -39,6 +39,8 @@ pub(super) struct Chunking {
     encoders: Vec<Encoder>,
     /// What the last stretch of the blob is made of.
     recipe: Recipe,
+    /// The same, as far as it is stored.
+    paged: PagedRecipe,
     remembered: HashMap<ChunkId, Place>,
     /// Recipes written by this request that no session refers to yet.
     written: Vec<Uuid>,
@@ -76,6 +78,7 @@ impl Chunking {
             encoding: FuturesOrdered::new(),
             encoders: Vec::new(),
             recipe: Recipe::default(),
+            paged: PagedRecipe::default(),
             remembered: HashMap::new(),
             written: Vec::new(),
         }
@@ -132,7 +135,9 @@ impl Chunking {
         while !self.encoding.is_empty() {
             self.store_next(store, objects, extents).await?;
         }
-        self.end_recipe(store, extents).await
+        let mut pending = Pending::default();
+        self.end_recipe(store, objects, &mut pending, extents).await?;
+        pending.write(objects).await
     }
 
     /// Removes the recipes that no session refers to. Best effort: what stays is garbage.
@@ -167,23 +172,20 @@ impl Chunking {
                 Encoded::Zeros(length) => Entry::Zeros(length),
                 Encoded::Known { id, place } => Entry::Chunk { id, place },
                 Encoded::New { id, stored, length } => {
-                    let place = match self.remembered.get(&id).copied() {
-                        Some(place) => place,
-                        None => self.store_new(objects, &mut pending, id, stored, length).await?,
-                    };
+                    let place = self.store_once(objects, &mut pending, id, stored, length).await?;
                     Entry::Chunk { id, place }
                 }
             };
             self.recipe.push(entry);
             if self.recipe.is_full() {
-                self.end_recipe(store, extents).await?;
+                self.end_recipe(store, objects, &mut pending, extents).await?;
             }
         }
         pending.write(objects).await
     }
 
-    /// Gives a chunk that nobody has its place.
-    async fn store_new(
+    /// Gives a chunk that no published blob has its place.
+    async fn store_once(
         &mut self,
         objects: &mut Objects,
         pending: &mut Pending,
@@ -191,23 +193,43 @@ impl Chunking {
         stored: Bytes,
         length: u32,
     ) -> Result<Place> {
+        // A page has the same id as a chunk of the same bytes, and is not compressed.
+        if let Some(place) = self.remembered.get(&id).filter(|place| place.stored as usize == stored.len()) {
+            return Ok(*place);
+        }
         let place = pending.add(objects, stored, length, self.rules.pack).await?;
-        self.recipe.owns(place.pack);
+        self.paged.owns(place.pack);
         if self.remembered.len() < REMEMBERED {
             self.remembered.insert(id, place);
         }
         Ok(place)
     }
 
-    async fn end_recipe(&mut self, store: &dyn Store, extents: &mut Vec<Extent>) -> Result<()> {
+    async fn end_recipe(
+        &mut self,
+        store: &dyn Store,
+        objects: &mut Objects,
+        pending: &mut Pending,
+        extents: &mut Vec<Extent>,
+    ) -> Result<()> {
         if self.recipe.is_empty() {
             return Ok(());
         }
-        let (id, recipe) = (Uuid::now_v7(), std::mem::take(&mut self.recipe));
-        let length = recipe.length();
+        let recipe = std::mem::take(&mut self.recipe);
+        for entries in recipe_page::pages(recipe.entries()) {
+            let page = recipe_page::encode(entries);
+            let (id, length) = (ChunkId::of(&page), u32::try_from(page.len()).unwrap_or(u32::MAX));
+            let place = match self.index.find(&id) {
+                // Unless somebody's disk has a page of ours in it, and was compressed.
+                Some(place) if place.length == length && place.stored == length => place,
+                _ => self.store_once(objects, pending, id, page, length).await?,
+            };
+            self.paged.pages.push(Page { id, place });
+        }
+        let (id, paged) = (Uuid::now_v7(), std::mem::take(&mut self.paged));
         self.written.push(id);
-        store.put(&layout::recipe(id), recipe.encode(), Condition::None).await?;
-        extents.push(Extent::Chunks { recipe: id, length });
+        store.put(&layout::recipe(id), paged.encode(), Condition::None).await?;
+        extents.push(Extent::Chunks { recipe: id, length: recipe.length() });
         Ok(())
     }
 }
