@@ -97,6 +97,9 @@ pub struct Rules {
     pub compression: i32,
     /// Bytes in a pack of chunks, at most, unless one chunk has more.
     pub pack: u64,
+    /// Bytes of a blob for each read of them, at least: known chunks that lie scattered are stored again, side by side. 0: none
+    /// are.
+    pub run: u64,
     /// Bytes of memory that the index of known chunks may take.
     pub index_memory: u64,
     /// Bytes of memory for what was read of packs lately; 0: nothing is kept.
@@ -115,6 +118,8 @@ impl Default for Rules {
             chunk_from: Some(1 << 20),
             compression: 1,
             pack: 64 << 20,
+            // In a bucket at 20 ms a read, four at once: 13 MB/s at worst. With more of them more would be stored again.
+            run: 64 << 10,
             // Some 4 million chunks, or 250 GiB of different data.
             index_memory: 256 << 20,
             read_memory: 0,

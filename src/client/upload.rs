@@ -27,8 +27,8 @@ use crate::oci::Digest;
 /// acknowledged with 202 is what it will still have after it was killed.
 const PATCH: u64 = 1 << 30;
 
-/// Bytes of the blob in one PATCH that is a delta: the registry reads what it copies before it answers.
-const DELTA_PATCH: u64 = 256 << 20;
+/// For how long a registry may be busy with what it copies: of a delta it gets in a moment what takes it a while.
+const COPY_PATIENCE: Duration = Duration::from_mins(5);
 
 /// Why an upload did not go on.
 #[derive(Debug, thiserror::Error)]
@@ -219,8 +219,7 @@ impl BlobUpload {
     async fn patch(&mut self, feed: &mut BlobFeed) -> Result<(), UploadError> {
         let mut delta = feed.held().filter(|_| self.session.takes_delta).map(DeltaWriter::new);
         let start = self.session.offset;
-        let most = if delta.is_some() { DELTA_PATCH } else { PATCH };
-        let length = most.min(feed.total() - start);
+        let length = PATCH.min(feed.total() - start);
         let end = start + length;
         let (body, pieces) = mpsc::channel::<Result<Bytes, std::io::Error>>(1);
         let mut request = Request::new(Method::PATCH, self.session.url.clone());
@@ -236,6 +235,8 @@ impl BlobUpload {
             piece.as_ref().map_or(true, |bytes| !bytes.is_empty()).then_some((piece, pieces))
         };
         *request.body_mut() = Some(Body::wrap_stream(stream::unfold(pieces, next)));
+        let patience = self.repository.client.transport().patience();
+        let patience = if delta.is_some() { patience.max(COPY_PATIENCE) } else { patience };
         let activity = Mutex::new(Activity { last: Instant::now(), waits_for_source: false });
         let pump = async {
             Self::pump(feed, length, delta.as_mut(), &body, &activity).await?;
@@ -243,7 +244,6 @@ impl BlobUpload {
             // The answer is what is waited for.
             std::future::pending::<Result<std::convert::Infallible, UploadError>>().await
         };
-        let patience = self.repository.client.transport().patience();
         let silent = || ClientError::Silent { url: redacted(&self.session.url), patience };
         let response = tokio::select! {
             response = self.repository.send_upload(request) => response?,

@@ -6,6 +6,7 @@
 mod batch;
 mod chunking;
 mod objects;
+mod runs;
 
 use std::sync::Arc;
 

@@ -4,6 +4,7 @@
 //! both a disk's round trips and its processors are used. Each chunk is checked against its hash: one that is damaged
 //! breaks the stream and is never handed on.
 
+use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -27,6 +28,11 @@ const GAP: u64 = 32 << 10;
 /// Reads ahead of the client: one is sent, and behind it there are enough to decode on some processors while others are on
 /// their way.
 const AHEAD: usize = 4;
+
+thread_local! {
+    /// Kept from one read to the next: to make one takes longer than to decode a small chunk.
+    static DECODER: RefCell<Decoder> = RefCell::default();
+}
 
 /// The bytes of `part` of what a recipe describes.
 pub(super) async fn open(
@@ -167,7 +173,10 @@ impl Read {
     }
 
     fn decode(&self, stored: &Bytes) -> Result<Vec<Bytes>, DamagedChunk> {
-        let mut decoder = Decoder::default();
+        DECODER.with_borrow_mut(|decoder| self.decode_with(decoder, stored))
+    }
+
+    fn decode_with(&self, decoder: &mut Decoder, stored: &Bytes) -> Result<Vec<Bytes>, DamagedChunk> {
         let mut bytes = Vec::with_capacity(self.pieces.len());
         for piece in self.pieces.iter().filter(|piece| piece.is_wanted()) {
             let (id, place, part) = match piece {

@@ -350,3 +350,34 @@ proptest! {
         });
     }
 }
+
+/// Reads of data that a blob of files takes that lie on three disks, and its bytes.
+async fn reads_of_scattered(run: u64) -> (u64, u64) {
+    const FILE: usize = 3 * BLOCK;
+    let counting = Counting::new(memory());
+    let tally = counting.tally();
+    let rules = Rules { run, pack: 1 << 20, checkpoint: 64 << 20, ..chunked_rules() };
+    let registry = Registry::with_rules(Arc::new(counting), rules);
+    let mut disks = [1, 10_001, 20_001].map(|first| disk(first..first + 3000));
+    for file in disks.iter_mut().flat_map(|disk| disk.chunks_mut(FILE)) {
+        file[FILE - 200..].fill(0);
+    }
+    for disk in &disks {
+        registry.push("a", &layer(disk)).await.unwrap();
+    }
+    // One file of each disk in turn.
+    let file = |number: usize| &disks[number % 3][number * FILE..][..FILE];
+    let blob = layer(&(0..1000).flat_map(file).copied().collect::<Vec<u8>>());
+    registry.push("a", &blob).await.unwrap();
+    let before = tally.data_reads.load(Relaxed);
+    assert!(registry.pull("a", &sha256(&blob)).await.unwrap() == blob);
+    (tally.data_reads.load(Relaxed) - before, blob.len() as u64)
+}
+
+#[tokio::test]
+async fn a_blob_of_what_lies_scattered_is_read_in_few_pieces() {
+    let (reads, bytes) = reads_of_scattered(64 << 10).await;
+    assert!(reads <= bytes / (48 << 10), "{reads} reads for {bytes} bytes");
+    let (all, _) = reads_of_scattered(0).await;
+    assert!(all > 2 * reads, "{all} reads if nothing is done about it");
+}

@@ -17,9 +17,16 @@ pub(crate) fn rules() -> Rules {
     Rules { inline: 256, checkpoint: 4 << 10, chunk_from: None, ..Rules::default() }
 }
 
-/// The same with every blob that is not inline in chunks, in packs of a few.
+/// The same with every blob that is not inline in chunks, in packs of a few, so that all chunks lie scattered.
 pub(crate) fn chunked_rules() -> Rules {
-    Rules { inline: 128, chunk_from: Some(0), pack: 40 << 10, checkpoint: 1 << 20, ..Rules::default() }
+    Rules {
+        inline: 128,
+        chunk_from: Some(0),
+        pack: 40 << 10,
+        run: 0,
+        checkpoint: 1 << 20,
+        ..Rules::default()
+    }
 }
 
 pub(crate) fn memory() -> Arc<dyn Store> {

@@ -20,6 +20,8 @@ pub struct Tally {
     pub data_written: AtomicU64,
     /// Read by range.
     pub data_read: AtomicU64,
+    /// How often something was read by range.
+    pub data_reads: AtomicU64,
     /// Written to small objects.
     pub small_written: AtomicU64,
     /// Read from small objects.
@@ -70,6 +72,7 @@ impl Store for Counting {
 
     async fn read(&self, key: &Key, range: Range<u64>) -> Result<ByteStream> {
         let tally = self.tally();
+        tally.data_reads.fetch_add(1, Relaxed);
         let stream = self.inner.read(key, range).await?;
         Ok(stream
             .inspect_ok(move |piece| {

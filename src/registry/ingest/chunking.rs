@@ -15,6 +15,7 @@ use storage_backends::{Condition, Store};
 use uuid::Uuid;
 
 use super::objects::Objects;
+use super::runs::{Span, scattered};
 use crate::chunk::{ChunkId, Encoder, Part, Sizes, Splitter};
 use crate::registry::blocking::blocking;
 use crate::registry::chunk_index::ChunkIndex;
@@ -153,9 +154,10 @@ impl Chunking {
         if parts.is_empty() {
             return;
         }
-        let index = Arc::clone(&self.index);
+        let (index, run) = (Arc::clone(&self.index), self.rules.run);
         let mut encoder = self.encoders.pop().unwrap_or_else(|| Encoder::new(self.rules.compression));
-        self.encoding.push_back(Box::pin(blocking(move || (encode(parts, &index, &mut encoder), encoder))));
+        self.encoding
+            .push_back(Box::pin(blocking(move || (encode(parts, &index, run, &mut encoder), encoder))));
     }
 
     async fn store_next(
@@ -268,16 +270,44 @@ impl Pending {
     }
 }
 
-fn encode(parts: Vec<Part>, index: &ChunkIndex, encoder: &mut Encoder) -> Vec<Encoded> {
-    let encode = |part| match part {
-        Part::Zeros(length) => Encoded::Zeros(length),
+/// A part of a blob, of which is known whether it is stored.
+enum LookedUp {
+    Zeros(u64),
+    Chunk { id: ChunkId, bytes: Bytes, length: u32, place: Option<Place> },
+}
+
+fn look_up(part: Part, index: &ChunkIndex) -> LookedUp {
+    match part {
+        Part::Zeros(length) => LookedUp::Zeros(length),
         Part::Chunk(bytes) | Part::Inline(bytes) => {
             let id = ChunkId::of(&bytes);
             // No chunk is longer than `MAX_CHUNK`.
             let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-            if let Some(place) = index.find(&id).filter(|place| place.length == length) {
-                return Encoded::Known { id, place };
-            }
+            let place = index.find(&id).filter(|place| place.length == length);
+            LookedUp::Chunk { id, bytes, length, place }
+        }
+    }
+}
+
+fn encode(parts: Vec<Part>, index: &ChunkIndex, run: u64, encoder: &mut Encoder) -> Vec<Encoded> {
+    let mut parts: Vec<LookedUp> = parts.into_iter().map(|part| look_up(part, index)).collect();
+    let mut places: Vec<(u64, &mut Option<Place>)> = Vec::with_capacity(parts.len());
+    for part in &mut parts {
+        if let LookedUp::Chunk { length, place, .. } = part {
+            places.push(((*length).into(), place));
+        }
+    }
+    let spans: Vec<Span> =
+        places.iter().map(|(length, place)| Span { length: *length, place: **place }).collect();
+    for number in scattered(&spans, run) {
+        if let Some((_, place)) = places.get_mut(number) {
+            **place = None;
+        }
+    }
+    let encode = |part| match part {
+        LookedUp::Zeros(length) => Encoded::Zeros(length),
+        LookedUp::Chunk { id, place: Some(place), .. } => Encoded::Known { id, place },
+        LookedUp::Chunk { id, bytes, length, place: None } => {
             Encoded::New { id, stored: encoder.encode(&bytes), length }
         }
     };
