@@ -28,6 +28,7 @@ mod manifests;
 mod query;
 mod range;
 mod referrers;
+mod rewrite;
 mod route;
 mod router;
 mod server;
@@ -56,6 +57,8 @@ pub struct Api {
     settings: Settings,
     /// Held by whoever counts what there is.
     counting: Arc<Mutex<()>>,
+    /// Held while blobs are stored in another way.
+    rewriting: Arc<Mutex<()>>,
     /// Requests that change something run here, apart from their connections: a client that goes away does not
     /// stop them half-way.
     tasks: TaskTracker,
@@ -88,6 +91,7 @@ impl Api {
             disks,
             settings,
             counting: Arc::default(),
+            rewriting: Arc::default(),
             tasks: TaskTracker::new(),
             image_uploads: None,
         }

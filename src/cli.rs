@@ -18,6 +18,7 @@ mod progress;
 mod progress_server;
 mod pull;
 mod registry;
+mod rewrite;
 mod rm;
 mod serve;
 mod size;
@@ -55,6 +56,7 @@ enum Command {
     Rm(rm::Rm),
     Copy(copy::Copy),
     Stats(stats::Stats),
+    Rewrite(rewrite::Rewrite),
     Crds(crds::Crds),
     Healthcheck(healthcheck::Healthcheck),
     Completion(completion::Completion),
@@ -111,6 +113,7 @@ pub fn run() -> ExitCode {
         Command::Rm(rm) => rm.run(),
         Command::Copy(copy) => copy.run(),
         Command::Stats(stats) => stats.run(),
+        Command::Rewrite(rewrite) => rewrite.run(),
         Command::Crds(crds::Crds {}) => crds::run(),
         Command::Healthcheck(healthcheck) => healthcheck.run(),
         Command::Completion(completion) => completion.run(),

@@ -32,6 +32,7 @@ mod recipe_page;
 mod recipes;
 mod record;
 mod referrers;
+mod rewrite;
 mod session;
 mod source;
 mod staging;
@@ -40,6 +41,7 @@ mod tag;
 mod upload;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use storage_backends::Store;
 
@@ -52,6 +54,7 @@ pub use extents::BlobExtent;
 pub use ingest::{Body, BodyError};
 pub use manifest::{PushedManifest, StoredManifest};
 pub use referrers::ReferrersPage;
+pub use rewrite::Form;
 pub use session::SessionId;
 pub use staging::{Piece, Staged, Staging, StagingError, Total};
 pub use stats::{RepositoryStats, Stats};
@@ -104,6 +107,8 @@ pub struct Rules {
     pub index_memory: u64,
     /// Bytes of memory for what was read of packs lately; 0: nothing is kept.
     pub read_memory: u64,
+    /// How long the old data of a blob stays that was rewritten: for so long a client may have been reading it.
+    pub grace: Duration,
 }
 
 impl Default for Rules {
@@ -123,6 +128,7 @@ impl Default for Rules {
             // Some 4 million chunks, or 250 GiB of different data.
             index_memory: 256 << 20,
             read_memory: 0,
+            grace: Duration::from_hours(1),
         }
     }
 }

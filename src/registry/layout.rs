@@ -45,6 +45,19 @@ fn key(text: String) -> Key {
     Key::parse(text).unwrap_or_else(|invalid| unreachable!("valid parts made an {invalid}"))
 }
 
+/// The records of all blobs.
+#[must_use]
+pub fn blobs() -> Key {
+    key("blobs".to_owned())
+}
+
+/// Whose record is under a key of [`blobs`].
+#[must_use]
+pub fn blob_digest(record: &Key) -> Option<Digest> {
+    let [_, algorithm, _, hex] = record.as_str().split('/').collect::<Vec<_>>()[..] else { return None };
+    format!("{algorithm}:{hex}").parse().ok()
+}
+
 /// The record of a blob.
 #[must_use]
 pub fn blob(digest: &Digest) -> Key {

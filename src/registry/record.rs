@@ -47,6 +47,17 @@ pub(super) struct BlobRecord {
     pub(super) extents: Vec<Extent>,
 }
 
+impl BlobRecord {
+    /// Its recipes, in order.
+    pub(super) fn recipes(&self) -> Vec<Uuid> {
+        let recipe = |extent: &Extent| match extent {
+            Extent::Chunks { recipe, .. } => Some(*recipe),
+            _ => None,
+        };
+        self.extents.iter().filter_map(recipe).collect()
+    }
+}
+
 /// A run of a blob's bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -293,11 +293,7 @@ enum Published {
 
 impl Published {
     fn new(record: &BlobRecord) -> Self {
-        let recipe = |extent: &Extent| match extent {
-            Extent::Chunks { recipe, .. } => Some(*recipe),
-            _ => None,
-        };
-        Self::New(record.extents.iter().filter_map(recipe).collect())
+        Self::New(record.recipes())
     }
 }
 

@@ -16,6 +16,7 @@ mod faults;
 mod layers;
 mod manifests;
 mod registry_under_test;
+mod rewrite;
 mod sessions;
 mod stats;
 mod uploaded_files;

@@ -1,0 +1,95 @@
+//! `POST /v2/_dvcr/storage/rewrite?to=chunks`: store the blobs that are there in chunks, or (`whole`) as they are.
+//!
+//! The answer is a line of JSON for each thing that happens, as it happens: first how much there is to do, then a blob each, and
+//! each second how far it is. A client that goes away ends it behind the blob at hand. An extension, as [`super::stats`] is.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures::stream;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::Api;
+use super::error::ApiError;
+use super::query::Query;
+use crate::oci::{Digest, ErrorCode};
+use crate::registry::{Form, Registry};
+
+pub(super) const PATH: &str = "/v2/_dvcr/storage/rewrite";
+
+/// How often it is told how far a blob is.
+const TICK: Duration = Duration::from_secs(1);
+
+pub(super) async fn handle(State(api): State<Api>, method: Method, uri: Uri) -> Result<Response, ApiError> {
+    if method != Method::POST {
+        return Err(ApiError::method_not_allowed("POST"));
+    }
+    let query = Query::of(&uri);
+    let form = match query.get("to") {
+        Some("chunks") => Form::Chunks,
+        Some("whole") => Form::Whole,
+        other => return Err(ApiError::bad_parameter("to", other.unwrap_or_default(), "chunks or whole")),
+    };
+    let Ok(turn) = Arc::clone(&api.rewriting).try_lock_owned() else {
+        let message = "the blobs are being rewritten already";
+        return Err(ApiError::new(StatusCode::CONFLICT, ErrorCode::Denied, message));
+    };
+    let blobs = api.registry.not_in_form(form).await?;
+    let (lines, written) = mpsc::channel(16);
+    let registry = Arc::clone(&api.registry);
+    tokio::spawn(async move {
+        let _turn = turn;
+        rewrite_all(&registry, blobs, form, lines).await;
+    });
+    let lines = stream::unfold(written, async |mut written| Some((written.recv().await?, written)));
+    let lines = Body::from_stream(futures::StreamExt::map(lines, Ok::<Bytes, std::convert::Infallible>));
+    Ok(([(CONTENT_TYPE, "application/x-ndjson")], lines).into_response())
+}
+
+/// Rewrites blobs one after the other, for as long as somebody reads what happens.
+async fn rewrite_all(registry: &Registry, blobs: Vec<(Digest, u64)>, form: Form, lines: mpsc::Sender<Bytes>) {
+    let total: u64 = blobs.iter().map(|(_, size)| size).sum();
+    if !say(&lines, &json!({ "blobs": blobs.len(), "bytes": total })).await {
+        return;
+    }
+    for (digest, size) in blobs {
+        let passed = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&passed);
+        let rewrite = registry.rewrite(&digest, form, move |bytes| counter.store(bytes, Ordering::Relaxed));
+        tokio::pin!(rewrite);
+        let mut ticks = tokio::time::interval(TICK);
+        let outcome = loop {
+            tokio::select! {
+                outcome = &mut rewrite => break outcome,
+                // That nobody reads it any more is noticed behind the blob: half of one would be garbage.
+                _ = ticks.tick() => {
+                    let _ = say(&lines, &json!({ "passed": passed.load(Ordering::Relaxed) })).await;
+                }
+            }
+        };
+        let line = match outcome {
+            Ok(true) => json!({ "digest": digest, "size": size, "outcome": "rewritten" }),
+            Ok(false) => json!({ "digest": digest, "size": size, "outcome": "unchanged" }),
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, %digest, "cannot rewrite a blob");
+                json!({ "digest": digest, "size": size, "outcome": "failed", "error": error.to_string() })
+            }
+        };
+        if !say(&lines, &line).await {
+            return;
+        }
+    }
+}
+
+/// Adds a line; `false` when nobody reads it.
+async fn say(lines: &mpsc::Sender<Bytes>, line: &Value) -> bool {
+    lines.send(format!("{line}\n").into()).await.is_ok()
+}

@@ -1,0 +1,130 @@
+//! `dvcr rewrite`: have a registry store what it has in chunks, or whole again.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+use super::output::{OutputArgs, bytes, fields};
+use super::progress::{ProgressArgs, Snapshot};
+use super::registry::RegistryArgs;
+use super::{Failure, run_to_end};
+use crate::client::{Client, ClientError, Retries, RewriteEvent, RewriteOutcome};
+use crate::oci::RegistryHost;
+
+/// Have a registry store the blobs that it has in chunks, or whole again.
+///
+/// For what was pushed before the registry stored in chunks, or when it shall not any more. Everything can be pushed and pulled
+/// meanwhile, and it can be stopped at any time: what is done is done, and the rest is for the next time. Compressed blobs stay
+/// whole. What a blob was stays for an hour, for those that are reading it; until then it takes space twice.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  dvcr rewrite 127.0.0.1:5000
+  dvcr rewrite --to whole 127.0.0.1:5000")]
+pub(super) struct Rewrite {
+    /// The registry.
+    #[arg(value_name = "REGISTRY")]
+    host: RegistryHost,
+    /// How blobs shall be stored.
+    #[arg(long, value_enum, default_value_t = To::Chunks)]
+    to: To,
+    #[command(flatten)]
+    registry: RegistryArgs,
+    #[command(flatten)]
+    progress: ProgressArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum To {
+    /// Each chunk once.
+    Chunks,
+    /// As they are.
+    Whole,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Outcome {
+    rewritten: u64,
+    bytes: u64,
+    unchanged: u64,
+    failed: Vec<FailedBlob>,
+}
+
+#[derive(Debug, Serialize)]
+struct FailedBlob {
+    digest: String,
+    error: String,
+}
+
+impl Rewrite {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        run_to_end(self.rewrite())
+    }
+
+    async fn rewrite(self) -> Result<(), Failure> {
+        // It tells how far it is each second, once it knows what is to be done.
+        let client = self.registry.client(Retries { attempts: 1 }, Duration::from_mins(10))?;
+        let [done, total] = [AtomicU64::new(0), AtomicU64::new(0)];
+        let look = || Snapshot {
+            phase: "rewriting",
+            done: done.load(Ordering::Relaxed),
+            total: Some(total.load(Ordering::Relaxed)),
+            fraction: None,
+        };
+        let outcome = self.progress.show(look, self.follow(&client, &done, &total)).await?;
+        self.output.print(&outcome, || {
+            fields(&[
+                ("Rewritten", format!("{} blobs, {}", outcome.rewritten, bytes(outcome.bytes))),
+                ("Unchanged", format!("{} blobs, which are compressed", outcome.unchanged)),
+            ])
+        })?;
+        match &outcome.failed[..] {
+            [] => Ok(()),
+            failed => {
+                let told = failed.iter().map(|FailedBlob { digest, error }| format!("{digest}: {error}"));
+                Err(Failure::Failed(told.collect::<Vec<_>>().join("\n")))
+            }
+        }
+    }
+
+    async fn follow(&self, client: &Client, done: &AtomicU64, total: &AtomicU64) -> Result<Outcome, Failure> {
+        let failed = |error: ClientError| match error {
+            ClientError::NotFound { .. } => Failure::Failed(format!(
+                "{} is no registry of DVCR, or an older one: it does not rewrite",
+                self.host
+            )),
+            error => Failure::Failed(error.to_string()),
+        };
+        let form = match self.to {
+            To::Chunks => "chunks",
+            To::Whole => "whole",
+        };
+        let mut events = client.rewrite(&self.host, form).await.map_err(failed)?;
+        let (mut outcome, mut before) = (Outcome::default(), 0);
+        while let Some(event) = events.next().await.map_err(failed)? {
+            match event {
+                RewriteEvent::Begins { bytes, .. } => total.store(bytes, Ordering::Relaxed),
+                RewriteEvent::Passes { passed } => done.store(before + passed, Ordering::Relaxed),
+                RewriteEvent::Blob { digest, size, outcome: result, error } => {
+                    before += size;
+                    done.store(before, Ordering::Relaxed);
+                    match result {
+                        RewriteOutcome::Rewritten => {
+                            outcome.rewritten += 1;
+                            outcome.bytes += size;
+                        }
+                        RewriteOutcome::Unchanged => outcome.unchanged += 1,
+                        RewriteOutcome::Failed => outcome.failed.push(FailedBlob {
+                            digest: digest.to_string(),
+                            error: error.unwrap_or_default(),
+                        }),
+                    }
+                }
+            }
+        }
+        Ok(outcome)
+    }
+}

@@ -1,0 +1,148 @@
+//! Blobs that are stored in another way than they were: whatever happens on the way, they are what they were.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use dvcr::registry::{Form, Registry, Rules};
+use futures::TryStreamExt as _;
+use storage_backends::fault::{Fault, Faulty};
+use storage_backends::{Key, Store};
+
+use super::registry_under_test::{Client, chunked_rules, memory, name, rules, sample, sha256};
+
+/// Over one store: a registry that stores blobs whole, and one that stores them in chunks. Old data goes at once.
+fn both(store: &Arc<dyn Store>) -> (Registry, Registry) {
+    let at_once = |rules| Rules { grace: Duration::ZERO, ..rules };
+    let registry = |rules| Registry::with_rules(Arc::clone(store), at_once(rules));
+    (registry(rules()), registry(chunked_rules()))
+}
+
+async fn objects(store: &Arc<dyn Store>, folder: &str) -> usize {
+    let entries: Vec<_> = store.list(&Key::parse(folder).unwrap(), None).try_collect().await.unwrap();
+    entries.len()
+}
+
+/// Waits for what is done behind the answer.
+async fn until(mut is_so: impl AsyncFnMut() -> bool) {
+    while !is_so().await {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn rewrite(registry: &Registry, blob: &Bytes, form: Form) -> dvcr::registry::Result<bool> {
+    registry.rewrite(&sha256(blob), form, |_| {}).await
+}
+
+#[tokio::test]
+async fn a_blob_is_the_same_in_chunks_and_whole_again() {
+    let store = memory();
+    let (whole, chunks) = both(&store);
+    let blob = sample(50_000);
+    let digest = whole.push("a", &blob).await.unwrap();
+    let data = objects(&store, "data").await;
+    assert_eq!(chunks.not_in_form(Form::Chunks).await.unwrap(), [(digest.clone(), 50_000)]);
+    assert!(rewrite(&chunks, &blob, Form::Chunks).await.unwrap());
+    assert!(objects(&store, "recipes").await > 0);
+    for registry in [&whole, &chunks] {
+        assert_eq!(registry.pull("a", &digest).await.unwrap(), blob);
+    }
+    assert!(chunks.not_in_form(Form::Chunks).await.unwrap().is_empty());
+    assert!(!rewrite(&chunks, &blob, Form::Chunks).await.unwrap(), "it is so already");
+    assert_eq!(chunks.not_in_form(Form::Whole).await.unwrap(), [(digest.clone(), 50_000)]);
+    assert!(rewrite(&chunks, &blob, Form::Whole).await.unwrap());
+    assert_eq!(chunks.pull("a", &digest).await.unwrap(), blob);
+    until(async || objects(&store, "recipes").await == 0).await;
+    assert!(objects(&store, "data").await >= data);
+}
+
+#[tokio::test]
+async fn what_a_blob_was_goes_and_what_it_shares_stays() {
+    let store = memory();
+    let (whole, chunks) = both(&store);
+    let blobs = [sample(50_000), [sample(50_000), sample(100)].concat().into()];
+    for blob in &blobs {
+        whole.push("a", blob).await.unwrap();
+    }
+    let before = objects(&store, "data").await;
+    for blob in &blobs {
+        assert!(rewrite(&chunks, blob, Form::Chunks).await.unwrap());
+    }
+    until(async || objects(&store, "data").await < before).await;
+    assert!(rewrite(&chunks, &blobs[0], Form::Whole).await.unwrap());
+    until(async || objects(&store, "recipes").await == 1).await;
+    for blob in &blobs {
+        assert_eq!(chunks.pull("a", &sha256(blob)).await.unwrap(), *blob);
+    }
+}
+
+#[tokio::test]
+async fn whoever_is_reading_reads_on() {
+    let store = memory();
+    let (whole, _) = both(&store);
+    let patient = Registry::with_rules(Arc::clone(&store), chunked_rules());
+    let blob = sample(50_000);
+    let digest = whole.push("a", &blob).await.unwrap();
+    let reader = whole.open_blob(&name("a"), &digest).await.unwrap();
+    assert!(rewrite(&patient, &blob, Form::Chunks).await.unwrap());
+    let pieces: Vec<Bytes> = reader.stream(0..50_000).try_collect().await.unwrap();
+    assert_eq!(pieces.concat(), blob);
+}
+
+#[tokio::test]
+async fn what_is_compressed_or_small_or_gone_stays_as_it_is() {
+    let store = memory();
+    let (whole, chunks) = both(&store);
+    let compressed: Bytes = [&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3][..], &sample(50_000)].concat().into();
+    let small = sample(100);
+    for blob in [&compressed, &small] {
+        whole.push("a", blob).await.unwrap();
+        assert!(!rewrite(&chunks, blob, Form::Chunks).await.unwrap());
+        assert_eq!(chunks.pull("a", &sha256(blob)).await.unwrap(), *blob);
+    }
+    assert!(!rewrite(&chunks, &sample(12_345), Form::Chunks).await.unwrap());
+}
+
+#[tokio::test]
+async fn two_that_rewrite_one_blob_do_not_harm_it() {
+    let store = memory();
+    let (whole, chunks) = both(&store);
+    let (_, others) = both(&store);
+    let blob = sample(200_000);
+    whole.push("a", &blob).await.unwrap();
+    let (one, other) =
+        tokio::join!(rewrite(&chunks, &blob, Form::Chunks), rewrite(&others, &blob, Form::Chunks));
+    assert!(one.unwrap() | other.unwrap());
+    assert_eq!(chunks.pull("a", &sha256(&blob)).await.unwrap(), blob);
+}
+
+#[tokio::test]
+async fn a_rewrite_survives_a_fault_at_any_call() {
+    let blob = sample(20_000);
+    for (fault, form) in [
+        (Fault::Fails, Form::Chunks),
+        (Fault::LosesReply, Form::Chunks),
+        (Fault::Fails, Form::Whole),
+        (Fault::LosesReply, Form::Whole),
+    ] {
+        for skip in 0.. {
+            assert!(skip < 500, "it never ends");
+            let faulty = Arc::new(Faulty::new(memory()));
+            let store: Arc<dyn Store> = Arc::<Faulty>::clone(&faulty);
+            let (whole, chunks) = both(&store);
+            let first = if form == Form::Chunks { &whole } else { &chunks };
+            first.push("a", &blob).await.unwrap();
+            faulty.arm(None, skip, fault);
+            let _ = rewrite(&chunks, &blob, form).await;
+            let happened = faulty.disarm();
+            assert_eq!(chunks.pull("a", &sha256(&blob)).await.unwrap(), blob, "{fault:?} at call {skip}");
+            rewrite(&chunks, &blob, form).await.unwrap();
+            assert!(chunks.not_in_form(form).await.unwrap().is_empty(), "{fault:?} at call {skip}");
+            assert_eq!(chunks.pull("a", &sha256(&blob)).await.unwrap(), blob, "{fault:?} at call {skip}");
+            if !happened {
+                assert!(skip > 0, "it makes no calls");
+                break;
+            }
+        }
+    }
+}
