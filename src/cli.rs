@@ -31,6 +31,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::disk::Format;
 use crate::telemetry;
 
 /// An OCI-native registry for virtual-machine disk images.
@@ -134,6 +135,15 @@ pub fn run() -> ExitCode {
 }
 
 /// Runs a command's work, until it is done or somebody asks it to stop.
+/// A format that qemu-img converts to.
+fn target_format(text: &str) -> Result<Format, String> {
+    match text {
+        "raw" => Ok(Format::Raw),
+        "qcow2" => Ok(Format::Qcow2),
+        _ => Err("disks are converted to raw or qcow2".to_owned()),
+    }
+}
+
 fn run_to_end<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = runtime()?;
     let outcome = runtime.block_on(async {

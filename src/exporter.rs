@@ -4,11 +4,9 @@
 //! A file appears under its name only when the whole image was read and had its digest; a device or a
 //! stream has been written by then, and the failure is all there is to say so.
 
-mod convert;
 mod destination;
 mod error;
 mod export;
-mod sparse;
 
 pub use destination::Destination;
 pub use error::ExportError;

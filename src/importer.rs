@@ -19,6 +19,7 @@ mod gauge;
 mod import;
 mod journal;
 mod known;
+mod normalise;
 mod options;
 mod pass;
 mod progress;
@@ -33,4 +34,7 @@ pub use import::{Imported, Importer};
 pub use journal::Journal;
 pub use options::ImportOptions;
 pub use progress::{Phase, Progress};
-pub use source::{FileSource, HttpSource, PipeSource, RegistrySource, Source, SpooledSource, UploadedSource};
+pub use source::{
+    FileSource, HttpSource, NormalisedSource, PipeSource, RegistrySource, Source, SpooledSource,
+    UploadedSource,
+};

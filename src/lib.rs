@@ -30,6 +30,8 @@ pub mod disk;
 pub mod exporter;
 pub mod importer;
 pub mod oci;
+pub mod qemu_img;
 pub mod registry;
+pub mod sparse;
 pub mod telemetry;
 pub mod upload_token;

@@ -16,10 +16,10 @@ use super::output::{OutputArgs, bytes, fields};
 use super::progress::{ProgressArgs, Snapshot};
 use super::registry::{RegistryArgs, credentials};
 use super::size::Size;
-use super::{Failure, runtime, told_to_stop};
+use super::{Failure, runtime, target_format, told_to_stop};
 use crate::artifact::{FileName, LABEL_FORMAT, LABEL_SIZE, LABEL_VIRTUAL_SIZE, Platform};
 use crate::client::{Client, Egress, Retries, TransportOptions};
-use crate::disk::Limits;
+use crate::disk::{Format, Limits};
 use crate::importer::{
     Checksum, FileSource, Gauge, HttpSource, ImportError, ImportOptions, Imported, Importer, Journal,
     PipeSource, RegistrySource, Source, UploadedSource,
@@ -74,6 +74,10 @@ pub(super) struct Import {
     /// Take back what was uploaded when told to stop: nobody will go on with it, as where the home directory does not last.
     #[arg(long)]
     no_resume: bool,
+    /// Convert to this format with qemu-img before it is stored, raw or qcow2. A compressed qcow2 shares nothing with the version
+    /// before, and as qcow2 or raw nearly all. The disk takes space in TMPDIR meanwhile, and is not gone on with later.
+    #[arg(long, value_name = "FORMAT", value_parser = target_format)]
+    format: Option<Format>,
     /// Send all of the disk, also what the registry has of it in other images.
     #[arg(long)]
     no_delta: bool,
@@ -230,8 +234,11 @@ impl Import {
             instancetype: self.instancetype.clone(),
             preference: self.preference.clone(),
             delta: !self.no_delta,
+            format: self.format,
         };
-        let importer = Importer::new(client, self.target.clone(), options, journal());
+        // What is converted is in a file that the next import does not have.
+        let journal = if self.format.is_some() { Journal::default() } else { journal() };
+        let importer = Importer::new(client, self.target.clone(), options, journal);
         let progress = importer.progress();
         let gauge = Mutex::new(Gauge::default());
         let look = || Snapshot {

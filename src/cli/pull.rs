@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::output::{Format as OutputFormat, bytes, fields};
 use super::progress::{ProgressArgs, Snapshot};
 use super::registry::RegistryArgs;
-use super::{Failure, run_to_end};
+use super::{Failure, run_to_end, target_format};
 use crate::artifact::{Base, Fetch, Platform, RemoteImage};
 use crate::client::Connections;
 use crate::disk::Format;
@@ -61,14 +61,6 @@ pub(super) struct Pull {
     registry: RegistryArgs,
     #[command(flatten)]
     progress: ProgressArgs,
-}
-
-fn target_format(text: &str) -> Result<Format, String> {
-    match text {
-        "raw" => Ok(Format::Raw),
-        "qcow2" => Ok(Format::Qcow2),
-        _ => Err("disks are converted to raw or qcow2".to_owned()),
-    }
 }
 
 #[derive(Serialize)]

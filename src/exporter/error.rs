@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use crate::artifact::ArtifactError;
-use crate::disk::{Format, Refusal};
+use crate::disk::Refusal;
+use crate::qemu_img::QemuImgError;
 
 /// Nothing came out, or nothing that may be used.
 #[derive(Debug, thiserror::Error)]
@@ -50,20 +51,9 @@ pub enum ExportError {
         /// Bytes of the disk.
         needs: u64,
     },
-    /// qemu-img is not there.
-    #[error(
-        "converting from {from} to {to} takes qemu-img, which is not installed (Debian: qemu-utils); without --format \
-         the disk comes as it is"
-    )]
-    NoQemu {
-        /// The disk's format.
-        from: Format,
-        /// The format that is asked for.
-        to: Format,
-    },
-    /// qemu-img failed.
-    #[error("qemu-img cannot convert the disk: {0}")]
-    Convert(String),
+    /// It was not converted.
+    #[error(transparent)]
+    QemuImg(#[from] QemuImgError),
     /// A stream takes the disk only as it is.
     #[error("a disk that goes to standard output cannot be converted: give a file")]
     ConvertStream,

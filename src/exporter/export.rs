@@ -10,12 +10,12 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
-use super::convert::{convert, is_possible};
 use super::destination::{PartFile, open_device};
-use super::sparse::{Ground, SparseWriter};
 use super::{Destination, ExportError};
 use crate::artifact::{ArtifactError, DiskFile, DiskStream, Fetch, RemoteImage, unlimited};
 use crate::disk::{Depth, Disk, Format, Probe, Refusal};
+use crate::qemu_img::{QemuImgError, convert, is_possible};
+use crate::sparse::{Ground, SparseWriter};
 
 /// How a disk is taken out.
 #[derive(Debug, Clone, Default)]
@@ -211,7 +211,8 @@ fn is_safe(written: &Written, promised: Format) -> Result<(), ExportError> {
     if disk.format == promised {
         return Ok(());
     }
-    Err(ExportError::Convert(format!("the image says that it is {promised}, and it is {}", disk.format)))
+    Err(QemuImgError::Failed(format!("the image says that it is {promised}, and it is {}", disk.format))
+        .into())
 }
 
 async fn publish(part: PartFile, path: PathBuf, force: bool) -> Result<(), ExportError> {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::artifact::{ArtifactError, InvalidFileName};
 use crate::client::ClientError;
 use crate::disk::Refusal;
+use crate::qemu_img::QemuImgError;
 
 /// A source cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +63,17 @@ pub enum ImportError {
     /// The image is not acceptable.
     #[error("the source is refused: {0}")]
     Refused(#[from] Refusal),
+    /// It was not converted.
+    #[error(transparent)]
+    QemuImg(#[from] QemuImgError),
+    /// The disk has no place while it is converted.
+    #[error("cannot keep the disk for its conversion: {}: {error}; TMPDIR may name another folder", path.display())]
+    Temporary {
+        /// The file or folder.
+        path: PathBuf,
+        /// What happened.
+        error: std::io::Error,
+    },
     /// The file name is none.
     #[error(transparent)]
     FileName(#[from] InvalidFileName),

@@ -57,7 +57,7 @@ impl Gauge {
         }
         let part = progress.total().map(|total| ratio(done, total));
         self.fraction = match phase {
-            Phase::Preparing => self.fraction,
+            Phase::Preparing | Phase::Converting => self.fraction,
             Phase::Measuring => part.map(|part| part / 2.0).or(self.fraction),
             Phase::Uploading if self.has_measured => part.map(|part| 0.5 + part / 2.0).or(self.fraction),
             Phase::Uploading => part.or(self.fraction),

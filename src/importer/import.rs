@@ -7,7 +7,9 @@ use tokio::sync::{Notify, mpsc};
 
 use super::examine::{Examined, examine};
 use super::journal::Entry;
+use super::normalise::Staged;
 use super::pass::{self, Measured, Pass, PassError};
+use super::source::{NormalisedSource, Origin};
 use super::spool::Spool;
 use super::upload::{Identity, Left, Upload, left, remember, warn_about};
 use super::{ImportError, ImportOptions, Journal, Phase, Progress, Source, SourceError, known};
@@ -200,6 +202,12 @@ impl Importer {
         state: &mut State,
     ) -> Result<Option<Imported>, ImportError> {
         self.progress.enter(Phase::Preparing, None);
+        if let Some(format) = self.options.format
+            && let Some(normalised) = self.normalise(source, format).await?
+        {
+            *source = Source::Normalised(Box::new(normalised));
+            self.progress.enter(Phase::Preparing, None);
+        }
         let mut opened = source.open(self.options.limits).await?;
         let _reading = opened.reading.take();
         state.passes += 1;
@@ -213,6 +221,10 @@ impl Importer {
         };
         let Next::Done(measured, layer) = next else { return Ok(None) };
         let file = self.options.file_name(measured.disk.format)?;
+        let (compression, source_size) = match source {
+            Source::Normalised(source) => (source.origin.compression, source.origin.size),
+            _ => (compression, measured.source_size),
+        };
         let imported = Imported {
             digest: layer.clone(),
             layer_size: LayerShape::new(&file, measured.file_size).layer_size(),
@@ -221,12 +233,52 @@ impl Importer {
             file,
             file_size: measured.file_size,
             compression,
-            source_size: measured.source_size,
+            source_size,
             uploaded: state.uploaded.saturating_sub(state.copied),
             copied: state.copied,
             passes: state.passes,
         };
         self.name(imported, source.architecture(), annotations).await.map(Some)
+    }
+
+    /// The source in another format; `None` if it is in that format already.
+    async fn normalise(
+        &self,
+        source: &mut Source,
+        format: Format,
+    ) -> Result<Option<NormalisedSource>, ImportError> {
+        if matches!(source, Source::Normalised(_)) {
+            return Ok(None);
+        }
+        let mut opened = source.open(self.options.limits).await?;
+        let _reading = opened.reading.take();
+        let (annotations, length) = (source.annotations(opened.modified), opened.length);
+        let examined = examine(source, opened, self.options.limits).await?;
+        let compression = examined.compression;
+        // Whether a qcow2 is compressed within nobody has looked, and a pipe has been looked at.
+        let is_raw = compression == Compression::None
+            && examined.format == Format::Raw
+            && !examined.may_be_fixed_vhd();
+        if is_raw && format == Format::Raw && !matches!(source, Source::Pipe(_)) {
+            return Ok(None);
+        }
+        self.progress.enter(Phase::Measuring, length);
+        let (mut pass, reader) = self.pass(examined);
+        let (sender, pieces) = mpsc::channel(QUEUE);
+        pass.disk = Some(sender);
+        let staged = Staged::create()?;
+        let (measured, staged) = tokio::join!(pass::run(reader, pass, &self.options), staged.fill(pieces));
+        // Where the disk found no place, that is why the pass stopped.
+        let staged = staged?;
+        let measured = measured?;
+        self.progress.enter(Phase::Converting, None);
+        let origin = Origin {
+            annotations,
+            architecture: source.architecture(),
+            compression,
+            size: measured.source_size,
+        };
+        staged.convert(&measured.disk, format, origin).await.map(Some)
     }
 
     /// What the next pass does.
@@ -422,7 +474,7 @@ impl Importer {
     fn pass(&self, examined: Examined) -> (Pass, PieceReader<SourceError>) {
         let Examined { reader, compression, .. } = examined;
         let progress = self.progress.clone();
-        (Pass { compression, shape: None, layer: None, spool: None, progress }, reader)
+        (Pass { compression, shape: None, layer: None, spool: None, disk: None, progress }, reader)
     }
 
     /// Writes config and manifest, and names the image.

@@ -15,6 +15,8 @@ pub struct ImportOptions {
     pub limits: Limits,
     /// The file's name in the layer; by default `disk.<format>`.
     pub file_name: Option<FileName>,
+    /// The format that the disk is converted to, if it has another one or is compressed. Raw or qcow2.
+    pub format: Option<Format>,
     /// The machine that the disk is for, in Go's words; by default that of a registry's image, or `amd64`.
     pub architecture: Option<String>,
     /// Further labels of the config.

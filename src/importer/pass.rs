@@ -33,6 +33,8 @@ pub(super) struct Pass {
     pub(super) layer: Option<mpsc::Sender<Bytes>>,
     /// Where the source's own bytes go, to be kept, and what hashes them.
     pub(super) spool: Option<(mpsc::Sender<Bytes>, Hasher)>,
+    /// Where the disk goes, without the layer around it.
+    pub(super) disk: Option<mpsc::Sender<Bytes>>,
     pub(super) progress: Progress,
 }
 
@@ -71,7 +73,7 @@ pub(super) async fn run(
     pass: Pass,
     options: &ImportOptions,
 ) -> Result<Measured, PassError> {
-    let Pass { compression, shape, layer, spool, progress } = pass;
+    let Pass { compression, shape, layer, spool, disk, progress } = pass;
     let limits = options.limits;
     let failure = source.failure();
     let tap = Tap { checksums: Checksummer::new(&options.checksums), spool, progress };
@@ -80,7 +82,7 @@ pub(super) async fn run(
     let (expanded, to_layer) = mpsc::channel(QUEUE);
     let tap = spawn_blocking(move || tap.run(source, &tapped));
     let expand = spawn_blocking(move || expand(compression, PieceReader::new(to_expand), &expanded, limits));
-    let layer = spawn_blocking(move || Layer::new(shape, layer).run(to_layer, limits));
+    let layer = spawn_blocking(move || Layer::new(shape, layer, disk).run(to_layer, limits));
     let (tap, expand, layer) = tokio::join!(tap, expand, layer);
     let died = |error: tokio::task::JoinError| PassError::Broken(error.to_string());
     let (tap, expand, layer) = (tap.map_err(died)?, expand.map_err(died)?, layer.map_err(died)?);
@@ -217,12 +219,17 @@ struct Layer {
     shape: Option<LayerShape>,
     hasher: Hasher,
     sink: Option<mpsc::Sender<Bytes>>,
+    disk: Option<mpsc::Sender<Bytes>>,
     size: u64,
 }
 
 impl Layer {
-    fn new(shape: Option<LayerShape>, sink: Option<mpsc::Sender<Bytes>>) -> Self {
-        Self { shape, hasher: Hasher::new(Algorithm::Sha256), sink, size: 0 }
+    fn new(
+        shape: Option<LayerShape>,
+        sink: Option<mpsc::Sender<Bytes>>,
+        disk: Option<mpsc::Sender<Bytes>>,
+    ) -> Self {
+        Self { shape, hasher: Hasher::new(Algorithm::Sha256), sink, disk, size: 0 }
     }
 
     fn run(
@@ -240,6 +247,9 @@ impl Layer {
             let piece = piece.map_err(|Neighbour| PassError::Stopped)?;
             probe.update(&piece).map_err(PassError::Refused)?;
             self.size += piece.len() as u64;
+            if let Some(disk) = &self.disk {
+                disk.blocking_send(piece.clone()).map_err(|_| PassError::Stopped)?;
+            }
             if self.shape.as_ref().is_some_and(|shape| self.size > shape.file_size()) {
                 // It is larger than expected: this pass goes on only to measure.
                 self.shape = None;

@@ -10,6 +10,8 @@ pub enum Phase {
     Preparing,
     /// It reads the source to learn its size, or whether the registry has it.
     Measuring,
+    /// It converts the disk.
+    Converting,
     /// It reads the source and uploads.
     Uploading,
     /// It finishes the upload and writes the manifest.
@@ -17,7 +19,8 @@ pub enum Phase {
 }
 
 impl Phase {
-    const ALL: [Self; 4] = [Self::Preparing, Self::Measuring, Self::Uploading, Self::Finishing];
+    const ALL: [Self; 5] =
+        [Self::Preparing, Self::Measuring, Self::Converting, Self::Uploading, Self::Finishing];
 
     /// In a word.
     #[must_use]
@@ -25,6 +28,7 @@ impl Phase {
         match self {
             Self::Preparing => "preparing",
             Self::Measuring => "measuring",
+            Self::Converting => "converting",
             Self::Uploading => "uploading",
             Self::Finishing => "finishing",
         }

@@ -5,6 +5,7 @@
 
 mod file;
 mod http;
+mod normalised;
 mod pipe;
 mod registry;
 mod spooled;
@@ -19,6 +20,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use file::FileSource;
 pub use http::HttpSource;
+pub use normalised::NormalisedSource;
+pub(super) use normalised::Origin;
 pub use pipe::PipeSource;
 pub use registry::RegistrySource;
 pub use spooled::SpooledSource;
@@ -33,7 +36,7 @@ const QUEUE: usize = 16;
 
 /// Where the bytes of a disk come from.
 ///
-/// A pipe becomes [`Source::Spooled`] when it was read.
+/// A pipe becomes [`Source::Spooled`] when it was read, and any source [`Source::Normalised`] when it was converted.
 #[derive(Debug)]
 pub enum Source {
     /// An HTTP server.
@@ -48,6 +51,8 @@ pub enum Source {
     Spooled(SpooledSource),
     /// A file that somebody uploaded to the registry for an image.
     Uploaded(UploadedSource),
+    /// What another source was converted to.
+    Normalised(Box<NormalisedSource>),
 }
 
 /// A source that is being read.
@@ -88,6 +93,7 @@ impl Source {
             Self::Registry(source) => source.open(limits).await,
             Self::Spooled(source) => source.open().await,
             Self::Uploaded(source) => source.open().await,
+            Self::Normalised(source) => source.file.open().await,
         }
     }
 
@@ -97,7 +103,11 @@ impl Source {
             Self::Http(source) => source.renew(),
             Self::File(source) => source.renew(),
             // These cannot change.
-            Self::Pipe(_) | Self::Registry(_) | Self::Spooled(_) | Self::Uploaded(_) => {}
+            Self::Pipe(_)
+            | Self::Registry(_)
+            | Self::Spooled(_)
+            | Self::Uploaded(_)
+            | Self::Normalised(_) => {}
         }
     }
 
@@ -106,6 +116,7 @@ impl Source {
         match self {
             Self::Http(source) => source.read_at(range).await,
             Self::File(source) => source.read_at(range).await,
+            Self::Normalised(source) => source.file.read_at(range).await,
             Self::Pipe(_) | Self::Registry(_) | Self::Spooled(_) | Self::Uploaded(_) => Ok(None),
         }
     }
@@ -117,6 +128,7 @@ impl Source {
             Self::File(source) => (source.file_name(), None),
             Self::Pipe(_) | Self::Spooled(_) | Self::Uploaded(_) => (None, None),
             Self::Registry(source) => (source.file_name(), source.url()),
+            Self::Normalised(source) => return source.origin.annotations.clone(),
         };
         Annotations { title, source, created: modified }
     }
@@ -125,6 +137,7 @@ impl Source {
     pub(super) fn architecture(&self) -> Option<String> {
         match self {
             Self::Registry(source) => source.architecture(),
+            Self::Normalised(source) => source.origin.architecture.clone(),
             _ => None,
         }
     }

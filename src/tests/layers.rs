@@ -4,19 +4,21 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Each module with the modules that it may import.
-const MAY_IMPORT: [(&str, &[&str]); 17] = [
+const MAY_IMPORT: [(&str, &[&str]); 19] = [
     ("oci", &[]),
     ("disk", &[]),
     ("chunk", &[]),
     ("telemetry", &[]),
+    ("sparse", &[]),
+    ("qemu_img", &["disk"]),
     ("upload_token", &[]),
     ("apimachinery", &[]),
     ("config", &["oci", "upload_token"]),
     ("registry", &["chunk", "oci"]),
     ("client", &["chunk", "oci"]),
     ("artifact", &["chunk", "client", "disk", "oci"]),
-    ("importer", &["artifact", "client", "disk", "oci"]),
-    ("exporter", &["artifact", "client", "disk"]),
+    ("importer", &["artifact", "client", "disk", "oci", "qemu_img", "sparse"]),
+    ("exporter", &["artifact", "client", "disk", "qemu_img", "sparse"]),
     ("bare_disk", &["artifact", "disk", "oci", "registry"]),
     ("api", &["artifact", "bare_disk", "chunk", "oci", "registry", "upload_token"]),
     ("apiserver", &["apimachinery"]),

@@ -14,7 +14,7 @@ static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// What is under the zeros that are left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ground {
+pub enum Ground {
     /// A new file: zeros.
     Zeros,
     /// A device: whatever was there.
@@ -23,7 +23,7 @@ pub(super) enum Ground {
 
 /// Writes a disk in order, and leaves out its zeros.
 #[derive(Debug)]
-pub(super) struct SparseWriter<'a> {
+pub struct SparseWriter<'a> {
     file: &'a File,
     ground: Ground,
     position: u64,
@@ -33,12 +33,14 @@ pub(super) struct SparseWriter<'a> {
 }
 
 impl<'a> SparseWriter<'a> {
-    pub(super) fn new(file: &'a File, ground: Ground) -> Self {
+    /// Begins at the first byte of a file.
+    #[must_use]
+    pub fn new(file: &'a File, ground: Ground) -> Self {
         Self { file, ground, position: 0, zeros: 0..0, can_punch: true }
     }
 
     /// Writes the next bytes.
-    pub(super) fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+    pub fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             let zero = run(bytes, self.position, true);
             if zero > 0 {
@@ -59,7 +61,7 @@ impl<'a> SparseWriter<'a> {
     }
 
     /// Makes the last zeros; the file is complete then.
-    pub(super) fn finish(mut self) -> io::Result<u64> {
+    pub fn finish(mut self) -> io::Result<u64> {
         self.make_zeros()?;
         Ok(self.position)
     }

@@ -1,0 +1,62 @@
+//! [`Normalised`]: a source in another format than it came in.
+//!
+//! A compressed qcow2, as distributions publish them, has next to nothing in common with the version before: what has not changed
+//! is compressed to the same clusters, but at other places and cut in other ways. As raw or as plain qcow2 it costs what has
+//! changed, and the registry compresses it. That takes the whole disk on a local file system for a while, which nothing else
+//! does, so it is done only where it is asked for.
+
+use std::io;
+
+use bytes::Bytes;
+use tempfile::NamedTempFile;
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
+
+use super::ImportError;
+use super::source::{NormalisedSource, Origin};
+use crate::disk::{Disk, Format};
+use crate::qemu_img;
+use crate::sparse::{Ground, SparseWriter};
+
+/// A disk on its way into a temporary file.
+pub(super) struct Staged(NamedTempFile);
+
+impl Staged {
+    /// An empty file in the folder for temporary files (`TMPDIR`) that nobody else can open.
+    pub(super) fn create() -> Result<Self, ImportError> {
+        Ok(Self(temporary()?))
+    }
+
+    /// Takes in all that comes, without its zeros.
+    pub(super) async fn fill(self, mut pieces: mpsc::Receiver<Bytes>) -> Result<Self, ImportError> {
+        let path = self.0.path().to_owned();
+        let filled = spawn_blocking(move || {
+            let mut writer = SparseWriter::new(self.0.as_file(), Ground::Zeros);
+            while let Some(piece) = pieces.blocking_recv() {
+                writer.write(&piece)?;
+            }
+            writer.finish()?;
+            io::Result::Ok(self)
+        });
+        let filled = filled.await.map_err(|error| ImportError::Broken(error.to_string()))?;
+        filled.map_err(|error| ImportError::Temporary { path, error })
+    }
+
+    /// Converts the disk, which was probed.
+    pub(super) async fn convert(
+        self,
+        disk: &Disk,
+        format: Format,
+        origin: Origin,
+    ) -> Result<NormalisedSource, ImportError> {
+        qemu_img::is_possible(disk.format, format).await?;
+        let converted = temporary()?;
+        qemu_img::convert(disk.format, self.0.path(), format, converted.path(), false).await?;
+        Ok(NormalisedSource::new(converted.into_temp_path(), origin))
+    }
+}
+
+fn temporary() -> Result<NamedTempFile, ImportError> {
+    let made = tempfile::Builder::new().prefix("dvcr-").tempfile();
+    made.map_err(|error| ImportError::Temporary { path: std::env::temp_dir(), error })
+}
