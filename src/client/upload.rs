@@ -1,6 +1,6 @@
 //! [`BlobUpload`]: a blob of known size and still unknown digest, to a registry, over broken connections.
 //!
-//! The blob goes out in a few long PATCH requests. The last [`REPLAY`] bytes are kept, so that after a broken
+//! The blob goes out in a few long PATCH requests. The last bytes are kept ([`BlobFeed`]), so that after a broken
 //! connection the upload goes on where the registry says that it stopped. A registry that lost more than
 //! that (it was killed) asks for a [`UploadError::Rewind`]: whoever makes the bytes makes them again, and
 //! those that arrived are passed over. The session's URL is all that another process needs to go on.

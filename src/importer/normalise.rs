@@ -1,4 +1,4 @@
-//! [`Normalised`]: a source in another format than it came in.
+//! [`Staged`]: a source on its way into another format.
 //!
 //! A compressed qcow2, as distributions publish them, has next to nothing in common with the version before: what has not changed
 //! is compressed to the same clusters, but at other places and cut in other ways. As raw or as plain qcow2 it costs what has
