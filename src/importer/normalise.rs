@@ -29,17 +29,19 @@ impl Staged {
 
     /// Takes in all that comes, without its zeros.
     pub(super) async fn fill(self, mut pieces: mpsc::Receiver<Bytes>) -> Result<Self, ImportError> {
-        let path = self.0.path().to_owned();
+        let failed = |error| ImportError::Temporary { path: self.0.path().to_owned(), error };
+        // The name stays here: when the import is stopped it goes at once, whatever the thread is doing.
+        let file = self.0.reopen().map_err(failed)?;
         let filled = spawn_blocking(move || {
-            let mut writer = SparseWriter::new(self.0.as_file(), Ground::Zeros);
+            let mut writer = SparseWriter::new(&file, Ground::Zeros);
             while let Some(piece) = pieces.blocking_recv() {
                 writer.write(&piece)?;
             }
-            writer.finish()?;
-            io::Result::Ok(self)
+            writer.finish()
         });
-        let filled = filled.await.map_err(|error| ImportError::Broken(error.to_string()))?;
-        filled.map_err(|error| ImportError::Temporary { path, error })
+        let filled: io::Result<u64> = filled.await.map_err(|error| ImportError::Broken(error.to_string()))?;
+        filled.map_err(failed)?;
+        Ok(self)
     }
 
     /// Converts the disk, which was probed.
