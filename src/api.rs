@@ -40,6 +40,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::bare_disk::BareDisks;
@@ -59,6 +60,8 @@ pub struct Api {
     counting: Arc<Mutex<()>>,
     /// Held while blobs are stored in another way.
     rewriting: Arc<Mutex<()>>,
+    /// The server is to stop: what takes long ends soon.
+    stopping: CancellationToken,
     /// Requests that change something run here, apart from their connections: a client that goes away does not
     /// stop them half-way.
     tasks: TaskTracker,
@@ -92,6 +95,7 @@ impl Api {
             settings,
             counting: Arc::default(),
             rewriting: Arc::default(),
+            stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
             image_uploads: None,
         }
@@ -102,6 +106,11 @@ impl Api {
     pub fn with_image_uploads(self, key: UploadKey) -> Self {
         let staging = Staging::new(Arc::clone(&self.registry));
         Self { image_uploads: Some(Arc::new(image_uploads::ImageUploads { staging, key })), ..self }
+    }
+
+    /// Ends what would take long, before requests in flight are waited for.
+    pub fn stop(&self) {
+        self.stopping.cancel();
     }
 
     /// Waits for requests that are still changing something.

@@ -134,7 +134,6 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// Runs a command's work, until it is done or somebody asks it to stop.
 /// A format that qemu-img converts to.
 fn target_format(text: &str) -> Result<Format, String> {
     match text {
@@ -144,6 +143,7 @@ fn target_format(text: &str) -> Result<Format, String> {
     }
 }
 
+/// Runs a command's work, until it is done or somebody asks it to stop.
 fn run_to_end<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = runtime()?;
     let outcome = runtime.block_on(async {

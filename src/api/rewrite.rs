@@ -1,7 +1,7 @@
 //! `POST /v2/_dvcr/storage/rewrite?to=chunks`: store the blobs that are there in chunks, or (`whole`) as they are.
 //!
 //! The answer is a line of JSON for each thing that happens, as it happens: first how much there is to do, then a blob each, and
-//! each second how far it is. A client that goes away ends it behind the blob at hand. An extension, as [`super::stats`] is.
+//! each second how far it is. A client that goes away, and a server that is to stop, end it behind the blob at hand. An extension, as [`super::stats`] is.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,6 +16,7 @@ use bytes::Bytes;
 use futures::stream;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::Api;
 use super::error::ApiError;
@@ -44,10 +45,10 @@ pub(super) async fn handle(State(api): State<Api>, method: Method, uri: Uri) -> 
     };
     let blobs = api.registry.not_in_form(form).await?;
     let (lines, written) = mpsc::channel(16);
-    let registry = Arc::clone(&api.registry);
+    let (registry, stopping) = (Arc::clone(&api.registry), api.stopping.clone());
     tokio::spawn(async move {
         let _turn = turn;
-        rewrite_all(&registry, blobs, form, lines).await;
+        rewrite_all(&registry, blobs, form, &lines, &stopping).await;
     });
     let lines = stream::unfold(written, async |mut written| Some((written.recv().await?, written)));
     let lines = Body::from_stream(futures::StreamExt::map(lines, Ok::<Bytes, std::convert::Infallible>));
@@ -55,9 +56,15 @@ pub(super) async fn handle(State(api): State<Api>, method: Method, uri: Uri) -> 
 }
 
 /// Rewrites blobs one after the other, for as long as somebody reads what happens.
-async fn rewrite_all(registry: &Registry, blobs: Vec<(Digest, u64)>, form: Form, lines: mpsc::Sender<Bytes>) {
+async fn rewrite_all(
+    registry: &Registry,
+    blobs: Vec<(Digest, u64)>,
+    form: Form,
+    lines: &mpsc::Sender<Bytes>,
+    stopping: &CancellationToken,
+) {
     let total: u64 = blobs.iter().map(|(_, size)| size).sum();
-    if !say(&lines, &json!({ "blobs": blobs.len(), "bytes": total })).await {
+    if !say(lines, &json!({ "blobs": blobs.len(), "bytes": total })).await {
         return;
     }
     for (digest, size) in blobs {
@@ -71,7 +78,7 @@ async fn rewrite_all(registry: &Registry, blobs: Vec<(Digest, u64)>, form: Form,
                 outcome = &mut rewrite => break outcome,
                 // That nobody reads it any more is noticed behind the blob: half of one would be garbage.
                 _ = ticks.tick() => {
-                    let _ = say(&lines, &json!({ "passed": passed.load(Ordering::Relaxed) })).await;
+                    let _ = say(lines, &json!({ "passed": passed.load(Ordering::Relaxed) })).await;
                 }
             }
         };
@@ -83,7 +90,7 @@ async fn rewrite_all(registry: &Registry, blobs: Vec<(Digest, u64)>, form: Form,
                 json!({ "digest": digest, "size": size, "outcome": "failed", "error": error.to_string() })
             }
         };
-        if !say(&lines, &line).await {
+        if !say(lines, &line).await || stopping.is_cancelled() {
             return;
         }
     }

@@ -103,13 +103,16 @@ impl Rewrite {
             To::Whole => "whole",
         };
         let mut events = client.rewrite(&self.host, form).await.map_err(failed)?;
-        let (mut outcome, mut before) = (Outcome::default(), 0);
+        let (mut outcome, mut before, mut left) = (Outcome::default(), 0, 0_u64);
         while let Some(event) = events.next().await.map_err(failed)? {
             match event {
-                RewriteEvent::Begins { bytes, .. } => total.store(bytes, Ordering::Relaxed),
+                RewriteEvent::Begins { blobs, bytes } => {
+                    left = blobs;
+                    total.store(bytes, Ordering::Relaxed);
+                }
                 RewriteEvent::Passes { passed } => done.store(before + passed, Ordering::Relaxed),
                 RewriteEvent::Blob { digest, size, outcome: result, error } => {
-                    before += size;
+                    (before, left) = (before + size, left.saturating_sub(1));
                     done.store(before, Ordering::Relaxed);
                     match result {
                         RewriteOutcome::Rewritten => {
@@ -124,6 +127,11 @@ impl Rewrite {
                     }
                 }
             }
+        }
+        if left > 0 {
+            let told =
+                format!("{} stopped with {left} blobs left: the same command goes on with them", self.host);
+            return Err(Failure::Failed(told));
         }
         Ok(outcome)
     }

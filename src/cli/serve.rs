@@ -166,6 +166,7 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     let controller = embedded.map(Embedded::run);
     let stop = async {
         stopped(signals).await;
+        api.stop();
         // Imports push to this very server, which answers until they have ended.
         if let Some(controller) = controller {
             controller.stop().await;

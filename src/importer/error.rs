@@ -66,6 +66,14 @@ pub enum ImportError {
     /// It was not converted.
     #[error(transparent)]
     QemuImg(#[from] QemuImgError),
+    /// qemu-img failed.
+    #[error("{error} (in {}; TMPDIR may name another folder)", folder.display())]
+    Convert {
+        /// Where the disk was to be.
+        folder: PathBuf,
+        /// What happened.
+        error: QemuImgError,
+    },
     /// The disk has no place while it is converted.
     #[error("cannot keep the disk for its conversion: {}: {error}; TMPDIR may name another folder", path.display())]
     Temporary {

@@ -76,6 +76,8 @@ pub(super) async fn examine(
         format = recognise(&head, Some(&tail));
         is_tail_seen = true;
     }
+    // A disk that is shorter than the footer of a VHD has none.
+    is_tail_seen |= compression == Compression::None && length.is_some_and(|length| length < 512);
     Ok(Examined { reader, compression, head, format, is_tail_seen, size })
 }
 

@@ -7,7 +7,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::examine::{Examined, examine};
 use super::journal::Entry;
-use super::normalise::Staged;
+use super::normalise::{Staged, is_in};
 use super::pass::{self, Measured, Pass, PassError};
 use super::source::{NormalisedSource, Origin};
 use super::spool::Spool;
@@ -17,6 +17,7 @@ use crate::artifact::{Annotations, FileName, ImageDescription, LayerShape, Piece
 use crate::client::{BlobFeed, Client, Held, Repository, UploadError};
 use crate::disk::{Compression, Disk, Format};
 use crate::oci::{Digest, ImageReference, MediaType};
+use crate::qemu_img::is_possible;
 
 /// Pieces that wait to be uploaded.
 const QUEUE: usize = 16;
@@ -91,6 +92,8 @@ struct State {
     unnamed: Option<Entry>,
     /// Whether layers that begin alike were looked for.
     looked: bool,
+    /// Whether the source is in the format that is asked for by now.
+    is_normalised: bool,
     /// Whether what an import before has left is of no use.
     anew: bool,
     passes: u32,
@@ -203,9 +206,10 @@ impl Importer {
     ) -> Result<Option<Imported>, ImportError> {
         self.progress.enter(Phase::Preparing, None);
         if let Some(format) = self.options.format
-            && let Some(normalised) = self.normalise(source, format).await?
+            && let Some(normalised) = self.normalise(source, state, format).await?
         {
             *source = Source::Normalised(Box::new(normalised));
+            state.is_normalised = true;
             self.progress.enter(Phase::Preparing, None);
         }
         let mut opened = source.open(self.options.limits).await?;
@@ -245,9 +249,10 @@ impl Importer {
     async fn normalise(
         &self,
         source: &mut Source,
+        state: &mut State,
         format: Format,
     ) -> Result<Option<NormalisedSource>, ImportError> {
-        if matches!(source, Source::Normalised(_)) {
+        if state.is_normalised {
             return Ok(None);
         }
         let mut opened = source.open(self.options.limits).await?;
@@ -255,19 +260,23 @@ impl Importer {
         let (annotations, length) = (source.annotations(opened.modified), opened.length);
         let examined = examine(source, opened, self.options.limits).await?;
         let compression = examined.compression;
-        // Whether a qcow2 is compressed within nobody has looked, and a pipe has been looked at.
-        let is_raw = compression == Compression::None
-            && examined.format == Format::Raw
-            && !examined.may_be_fixed_vhd();
-        if is_raw && format == Format::Raw && !matches!(source, Source::Pipe(_)) {
+        let is_in = is_in(examined.format, format);
+        // A pipe has been looked at by now.
+        let is_plain = compression == Compression::None && !matches!(source, Source::Pipe(_));
+        if is_in && is_plain && !examined.may_be_fixed_vhd() {
             return Ok(None);
         }
+        if !is_in {
+            // Before all of the source is fetched.
+            is_possible(examined.format, format).await?;
+        }
+        state.passes += 1;
         self.progress.enter(Phase::Measuring, length);
-        let (mut pass, reader) = self.pass(examined);
+        let (mut pass, reader) = self.pass(examined, state.is_normalised);
         let (sender, pieces) = mpsc::channel(QUEUE);
         pass.disk = Some(sender);
         let staged = Staged::create()?;
-        let (measured, staged) = tokio::join!(pass::run(reader, pass, &self.options), staged.fill(pieces));
+        let (measured, staged) = tokio::join!(pass::run(reader, pass), staged.fill(pieces));
         // Where the disk found no place, that is why the pass stopped.
         let staged = staged?;
         let measured = measured?;
@@ -342,18 +351,15 @@ impl Importer {
         length: Option<u64>,
     ) -> Result<Next, ImportError> {
         self.progress.enter(Phase::Measuring, length);
-        let (mut pass, reader) = self.pass(examined);
+        let (mut pass, reader) = self.pass(examined, state.is_normalised);
         let (shape, is_kept) = match way {
             Way::Spool(shape) => (shape, true),
             Way::Measure(shape) => (shape, false),
             Way::Upload(shape) => (Some(shape), false),
         };
         pass.shape.clone_from(&shape);
-        let measured = if is_kept {
-            self.keep(state, reader, pass).await?
-        } else {
-            pass::run(reader, pass, &self.options).await?
-        };
+        let measured =
+            if is_kept { self.keep(state, reader, pass).await? } else { pass::run(reader, pass).await? };
         state.certain = Some((measured.file_size, measured.disk.format));
         let layer = measured.layer.clone().filter(|_| self.is_right(shape.as_ref(), &measured));
         if let Some(layer) = layer
@@ -378,7 +384,7 @@ impl Importer {
         let (sender, kept) = mpsc::channel(QUEUE);
         let spool = state.spool.insert(Spool::begin(self.repository()).await.map_err(ImportError::Push)?);
         pass.spool = Some((sender, spool.hasher()));
-        match tokio::join!(pass::run(reader, pass, &self.options), spool.keep(kept)) {
+        match tokio::join!(pass::run(reader, pass), spool.keep(kept)) {
             (Ok(measured), Ok(())) => Ok(measured),
             (Err(PassError::Stopped) | Ok(_), Err(error)) => Err(ImportError::Push(error)),
             (Err(error), _) => Err(error.into()),
@@ -400,21 +406,21 @@ impl Importer {
             let begun = Upload::begin(&self.journal, &identity, self.repository(), shape.clone()).await;
             state.upload = Some(begun.map_err(ImportError::Push)?);
         }
+        let is_normalised = state.is_normalised;
         let Some(Upload { session, entry, .. }) = &mut state.upload else { return Ok(Next::Again) };
         if self.options.delta && session.takes_delta() && state.held.is_none() {
             let held = Held::gather(&self.repository(), self.target.tag(), shape.layer_size()).await;
             state.held = Some(Arc::new(held));
         }
         let held = state.held.clone();
-        let (mut pass, reader) = self.pass(examined);
+        let (mut pass, reader) = self.pass(examined, is_normalised);
         let (sender, pieces) = mpsc::channel(QUEUE);
         pass.layer = Some(sender);
         pass.shape = Some(shape.clone());
         let feed = BlobFeed::new(pieces, shape.layer_size(), self.progress.upload_counter()).without(held);
         let (before, copied_before) = (session.offset(), session.copied());
         let mut note = |session: &_| remember(entry, session);
-        let (measured, sent) =
-            tokio::join!(pass::run(reader, pass, &self.options), session.send(feed, &mut note));
+        let (measured, sent) = tokio::join!(pass::run(reader, pass), session.send(feed, &mut note));
         state.uploaded += session.offset().saturating_sub(before);
         state.copied += session.copied().saturating_sub(copied_before);
         let measured = match (measured, sent) {
@@ -471,10 +477,26 @@ impl Importer {
         name.is_ok_and(|name| Some(&LayerShape::new(&name, measured.file_size)) == shape)
     }
 
-    fn pass(&self, examined: Examined) -> (Pass, PieceReader<SourceError>) {
+    fn pass(&self, examined: Examined, is_normalised: bool) -> (Pass, PieceReader<SourceError>) {
         let Examined { reader, compression, .. } = examined;
+        let (mut checksums, mut limits) = (self.options.checksums.clone(), self.options.limits);
+        if is_normalised {
+            // They are about the source as it came, and were looked at then.
+            checksums.clear();
+            limits.expanded_size = u64::MAX;
+        }
         let progress = self.progress.clone();
-        (Pass { compression, shape: None, layer: None, spool: None, disk: None, progress }, reader)
+        let pass = Pass {
+            compression,
+            shape: None,
+            layer: None,
+            spool: None,
+            disk: None,
+            checksums,
+            limits,
+            progress,
+        };
+        (pass, reader)
     }
 
     /// Writes config and manifest, and names the image.

@@ -37,9 +37,11 @@ impl Staged {
             while let Some(piece) = pieces.blocking_recv() {
                 writer.write(&piece)?;
             }
-            writer.finish()
+            // Zeros at the end are not written, and are a part of the disk.
+            let length = writer.finish()?;
+            file.set_len(length)
         });
-        let filled: io::Result<u64> = filled.await.map_err(|error| ImportError::Broken(error.to_string()))?;
+        let filled: io::Result<()> = filled.await.map_err(|error| ImportError::Broken(error.to_string()))?;
         filled.map_err(failed)?;
         Ok(self)
     }
@@ -51,11 +53,20 @@ impl Staged {
         format: Format,
         origin: Origin,
     ) -> Result<NormalisedSource, ImportError> {
+        if is_in(disk.format, format) {
+            return Ok(NormalisedSource::new(self.0.into_temp_path(), origin));
+        }
         qemu_img::is_possible(disk.format, format).await?;
         let converted = temporary()?;
-        qemu_img::convert(disk.format, self.0.path(), format, converted.path(), false).await?;
+        let outcome = qemu_img::convert(disk.format, self.0.path(), format, converted.path(), false).await;
+        outcome.map_err(|error| ImportError::Convert { folder: std::env::temp_dir(), error })?;
         Ok(NormalisedSource::new(converted.into_temp_path(), origin))
     }
+}
+
+/// Whether a disk is the same bytes in another format. That a qcow2 is not compressed within would have to be looked at.
+pub(super) fn is_in(disk: Format, format: Format) -> bool {
+    format == Format::Raw && matches!(disk, Format::Raw | Format::Iso)
 }
 
 fn temporary() -> Result<NamedTempFile, ImportError> {

@@ -12,8 +12,8 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
-use super::checksum::{Checksummer, Mismatch};
-use super::{ImportOptions, Progress, SourceError};
+use super::checksum::{Checksum, Checksummer, Mismatch};
+use super::{Progress, SourceError};
 use crate::artifact::{LayerShape, PieceReader};
 use crate::disk::{Compression, Depth, Disk, Expander, Limits, Probe, Refusal};
 use crate::oci::{Algorithm, Digest, Hasher};
@@ -35,6 +35,9 @@ pub(super) struct Pass {
     pub(super) spool: Option<(mpsc::Sender<Bytes>, Hasher)>,
     /// Where the disk goes, without the layer around it.
     pub(super) disk: Option<mpsc::Sender<Bytes>>,
+    /// What the source must hash to.
+    pub(super) checksums: Vec<Checksum>,
+    pub(super) limits: Limits,
     pub(super) progress: Progress,
 }
 
@@ -68,15 +71,10 @@ pub(super) enum PassError {
 struct Neighbour;
 
 /// Reads all of a source.
-pub(super) async fn run(
-    source: PieceReader<SourceError>,
-    pass: Pass,
-    options: &ImportOptions,
-) -> Result<Measured, PassError> {
-    let Pass { compression, shape, layer, spool, disk, progress } = pass;
-    let limits = options.limits;
+pub(super) async fn run(source: PieceReader<SourceError>, pass: Pass) -> Result<Measured, PassError> {
+    let Pass { compression, shape, layer, spool, disk, checksums, limits, progress } = pass;
     let failure = source.failure();
-    let tap = Tap { checksums: Checksummer::new(&options.checksums), spool, progress };
+    let tap = Tap { checksums: Checksummer::new(&checksums), spool, progress };
     let expected = shape.as_ref().map(LayerShape::file_size);
     let (tapped, to_expand) = mpsc::channel(QUEUE);
     let (expanded, to_layer) = mpsc::channel(QUEUE);
