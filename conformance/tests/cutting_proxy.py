@@ -16,10 +16,13 @@ class CuttingProxy:
     `cut`: each connection ends after so many bytes of answers; `cuts`: how often that happens.
     `change`: these bytes become those, the first `changes` times that they come by.
     `hold`: after so many bytes of answers, on all connections together, nothing more comes.
+    `before`: (some bytes, an action): before these bytes of a request are passed on for the first time, it is done.
+    `sent` counts the bytes of requests.
     """
 
-    def __init__(self, upstream, cut=None, cuts=None, change=None, changes=None, hold=None):
+    def __init__(self, upstream, cut=None, cuts=None, change=None, changes=None, hold=None, before=None):
         self.upstream, self.cut, self.cuts, self.change, self.changes = upstream, cut, cuts, change, changes
+        self.before, self.sent = before, 0
         self.hold, self.held, self.go, self.passed = hold, threading.Event(), threading.Event(), 0
         self.lock, self.connections, self.was_cut, self.was_changed = threading.Lock(), 0, 0, 0
         self.listener = socket.create_server(("127.0.0.1", 0))
@@ -42,8 +45,31 @@ class CuttingProxy:
     def connection(self, client):
         name, port = self.upstream.split(":")
         with client, contextlib.suppress(OSError), socket.create_connection((name, int(port))) as server:
-            threading.Thread(target=up, args=(client, server), daemon=True).start()
-            self.down(client, server)
+            threading.Thread(target=self.up, args=(client, server), daemon=True).start()
+            try:
+                self.down(client, server)
+            finally:
+                # Closing them does not wake who reads from them.
+                for end in (client, server):
+                    with contextlib.suppress(OSError):
+                        end.shutdown(socket.SHUT_RDWR)
+
+    def up(self, client, server):
+        with contextlib.suppress(OSError):
+            while piece := client.recv(1 << 16):
+                self.arrives(piece)
+                server.sendall(piece)
+            server.shutdown(socket.SHUT_WR)
+
+    def arrives(self, piece):
+        """Counts what a client has sent, and does what is to be done before it goes on."""
+        with self.lock:
+            self.sent += len(piece)
+            some, action = self.before or (b"", None)
+            if not action or some not in piece:
+                return
+            self.before = None
+        action()
 
     def down(self, client, server):
         passed, kept = 0, b""
@@ -54,7 +80,7 @@ class CuttingProxy:
             if self.change:
                 data, kept = self.changed(data, bool(piece))
             if self.cut is not None and passed + len(data) > self.cut and self.takes():
-                client.sendall(data[: self.cut - passed])
+                client.sendall(data[: max(0, self.cut - passed)])
                 break
             self.passed += len(data)
             if self.hold is not None and self.passed > self.hold:
@@ -64,9 +90,6 @@ class CuttingProxy:
             passed += len(data)
             if not piece:
                 break
-        for end in (client, server):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
 
     def takes(self):
         with self.lock:
@@ -91,13 +114,6 @@ class CuttingProxy:
                 if data.endswith(old[:length]):
                     return data[:-length], data[-length:]
         return data, b""
-
-
-def up(client, server):
-    with contextlib.suppress(OSError):
-        while piece := client.recv(1 << 16):
-            server.sendall(piece)
-        server.shutdown(socket.SHUT_WR)
 
 
 class ForwardProxy:

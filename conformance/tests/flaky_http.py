@@ -45,6 +45,8 @@ class Resource:
     """NAME:PASSWORD that it demands."""
     header: tuple[str, str] | None = None
     """The header that it demands."""
+    pause: float = 0
+    """Seconds that it waits behind each piece of 64 KiB."""
     length: int | None = None
     """A Content-Length that is not true."""
     hold: int | None = None
@@ -246,6 +248,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 return
             self.send(resource, resource.data[position:end])
             position = end
+            self.web.stopping.wait(resource.pause)
         if resource.becomes and resource.cut is None and (first, last) == (0, len(resource.data)):
             with self.web.lock:
                 self.web.resources[self.seen.path] = resource.becomes

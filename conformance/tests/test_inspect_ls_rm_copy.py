@@ -242,6 +242,7 @@ def test_a_copy_to_another_registry_has_the_same_digest(dvcr, start, disks, imag
         "destination": f"{other.host}/a/b:v2",
         "digest": digest,
         "blobs": {"copied": 2, "mounted": 0, "present": 0},
+        "reused": 0,
     }
     assert size > images.image("qcow2").stat().st_size
     dvcr.pulls(f"{other.host}/a/b:v2", tmp_path / "a")

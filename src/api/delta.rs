@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::body::Incoming;
 use crate::chunk::{DELTA, Frame, zeros};
 use crate::oci::{Digest, RepositoryName};
-use crate::registry::{BlobReader, Body, BodyError, Registry};
+use crate::registry::{BlobReader, Body, BodyError, Error, Registry, StoreError};
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
 use bytes::{Bytes, BytesMut};
@@ -19,7 +19,9 @@ pub(super) const ACCEPTED: &str = "application/octet-stream, application/vnd.dvc
 
 /// Whether the body of a request is a delta.
 pub(super) fn is_delta(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|value| value == DELTA)
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let media_type = content_type.split_once(';').map_or(content_type, |(media_type, _)| media_type);
+    media_type.trim().eq_ignore_ascii_case(DELTA)
 }
 
 /// The bytes of the blob that come with a request, whether they are sent as they are or as a delta.
@@ -139,6 +141,7 @@ impl Source {
         };
         match registry.open_blob(&repository, &digest).await {
             Ok(blob) => Ok(Self { name, blob }),
+            Err(error @ (Error::Store(_) | Error::Full)) => Err(BodyError::Unavailable(error.to_string())),
             Err(error) => Err(refused(format!("the delta cannot copy from {name}: {error}"))),
         }
     }
@@ -148,13 +151,14 @@ impl Source {
         let end = offset.checked_add(length).filter(|end| *end <= size).ok_or_else(|| {
             refused(format!("{name} has {size} bytes, and the delta copies {length} from byte {offset} on"))
         })?;
-        let unreadable = move |error| {
+        let unreadable = move |error: StoreError| {
             tracing::error!(
                 error = &error as &dyn std::error::Error,
                 source = name,
                 "a delta copies what cannot be read"
             );
-            refused(format!("the delta copies from {name}, which cannot be read"))
+            let reason = format!("the delta copies from {name}, which cannot be read");
+            if error.is_lost() { refused(reason) } else { BodyError::Unavailable(reason) }
         };
         Ok(self.blob.stream(offset..end).map_err(unreadable).boxed())
     }

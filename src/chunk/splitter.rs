@@ -96,6 +96,13 @@ impl Splitter {
         std::mem::take(&mut region.gathered.parts)
     }
 
+    /// Gives the zeros that are certain of a run that may go on, for whoever cannot wait for its end.
+    #[must_use = "these are a part of the blob"]
+    pub fn zeros_so_far(&mut self) -> Option<Part> {
+        let zeros = std::mem::take(&mut self.region.gathered.zeros);
+        (zeros > 0).then_some(Part::Zeros(zeros))
+    }
+
     /// Gives what is left: the blob ends here.
     #[must_use = "these are parts of the blob"]
     pub fn finish(mut self) -> Vec<Part> {

@@ -157,7 +157,7 @@ impl Copier<'_> {
         &self,
         blob: &Blob,
         upload: &mut BlobUpload,
-        held: Option<Arc<Held>>,
+        mut held: Option<Arc<Held>>,
         before: u64,
     ) -> Result<(), ClientError> {
         for attempt in 0.. {
@@ -196,7 +196,8 @@ impl Copier<'_> {
                     break;
                 }
                 Err(UploadError::Rewind) if attempt < REWINDS => {}
-                Err(UploadError::Rewind) => {
+                Err(UploadError::WantsAll) if attempt < REWINDS => held = Some(Arc::default()),
+                Err(UploadError::Rewind | UploadError::WantsAll) => {
                     let reason = "it loses the upload again and again".to_owned();
                     return Err(ClientError::Protocol { url: self.to.registry().to_string(), reason });
                 }

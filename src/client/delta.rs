@@ -1,12 +1,16 @@
 //! [`DeltaWriter`]: pieces of a blob as the [frames](Frame) of a delta.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
 use super::held::{Held, Place};
 use super::piece::Piece;
-use crate::chunk::{Frame, MAX_FRAME};
+use crate::chunk::Frame;
+
+/// Bytes that become one frame, at most: what is held back until then the registry does not hear of, however slow its source is.
+const TOGETHER: u64 = 1 << 20;
 
 /// Writes the body of one request.
 pub(super) struct DeltaWriter {
@@ -15,8 +19,10 @@ pub(super) struct DeltaWriter {
     source: Option<u16>,
     /// What may go on with the next piece.
     run: Option<Run>,
-    /// Bytes that were copied.
-    copied: u64,
+    /// Where in the blob the next piece is.
+    position: u64,
+    /// What of the blob is copied.
+    copied: Ranges,
 }
 
 /// Pieces that become one frame.
@@ -27,12 +33,13 @@ enum Run {
 }
 
 impl DeltaWriter {
-    pub(super) fn new(held: Arc<Held>) -> Self {
-        Self { held, source: None, run: None, copied: 0 }
+    /// For what is in the blob from `position` on.
+    pub(super) fn new(held: Arc<Held>, position: u64) -> Self {
+        Self { held, source: None, run: None, position, copied: Ranges::default() }
     }
 
-    /// Bytes that were copied so far.
-    pub(super) fn copied(&self) -> u64 {
+    /// What of the blob was copied.
+    pub(super) fn into_copied(self) -> Ranges {
         self.copied
     }
 
@@ -42,10 +49,11 @@ impl DeltaWriter {
             Piece::New(_) => None,
             Piece::Zeros(length) => Some(Run::Zeros(*length)),
             Piece::Held { place, length, .. } => {
-                self.copied += length;
+                self.copied.push(self.position..self.position + length);
                 Some(Run::Copy { place: *place, length: *length })
             }
         };
+        self.position += piece.length();
         if let (Some(before), Some(run)) = (self.run, run)
             && let Some(joined) = before.join(run)
         {
@@ -84,6 +92,38 @@ impl DeltaWriter {
     }
 }
 
+/// Parts of a blob, in order.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Ranges(Vec<Range<u64>>);
+
+impl Ranges {
+    /// Adds what is behind the others.
+    fn push(&mut self, range: Range<u64>) {
+        match self.0.last_mut() {
+            Some(last) if last.end == range.start => last.end = range.end,
+            _ => self.0.push(range),
+        }
+    }
+
+    /// Adds others, which are behind these.
+    pub(super) fn append(&mut self, others: Self) {
+        others.0.into_iter().for_each(|range| self.push(range));
+    }
+
+    /// Bytes of them before `end`.
+    pub(super) fn before(&self, end: u64) -> u64 {
+        self.0.iter().map(|range| range.end.min(end).saturating_sub(range.start)).sum()
+    }
+
+    /// Takes away what is not before `end`.
+    pub(super) fn truncate(&mut self, end: u64) {
+        self.0.retain(|range| range.start < end);
+        if let Some(last) = self.0.last_mut() {
+            last.end = last.end.min(end);
+        }
+    }
+}
+
 impl Run {
     /// Both as one frame.
     fn join(self, next: Self) -> Option<Self> {
@@ -97,7 +137,7 @@ impl Run {
             _ => return None,
         };
         let (Self::Zeros(length) | Self::Copy { length, .. }) = joined;
-        (length <= MAX_FRAME).then_some(joined)
+        (length <= TOGETHER).then_some(joined)
     }
 }
 
@@ -145,7 +185,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_frames_stand_for_the_pieces(pieces in proptest::collection::vec(piece(), 0..40)) {
-            let mut writer = DeltaWriter::new(Arc::new(Held::of_sources(&["0", "1"])));
+            let mut writer = DeltaWriter::new(Arc::new(Held::of_sources(&["0", "1"])), 0);
             let (mut body, mut blob) = (BytesMut::new(), Vec::new());
             for piece in pieces {
                 match &piece {
@@ -167,7 +207,7 @@ mod tests {
 
     #[test]
     fn pieces_behind_one_another_are_one_frame() {
-        let mut writer = DeltaWriter::new(Arc::new(Held::of_sources(&["0", "1"])));
+        let mut writer = DeltaWriter::new(Arc::new(Held::of_sources(&["0", "1"])), 0);
         let mut body = BytesMut::new();
         let held = |offset| Piece::Held { place: Place { source: 1, offset }, length: 100, bytes: None };
         for piece in [held(0), held(100), held(200), Piece::Zeros(7), Piece::Zeros(8), held(300), held(500)] {
@@ -188,6 +228,19 @@ mod tests {
             Frame::Copy { offset: 500, length: 100 },
         ];
         assert_eq!(frames, expected);
-        assert_eq!(writer.copied(), 500);
+        let mut copied = writer.into_copied();
+        assert_eq!((copied.before(u64::MAX), copied.before(350), copied.before(50)), (500, 335, 50));
+        copied.truncate(120);
+        assert_eq!(copied.before(u64::MAX), 120);
+    }
+
+    #[test]
+    fn what_a_slow_source_gives_is_told_before_long() {
+        let mut writer = DeltaWriter::new(Arc::default(), 0);
+        let mut told = 0;
+        for _ in 0..100 {
+            told += writer.push(Piece::Zeros(TOGETHER / 2)).iter().filter(|bytes| !bytes.is_empty()).count();
+        }
+        assert!(told >= 49, "{told}");
     }
 }

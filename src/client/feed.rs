@@ -94,9 +94,14 @@ impl BlobFeed {
         }
     }
 
-    /// From here on all pieces have their bytes. What was kept without makes a rewind, should it be needed.
+    /// From here on all pieces have their bytes. What was kept without has to be made again, should it be needed.
     pub(super) fn be_plain(&mut self) {
         self.is_plain = true;
+    }
+
+    /// Whether [`BlobFeed::be_plain`] was called.
+    pub(super) fn is_plain(&self) -> bool {
+        self.is_plain
     }
 
     /// Makes `position` the next byte.
@@ -146,7 +151,7 @@ impl BlobFeed {
             if start <= self.position {
                 let found = piece.part(self.position - start, FRAME.min(limit));
                 if self.is_plain && matches!(found, Piece::Held { bytes: None, .. }) {
-                    return Err(UploadError::Rewind);
+                    return Err(UploadError::WantsAll);
                 }
                 self.position += found.length();
                 self.sent.store(self.position, Ordering::Relaxed);
@@ -249,7 +254,7 @@ mod tests {
         feed.seek(1100).await.unwrap();
         feed.be_plain();
         feed.seek(700).await.unwrap();
-        assert!(matches!(feed.next(u64::MAX).await, Err(UploadError::Rewind)), "it has gone");
+        assert!(matches!(feed.next(u64::MAX).await, Err(UploadError::WantsAll)), "it has gone");
     }
 
     #[tokio::test]

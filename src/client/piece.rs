@@ -95,7 +95,10 @@ pub(super) fn look_up(mut bytes: mpsc::Receiver<Bytes>, held: Arc<Held>) -> mpsc
             parts.into_iter().try_for_each(|part| sender.blocking_send(found(part, &held)))
         };
         while let Some(bytes) = bytes.blocking_recv() {
-            if send(splitter.update(&bytes)).is_err() {
+            // A registry is told of zeros as they come: to one that hears nothing for long the client is gone.
+            let mut parts = splitter.update(&bytes);
+            parts.extend(splitter.zeros_so_far());
+            if send(parts).is_err() {
                 return;
             }
         }

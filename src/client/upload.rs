@@ -15,7 +15,7 @@ use reqwest::{Body, Method, Request, StatusCode};
 use tokio::sync::mpsc;
 use url::Url;
 
-use super::delta::DeltaWriter;
+use super::delta::{DeltaWriter, Ranges};
 use super::exchange::{location, received};
 use super::repository::Session;
 use super::transport::redacted;
@@ -40,6 +40,10 @@ pub enum UploadError {
     /// [`BlobUpload::offset`] are passed over.
     #[error("the registry lost a part of the upload")]
     Rewind,
+    /// The registry does not take what it has for what it has, any more. The bytes have to be made again, as after
+    /// [`UploadError::Rewind`], and all of them sent.
+    #[error("the registry wants all bytes of the upload")]
+    WantsAll,
     /// The bytes ended early: whoever makes them knows why.
     #[error("the upload was given up")]
     Abandoned,
@@ -50,8 +54,8 @@ pub enum UploadError {
 pub struct BlobUpload {
     repository: Repository,
     session: Session,
-    /// Bytes that the registry had in other blobs.
-    copied: u64,
+    /// What the registry had in other blobs, of what it was sent; it may not have got all of that.
+    copied: Ranges,
 }
 
 /// When the registry last took something, so that a slow registry is told from a slow source.
@@ -86,14 +90,14 @@ impl BlobUpload {
     /// Begins an upload (end-4a).
     pub async fn begin(repository: Repository) -> Result<Self, ClientError> {
         let session = repository.begin_upload().await?;
-        Ok(Self { repository, session, copied: 0 })
+        Ok(Self { repository, session, copied: Ranges::default() })
     }
 
     /// Goes on with an upload that was begun before; `None` when the registry does not know it any more, or does not
     /// answer about it: what is wrong with the registry itself shows when another is begun.
     pub async fn resume(repository: Repository, session: Url) -> Option<Self> {
         match repository.upload_status(&session).await {
-            Ok(session) => Some(Self { repository, session, copied: 0 }),
+            Ok(session) => Some(Self { repository, session, copied: Ranges::default() }),
             Err(error) => {
                 tracing::debug!(%error, "an upload that was begun cannot be gone on with");
                 None
@@ -116,7 +120,7 @@ impl BlobUpload {
     /// How many bytes were not sent, because the registry has them in other blobs.
     #[must_use]
     pub fn copied(&self) -> u64 {
-        self.copied
+        self.copied.before(self.session.offset)
     }
 
     /// Whether the registry takes less than all bytes of a blob, where it has the others.
@@ -132,6 +136,18 @@ impl BlobUpload {
         mut feed: BlobFeed,
         remember: &mut (dyn FnMut(&Url) + Send),
     ) -> Result<(), UploadError> {
+        match self.send_all(&mut feed, remember).await {
+            // To make the same again would lead to the same.
+            Err(UploadError::Rewind) if feed.is_plain() => Err(UploadError::WantsAll),
+            outcome => outcome,
+        }
+    }
+
+    async fn send_all(
+        &mut self,
+        feed: &mut BlobFeed,
+        remember: &mut (dyn FnMut(&Url) + Send),
+    ) -> Result<(), UploadError> {
         let total = feed.total();
         let mut backoff = Backoff::new(self.repository.client.retries());
         if self.session.offset > total {
@@ -143,7 +159,7 @@ impl BlobUpload {
         while self.session.offset < total {
             feed.seek(self.session.offset).await?;
             let before = self.session.offset;
-            let error = match self.patch(&mut feed).await {
+            let error = match self.patch(feed).await {
                 Ok(()) => {
                     backoff.progressed();
                     remember(&self.session.url);
@@ -152,7 +168,7 @@ impl BlobUpload {
                 Err(UploadError::Client(error)) => error,
                 Err(error) => return Err(error),
             };
-            if self.sends_delta(&feed) && is_refusal(&error) {
+            if self.sends_delta(feed) && is_refusal(&error) {
                 tracing::info!(%error, "sending all bytes, also those that the registry has");
                 feed.be_plain();
             } else {
@@ -182,10 +198,12 @@ impl BlobUpload {
         match self.send(feed, &mut |_| {}).await {
             Ok(()) => Ok(()),
             Err(UploadError::Client(error)) => Err(error),
-            Err(UploadError::Rewind | UploadError::Abandoned) => Err(ClientError::Protocol {
-                url: redacted(&self.session.url),
-                reason: "the registry lost a part of the upload".to_owned(),
-            }),
+            Err(UploadError::Rewind | UploadError::WantsAll | UploadError::Abandoned) => {
+                Err(ClientError::Protocol {
+                    url: redacted(&self.session.url),
+                    reason: "the registry lost a part of the upload".to_owned(),
+                })
+            }
         }
     }
 
@@ -217,7 +235,23 @@ impl BlobUpload {
     /// The request gets them one by one through a channel that ends with this call: a server that answers early or
     /// not at all leaves a body behind that goes on by itself, and must not take what the next request needs.
     async fn patch(&mut self, feed: &mut BlobFeed) -> Result<(), UploadError> {
-        let mut delta = feed.held().filter(|_| self.session.takes_delta).map(DeltaWriter::new);
+        let start = self.session.offset;
+        let held = feed.held().filter(|_| self.session.takes_delta);
+        let mut delta = held.map(|held| DeltaWriter::new(held, start));
+        let sent = self.patch_as(feed, delta.as_mut()).await;
+        // Whatever the answer, the registry may have got it.
+        self.copied.truncate(start);
+        if let Some(delta) = delta {
+            self.copied.append(delta.into_copied());
+        }
+        sent
+    }
+
+    async fn patch_as(
+        &mut self,
+        feed: &mut BlobFeed,
+        mut delta: Option<&mut DeltaWriter>,
+    ) -> Result<(), UploadError> {
         let start = self.session.offset;
         let length = PATCH.min(feed.total() - start);
         let end = start + length;
@@ -229,9 +263,10 @@ impl BlobUpload {
         if delta.is_none() {
             insert(&mut request, CONTENT_LENGTH, &length.to_string());
         }
-        // An empty piece is the end of the body.
+        // An empty piece is the end of the body. Without one it was given up, which must not look like an end.
         let next = async |mut pieces: mpsc::Receiver<_>| {
-            let piece: Result<Bytes, std::io::Error> = pieces.recv().await?;
+            let given_up = || Err(std::io::Error::other("the upload was given up"));
+            let piece: Result<Bytes, std::io::Error> = pieces.recv().await.unwrap_or_else(given_up);
             piece.as_ref().map_or(true, |bytes| !bytes.is_empty()).then_some((piece, pieces))
         };
         *request.body_mut() = Some(Body::wrap_stream(stream::unfold(pieces, next)));
@@ -239,7 +274,7 @@ impl BlobUpload {
         let patience = if delta.is_some() { patience.max(COPY_PATIENCE) } else { patience };
         let activity = Mutex::new(Activity { last: Instant::now(), waits_for_source: false });
         let pump = async {
-            Self::pump(feed, length, delta.as_mut(), &body, &activity).await?;
+            Self::pump(feed, length, delta.take(), &body, &activity).await?;
             Activity::touch(&activity, false);
             // The answer is what is waited for.
             std::future::pending::<Result<std::convert::Infallible, UploadError>>().await
@@ -265,7 +300,6 @@ impl BlobUpload {
         }
         self.session.offset = offset;
         self.session.url = location(&response)?;
-        self.copied += delta.map_or(0, |delta| delta.copied());
         Ok(())
     }
 

@@ -238,7 +238,7 @@ impl Importer {
             file_size: measured.file_size,
             compression,
             source_size,
-            uploaded: state.uploaded.saturating_sub(state.copied),
+            uploaded: state.uploaded,
             copied: state.copied,
             passes: state.passes,
         };
@@ -309,7 +309,7 @@ impl Importer {
             let identity = Identity::new(&self.repository(), shape, &examined.head, identity);
             match left(&self.journal, &identity, self.repository(), shape).await {
                 Left::Upload(upload) => {
-                    state.upload = Some(upload);
+                    state.upload = Some(*upload);
                     return Ok(Way::Upload(shape.clone()));
                 }
                 Left::Layer(entry) => {
@@ -421,10 +421,16 @@ impl Importer {
         let (before, copied_before) = (session.offset(), session.copied());
         let mut note = |session: &_| remember(entry, session);
         let (measured, sent) = tokio::join!(pass::run(reader, pass), session.send(feed, &mut note));
-        state.uploaded += session.offset().saturating_sub(before);
-        state.copied += session.copied().saturating_sub(copied_before);
+        state.copied = session.copied();
+        let copied = state.copied.saturating_sub(copied_before);
+        state.uploaded += session.offset().saturating_sub(before).saturating_sub(copied);
         let measured = match (measured, sent) {
-            (Err(PassError::Stopped), Err(UploadError::Rewind)) => {
+            (Err(PassError::Stopped) | Ok(_), Err(UploadError::WantsAll)) => {
+                tracing::info!("the registry wants all bytes: reading the source again");
+                state.held = Some(Arc::default());
+                return Ok(Next::Again);
+            }
+            (Err(PassError::Stopped) | Ok(_), Err(UploadError::Rewind)) => {
                 state.rewinds += 1;
                 if state.rewinds > REWINDS {
                     return Err(ImportError::Unreliable);

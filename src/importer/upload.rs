@@ -22,7 +22,7 @@ pub(super) struct Upload {
 pub(super) enum Left {
     Nothing,
     /// An upload that can be gone on with.
-    Upload(Upload),
+    Upload(Box<Upload>),
     /// A layer that was not named yet.
     Layer(Entry),
 }
@@ -56,7 +56,12 @@ pub(super) async fn left(
     match BlobUpload::resume(repository, session).await {
         Some(session) => {
             tracing::info!(bytes = session.offset(), "going on with an upload");
-            Left::Upload(Upload { session, shape: shape.clone(), entry: Some(entry), is_resumed: true })
+            Left::Upload(Box::new(Upload {
+                session,
+                shape: shape.clone(),
+                entry: Some(entry),
+                is_resumed: true,
+            }))
         }
         None => Left::Nothing,
     }

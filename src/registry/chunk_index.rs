@@ -107,6 +107,9 @@ impl ChunkIndex {
         let key = key(id);
         let slot = tables.young.get(&key).or_else(|| tables.old.get(&key))?;
         let pack = *tables.packs.get(usize::try_from(slot.pack).ok()?)?;
+        if !self.source.packs.is_trusted(pack) {
+            return None;
+        }
         Some(Place { pack, offset: slot.offset, stored: slot.stored, length: slot.length })
     }
 

@@ -90,6 +90,12 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// The storage failed under what the body refers to. What had come is kept; trying again may help.
+    #[error("{reason}")]
+    BodyUnavailable {
+        /// What failed.
+        reason: String,
+    },
     /// A stored record cannot be understood.
     #[error("the record under {key} is damaged or of a later release: {reason}")]
     Record {
@@ -109,7 +115,13 @@ pub enum Error {
 impl Error {
     /// Whether the body ended too early, so that what had come of it is worth keeping.
     pub(super) fn is_of_body(&self) -> bool {
-        matches!(self, Self::BodyInterrupted | Self::BodyStalled { .. } | Self::BodyRefused { .. })
+        matches!(
+            self,
+            Self::BodyInterrupted
+                | Self::BodyStalled { .. }
+                | Self::BodyRefused { .. }
+                | Self::BodyUnavailable { .. }
+        )
     }
 }
 

@@ -37,6 +37,8 @@ pub enum BodyError {
     Stalled(u64),
     /// What comes next cannot be made out, for this reason.
     Refused(String),
+    /// What comes next cannot be had now, for this reason.
+    Unavailable(String),
 }
 
 impl From<BodyError> for Error {
@@ -45,6 +47,7 @@ impl From<BodyError> for Error {
             BodyError::Interrupted => Self::BodyInterrupted,
             BodyError::Stalled(seconds) => Self::BodyStalled { seconds },
             BodyError::Refused(reason) => Self::BodyRefused { reason },
+            BodyError::Unavailable(reason) => Self::BodyUnavailable { reason },
         }
     }
 }

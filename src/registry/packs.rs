@@ -4,8 +4,9 @@
 //! hundred nodes that start the same machine need the same bytes within seconds: they are fetched once. A filesystem keeps
 //! such things by itself.
 
+use std::collections::HashSet;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::{Bytes, BytesMut};
 use futures::TryStreamExt as _;
@@ -27,6 +28,8 @@ type Extent = (Uuid, u64, u64);
 pub(super) struct Packs {
     store: Arc<dyn Store>,
     lately: Option<Lately<Extent, Bytes, ByLength>>,
+    /// Those that were found damaged, or not found.
+    damaged: RwLock<HashSet<Uuid>>,
 }
 
 impl Packs {
@@ -34,7 +37,7 @@ impl Packs {
     pub(super) fn new(store: &Arc<dyn Store>, memory: u64) -> Self {
         let extents = usize::try_from(memory / EXTENT).unwrap_or(usize::MAX).max(1);
         let lately = (memory > 0).then(|| Lately::new(extents, memory, ByLength));
-        Self { store: Arc::clone(store), lately }
+        Self { store: Arc::clone(store), lately, damaged: RwLock::default() }
     }
 
     /// Whether what is read is kept, so that others should read the same extents.
@@ -49,14 +52,30 @@ impl Packs {
         lately.get((pack, range.start, range.end), async move { this.fetch(pack, range).await }).await
     }
 
-    /// Fetches an extent anew the next time.
-    pub(super) fn forget(&self, pack: Uuid, range: &Range<u64>) {
+    /// Something of this extent is not what was stored. It is fetched anew the next time, for it may have been damaged on its
+    /// way; and nothing that comes in is taken to be stored in the pack.
+    pub(super) fn distrust(&self, pack: Uuid, range: &Range<u64>) {
+        self.damaged.write().unwrap_or_else(PoisonError::into_inner).insert(pack);
         if let Some(lately) = &self.lately {
             lately.forget(&(pack, range.start, range.end));
         }
     }
 
+    /// Whether nothing of a pack was found damaged.
+    pub(super) fn is_trusted(&self, pack: Uuid) -> bool {
+        !self.damaged.read().unwrap_or_else(PoisonError::into_inner).contains(&pack)
+    }
+
     async fn fetch(&self, pack: Uuid, range: Range<u64>) -> Result<Bytes> {
+        let fetched = self.fetch_from_store(pack, range.clone()).await;
+        fetched.inspect_err(|error| {
+            if error.is_lost() {
+                self.distrust(pack, &range);
+            }
+        })
+    }
+
+    async fn fetch_from_store(&self, pack: Uuid, range: Range<u64>) -> Result<Bytes> {
         let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
         let mut pieces = self.store.read(&layout::data(pack), range).await?;
         let Some(first) = pieces.try_next().await? else { return Ok(Bytes::new()) };

@@ -166,8 +166,7 @@ impl Read {
         decoded.map_err(|error| {
             let key = layout::data(pack);
             tracing::error!(pack = %key, %error, "what is stored is damaged");
-            // It may have been damaged on its way: whoever comes next fetches it anew.
-            source.packs.forget(pack, &range);
+            source.packs.distrust(pack, &range);
             storage_backends::Error::DataLost { key, reason: error.to_string() }
         })
     }

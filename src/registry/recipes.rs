@@ -86,10 +86,9 @@ impl Recipes {
         });
         let (decoded, runs) = decoded.await;
         decoded.map_err(|error| {
-            // It may have been damaged on its way: whoever comes next fetches it anew.
             for (_, run) in &runs {
                 if let Some((pack, range)) = extent(run) {
-                    self.packs.forget(pack, &range);
+                    self.packs.distrust(pack, &range);
                 }
             }
             lost(id, &error)

@@ -381,3 +381,22 @@ async fn a_blob_of_what_lies_scattered_is_read_in_few_pieces() {
     let (all, _) = reads_of_scattered(0).await;
     assert!(all > 2 * reads, "{all} reads if nothing is done about it");
 }
+
+#[tokio::test]
+async fn what_is_damaged_is_not_counted_on_any_more() {
+    let store = memory();
+    // All in one pack: of others nothing is known before they are read.
+    let rules = Rules { pack: 64 << 20, checkpoint: 64 << 20, ..chunked_rules() };
+    let registry = Registry::with_rules(Arc::clone(&store), rules);
+    let disk = disk(1..300);
+    let damaged = layer(&disk);
+    registry.push("a", &damaged).await.unwrap();
+    for entry in store.list(&Key::parse("data").unwrap(), None).try_collect::<Vec<_>>().await.unwrap() {
+        store.delete(&entry.key).await.unwrap();
+    }
+    assert!(registry.pull("a", &sha256(&damaged)).await.is_err());
+    // Another image with the same content: what was found damaged is stored again.
+    let blob = layer(&[disk.as_slice(), &[7; BLOCK]].concat());
+    registry.push("a", &blob).await.unwrap();
+    assert!(registry.pull("a", &sha256(&blob)).await.unwrap() == blob);
+}

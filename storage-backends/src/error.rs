@@ -67,6 +67,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether what was stored is not there, or not whole: trying again does not help.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        matches!(self, Self::NotFound { .. } | Self::DataLost { .. })
+    }
+
     pub(crate) fn unusable(what: impl Into<String>) -> Self {
         Self::Unusable { what: what.into(), source: None }
     }
