@@ -1059,6 +1059,6 @@ def test_what_was_copied_twice_is_told_once(dvcr, registry, start, cutting_proxy
     result = finished(arguments, process).json()
     image = Image(registry.host, NAME, "v2")
     assert result["digest"] == image.digest == Image(mirror.host, NAME, "v2").digest
-    # Where the first request ended, and where the second began, is no chunk of the registry's.
-    assert known - 2 * MIB < result["reused"] <= known, result
+    # Where the noise begins, and where the first request ended, is no chunk of the registry's.
+    assert known * 9 // 10 < result["reused"] <= known, result
     assert result["bytes"] + result["reused"] == size_of(image), result

@@ -81,17 +81,17 @@ impl Recipes {
             stream::iter(runs.collect::<Vec<_>>()).map(read).buffered(AHEAD).try_collect().await?;
         let decoded = blocking(move || {
             let mut entries = Vec::new();
-            let decoded = runs.iter().try_for_each(|(bytes, run)| decode(bytes, run, &mut entries));
-            (decoded.map(|()| Recipe::of(entries)), runs)
-        });
-        let (decoded, runs) = decoded.await;
-        decoded.map_err(|error| {
-            for (_, run) in &runs {
-                if let Some((pack, range)) = extent(run) {
-                    self.packs.distrust(pack, &range);
-                }
+            for (bytes, run) in &runs {
+                decode(bytes, run, &mut entries).map_err(|error| (extent(run), error))?;
             }
-            lost(id, &error)
+            Ok(Recipe::of(entries))
+        });
+        decoded.await.map_err(|(extent, error): (_, InvalidRecipe)| {
+            let Some((pack, range)) = extent else { return lost(id, &error) };
+            let key = layout::data(pack);
+            tracing::error!(pack = %key, recipe = %id, %error, "what is stored is damaged");
+            self.packs.distrust(pack, &range);
+            storage_backends::Error::DataLost { key, reason: error.to_string() }
         })
     }
 }
