@@ -5,14 +5,15 @@
 
 use std::sync::Arc;
 
-use super::body::Incoming;
-use crate::chunk::{DELTA, Frame, zeros};
-use crate::oci::{Digest, RepositoryName};
-use crate::registry::{BlobReader, Body, BodyError, Error, Registry, StoreError};
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+
+use super::body::Incoming;
+use crate::chunk::{DELTA, Frame, zeros};
+use crate::oci::{Digest, RepositoryName};
+use crate::registry::{BlobReader, Body, BodyError, Error, Registry, StoreError};
 
 /// What the body of an upload may be, for `Accept-Patch`.
 pub(super) const ACCEPTED: &str = "application/octet-stream, application/vnd.dvcr.delta.v1";

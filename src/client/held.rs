@@ -36,6 +36,7 @@ const LEAST: u64 = 16 << 10;
 pub struct Held {
     /// Blobs that can be copied from, `<repository>@<digest>`.
     sources: Vec<String>,
+    /// By half of their ids. Should two agree in it, the digest of the upload comes out wrong, and it is done again without.
     places: HashMap<[u8; 16], (Place, u64)>,
 }
 
@@ -75,7 +76,7 @@ impl Held {
 
     /// Where a chunk of `length` bytes is.
     pub(super) fn find(&self, id: &ChunkId, length: u64) -> Option<Place> {
-        let (place, found) = self.places.get(&key(id))?;
+        let (place, found) = self.places.get(&id.half())?;
         (*found == length).then_some(*place)
     }
 
@@ -91,13 +92,6 @@ impl Held {
     pub(super) fn of_sources(names: &[&str]) -> Self {
         Self { sources: names.iter().map(|&name| name.to_owned()).collect(), ..Self::default() }
     }
-}
-
-/// Should two chunks have one key, the digest of the upload comes out wrong, and it is done again without.
-fn key(id: &ChunkId) -> [u8; 16] {
-    let mut key = [0; 16];
-    key.copy_from_slice(&id.as_bytes()[..16]);
-    key
 }
 
 struct Gathering {
@@ -160,7 +154,7 @@ impl Gathering {
         {
             self.left -= 1;
             if let Listed::Chunk { id, length } = entry {
-                places.entry(key(&id)).or_insert((Place { source, offset }, length));
+                places.entry(id.half()).or_insert((Place { source, offset }, length));
             }
             offset += entry.length();
         }

@@ -31,7 +31,7 @@ const CLOCKS: Duration = Duration::from_hours(1);
 /// What an entry takes in a table that is half full, which is as empty as a table is that has grown: key, slot, one byte.
 const ENTRY: u64 = 66;
 
-/// Half of a chunk's id. To find two chunks that agree in it takes 2^64 tries.
+/// Half of a chunk's id.
 type Key = [u8; 16];
 
 /// Ids are hashes already. Behind the length of a key its bytes are written, which is what stays.
@@ -104,7 +104,7 @@ impl ChunkIndex {
     /// Where a chunk is, if it is known to be stored.
     pub(super) fn find(&self, id: &ChunkId) -> Option<Place> {
         let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
-        let key = key(id);
+        let key = id.half();
         let slot = tables.young.get(&key).or_else(|| tables.old.get(&key))?;
         let pack = *tables.packs.get(usize::try_from(slot.pack).ok()?)?;
         if !self.source.packs.is_trusted(pack) {
@@ -118,18 +118,18 @@ impl ChunkIndex {
         let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
         for entry in recipe.entries() {
             if let Entry::Chunk { id, place } = entry {
-                tables.insert(key(id), place);
+                tables.insert(id.half(), place);
             }
         }
         for Page { id, place } in pages {
-            tables.insert(key(id), place);
+            tables.insert(id.half(), place);
         }
     }
 
     /// The pages whose chunks were not learnt lately.
     fn unlearnt(&self, pages: Vec<Page>) -> Vec<Page> {
         let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
-        pages.into_iter().filter(|page| !tables.young.contains_key(&key(&page.id))).collect()
+        pages.into_iter().filter(|page| !tables.young.contains_key(&page.id.half())).collect()
     }
 
     /// Tells the other replicas of a published blob's recipes, and learns them. What goes wrong costs nothing but space.
@@ -228,12 +228,6 @@ impl Tables {
 fn recently() -> Option<Uuid> {
     let then = SystemTime::now().checked_sub(CLOCKS)?.duration_since(UNIX_EPOCH).ok()?;
     Some(Uuid::new_v7(Timestamp::from_unix(NoContext, then.as_secs(), 0)))
-}
-
-fn key(id: &ChunkId) -> Key {
-    let mut key = Key::default();
-    key.copy_from_slice(&id.as_bytes()[..16]);
-    key
 }
 
 #[cfg(test)]

@@ -70,11 +70,8 @@ impl Recipes {
         let read = |run: Vec<Page>| {
             let packs = Arc::clone(&self.packs);
             async move {
-                let (Some(first), Some(last)) = (run.first(), run.last()) else {
-                    return Ok((Bytes::new(), run));
-                };
-                let range = first.place.offset.into()..last.place.end();
-                Ok((packs.read(first.place.pack, range).await?, run))
+                let Some((pack, range)) = extent(&run) else { return Ok((Bytes::new(), run)) };
+                Ok((packs.read(pack, range).await?, run))
             }
         };
         let runs: Vec<(Bytes, Vec<Page>)> =

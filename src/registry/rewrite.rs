@@ -7,7 +7,6 @@
 use std::sync::Arc;
 
 use futures::{StreamExt as _, TryStreamExt as _};
-use serde::{Deserialize, Serialize};
 use storage_backends::Condition;
 
 use super::ingest::{BodyError, Ingest};
@@ -21,8 +20,7 @@ use crate::oci::{Digest, RepositoryName};
 const HEAD: u64 = 64 << 10;
 
 /// How blobs are stored that are not small.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// In chunks, each of them once, except for what is compressed.
     Chunks,
