@@ -10,7 +10,7 @@ import pytest
 
 from auth_proxy import AuthProxy
 from cluster import Cluster, InCluster
-from command import Command
+from command import REFUSED, Command, kept, nothing_tagged
 from cutting_proxy import CuttingProxy, ForwardProxy
 from dockerd import Dockerd
 from dvcr import BINARY, Dvcr
@@ -247,3 +247,18 @@ def outside():
     subprocess.run(["ip", "address", "add", f"{address}/32", "dev", "lo"], capture_output=True, check=False)
     yield address
     run("ip", "address", "delete", f"{address}/32", "dev", "lo")
+
+
+@pytest.fixture
+def refused(dvcr, registry):
+    """Imports what must fail, sees that nothing stayed, and gives the line that says why."""
+
+    def refused(source, *arguments, code=REFUSED, **options):
+        before = kept(registry)
+        done = dvcr.run("import", *arguments, source, f"{registry.host}/disks/bad:v1", code=code, **options)
+        assert nothing_tagged(registry, "disks/bad")
+        assert kept(registry) == before
+        assert done.out == b"", done
+        return done.error()
+
+    return refused

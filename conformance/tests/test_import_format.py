@@ -10,7 +10,7 @@ import struct
 
 import pytest
 
-from command import ASKED_WRONGLY, FAILED, REFUSED, finished, kept, nothing_tagged
+from command import ASKED_WRONGLY, FAILED, finished, kept
 from flaky_http import Resource, Web
 from images import COMPRESSIONS, KINDS, MIB, LoopDevice, compress, convert, filled_up, reported, run, same_disk
 from layers import Image, push_disk, tar
@@ -37,21 +37,6 @@ def dvcr(dvcr, room):
     yield dvcr
     if room.exists():
         assert list(room.iterdir()) == [], "a temporary file stays"
-
-
-@pytest.fixture
-def refused(dvcr, registry):
-    """Imports what must fail, sees that nothing stayed, and gives the line that says why."""
-
-    def refused(source, *arguments, code=REFUSED, **options):
-        before = kept(registry)
-        done = dvcr.run("import", *arguments, source, f"{registry.host}/disks/bad:v1", code=code, **options)
-        assert nothing_tagged(registry, "disks/bad")
-        assert kept(registry) == before
-        assert done.out == b"", done
-        return done.error()
-
-    return refused
 
 
 @pytest.fixture

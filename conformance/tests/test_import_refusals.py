@@ -9,27 +9,12 @@ import subprocess
 
 import pytest
 
-from command import ASKED_WRONGLY, REFUSED, kept, nothing_tagged
+from command import ASKED_WRONGLY, kept, nothing_tagged
 from disk import write_disk
 from images import COMPRESSIONS, KINDS, MIB, compress, convert, run
 from layers import tar
 
 GIB = 1 << 30
-
-
-@pytest.fixture
-def refused(dvcr, registry):
-    """Imports what must be refused, sees that nothing stayed, and gives the line that says why."""
-
-    def refused(source, *arguments, code=REFUSED, **options):
-        before = kept(registry)
-        done = dvcr.run("import", *arguments, source, f"{registry.host}/disks/bad:v1", code=code, **options)
-        assert nothing_tagged(registry, "disks/bad")
-        assert kept(registry) == before
-        assert done.out == b"", done
-        return done.error()
-
-    return refused
 
 
 def everyhow(refused, web, path):
