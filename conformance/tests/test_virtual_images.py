@@ -1336,9 +1336,12 @@ def test_an_image_that_is_deleted_while_it_is_made_leaves_nothing_in_the_registr
 
 
 def being_made(world, slow, noise, kind):
-    """Begins an image of a slow source, of which something has come."""
+    """Begins an image of a slow source, of which something has come.
+
+    The source takes a minute, so that it is still read however late the numbers are told on a loaded machine.
+    """
     slow.speed = MIB
-    world.apply(virtual_image("disk", from_web(slow.add("/disk", noise(8 * MIB).read_bytes())), kind))
+    world.apply(virtual_image("disk", from_web(slow.add("/disk", noise(64 * MIB).read_bytes())), kind))
     world.wait(kind, "disk", lambda image: (percent(image) or 0) > 0)
     assert slow.readers("/disk") == 1
 
