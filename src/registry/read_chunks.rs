@@ -13,7 +13,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use storage_backends::ByteStream;
 use uuid::Uuid;
 
-use super::blocking::blocking;
+use super::blocking::{blocking, detached};
 use super::layout;
 use super::recipe::{Entry, Place};
 use super::source::Source;
@@ -26,8 +26,8 @@ const RUN: u64 = 1 << 20;
 const GAP: u64 = 32 << 10;
 
 /// Reads ahead of the client: one is sent, and behind it there are enough to decode on some processors while others are on
-/// their way.
-const AHEAD: usize = 4;
+/// their way. Each is a task, which goes on while the client takes what is before it.
+const AHEAD: usize = 6;
 
 thread_local! {
     /// Kept from one read to the next: to make one takes longer than to decode a small chunk.
@@ -49,7 +49,7 @@ pub(super) async fn open(
             match run {
                 Run::Zeros(length) => Ok(stream::iter(zeros(length).map(Ok)).boxed()),
                 Run::Chunks(read) => {
-                    let chunks = read.perform(&source).await?;
+                    let chunks = detached(async move { read.perform(&source).await }).await?;
                     Ok(stream::iter(chunks.into_iter().map(Ok)).boxed())
                 }
             }
