@@ -18,6 +18,7 @@ mod access_log;
 mod blobs;
 mod body;
 mod chunks;
+mod collect;
 mod content;
 mod delta;
 mod disks;

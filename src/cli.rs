@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 it failed, 2 it was asked wrongly (flags, configuration), 3 what it was given is not
 //! acceptable, so that trying again cannot help, 130 it was told to stop.
 
+mod collect;
 mod completion;
 mod controller;
 mod copy;
@@ -57,6 +58,7 @@ enum Command {
     Rm(rm::Rm),
     Copy(copy::Copy),
     Stats(stats::Stats),
+    Collect(collect::Collect),
     Rewrite(rewrite::Rewrite),
     Crds(crds::Crds),
     Healthcheck(healthcheck::Healthcheck),
@@ -114,6 +116,7 @@ pub fn run() -> ExitCode {
         Command::Rm(rm) => rm.run(),
         Command::Copy(copy) => copy.run(),
         Command::Stats(stats) => stats.run(),
+        Command::Collect(collect) => collect.run(),
         Command::Rewrite(rewrite) => rewrite.run(),
         Command::Crds(crds::Crds {}) => crds::run(),
         Command::Healthcheck(healthcheck) => healthcheck.run(),

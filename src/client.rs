@@ -11,6 +11,7 @@
 mod auth;
 mod blob_reader;
 mod chunks;
+mod collect;
 mod copy;
 mod credentials;
 mod delta;

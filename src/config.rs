@@ -64,6 +64,15 @@ pub struct Config {
     /// directory, which the system keeps in memory by itself.
     #[serde(deserialize_with = "value::optional_number")]
     pub read_memory: Option<u64>,
+    /// Seconds between two collections of what nothing needs any more; 0: none is begun.
+    #[serde(deserialize_with = "value::number")]
+    pub collect_interval: u64,
+    /// Seconds for which what nothing needs stays at least, at each of the two steps in which it goes.
+    #[serde(deserialize_with = "value::number")]
+    pub grace: u64,
+    /// Seconds for which an upload stays that nobody goes on with.
+    #[serde(deserialize_with = "value::number")]
+    pub abandoned_after: u64,
     /// Whether VirtualImage resources are served too; unset: if only this machine reaches the server, and its data is in
     /// a directory.
     #[serde(deserialize_with = "value::optional_switch")]
@@ -176,6 +185,9 @@ impl Default for Config {
             compression: 1,
             chunk_index_memory: 256 << 20,
             read_memory: None,
+            collect_interval: 60 * 60,
+            grace: 6 * 60 * 60,
+            abandoned_after: 7 * 24 * 60 * 60,
             embedded_api: None,
             state: None,
             public_url: None,
@@ -235,6 +247,8 @@ impl Config {
         for (key, value, unit) in [
             ("idle_timeout", self.idle_timeout, " second"),
             ("header_timeout", self.header_timeout, " second"),
+            ("grace", self.grace, " second"),
+            ("abandoned_after", self.abandoned_after, " second"),
             ("upload_timeout", self.upload_timeout, " second"),
             ("presence_interval", self.presence_interval, " second"),
             ("workers", self.workers, ""),

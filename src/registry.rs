@@ -17,6 +17,9 @@ mod blob;
 mod blocking;
 mod catalog;
 mod chunk_index;
+mod claims;
+mod collect;
+mod condemn;
 mod error;
 mod extents;
 mod ingest;
@@ -46,9 +49,11 @@ use std::time::Duration;
 use storage_backends::Store;
 
 use chunk_index::ChunkIndex;
+use claims::Claims;
 use source::Source;
 
 pub use blob::BlobReader;
+pub use collect::{Amount, Collected, Step};
 pub use error::{Error, Result};
 pub use extents::BlobExtent;
 pub use ingest::{Body, BodyError};
@@ -82,6 +87,7 @@ pub struct Registry {
     rules: Rules,
     source: Arc<Source>,
     index: Arc<ChunkIndex>,
+    claims: Arc<Claims>,
 }
 
 /// What a registry stores how, and what it refuses. The sizes are for production; tests make them small.
@@ -107,8 +113,11 @@ pub struct Rules {
     pub index_memory: u64,
     /// Bytes of memory for what was read of packs lately; 0: nothing is kept.
     pub read_memory: u64,
-    /// How long the old data of a blob stays that was rewritten: for so long a client may have been reading it.
+    /// How long what nothing needs stays at least, at each of the steps in which it goes: a client may have been told of it, or
+    /// be reading it. Clocks of replicas may not differ by more.
     pub grace: Duration,
+    /// How long an upload stays that nobody goes on with.
+    pub abandoned: Duration,
 }
 
 impl Default for Rules {
@@ -129,7 +138,9 @@ impl Default for Rules {
             // Some 4 million chunks, or 250 GiB of different data.
             index_memory: 256 << 20,
             read_memory: 0,
-            grace: Duration::from_hours(1),
+            // Longer than the longest import or pull, as far as one can tell.
+            grace: Duration::from_hours(6),
+            abandoned: Duration::from_hours(7 * 24),
         }
     }
 }
@@ -146,7 +157,8 @@ impl Registry {
     pub fn with_rules(store: Arc<dyn Store>, rules: Rules) -> Self {
         let source = Arc::new(Source::new(&store, rules.read_memory));
         let index = Arc::new(ChunkIndex::new(Arc::clone(&source), rules.index_memory));
-        Self { store, sessions: session::Locks::default(), rules, source, index }
+        let claims = Arc::new(Claims::new(&store, &source.packs, rules.grace));
+        Self { store, sessions: session::Locks::default(), rules, source, index, claims }
     }
 
     /// Learns which chunks are stored. Until it has, what is stored already is stored again.

@@ -12,8 +12,8 @@ use super::body::Incoming;
 use super::error::ApiError;
 use super::route::{Route, parse};
 use super::{
-    Api, access_log, blobs, chunks, disks, health, image_uploads, manifests, referrers, rewrite, stats, tags,
-    uploads,
+    Api, access_log, blobs, chunks, collect, disks, health, image_uploads, manifests, referrers, rewrite,
+    stats, tags, uploads,
 };
 
 /// The whole HTTP interface; `more` are further paths.
@@ -23,6 +23,7 @@ pub fn router(api: Api, more: Router) -> Router {
         .route("/v2/", get(health::version)) //                                        end-1
         .route("/v2/_catalog", get(tags::catalog)) //                                  (Docker's)
         .route(stats::PATH, get(stats::get)) //                                        (DVCR's)
+        .route(collect::PATH, any(collect::handle)) //                                 (DVCR's)
         .route(rewrite::PATH, any(rewrite::handle)) //                                 (DVCR's)
         .route("/v2/{*path}", any(dispatch)) //                                        all others
         .method_not_allowed_fallback(async || ApiError::method_not_allowed("GET, HEAD"))

@@ -17,7 +17,7 @@ use crate::oci::RegistryHost;
 ///
 /// For what was pushed before the registry stored in chunks, or when it shall not any more. Everything can be pushed and pulled
 /// meanwhile, and it can be stopped at any time: what is done is done, and the rest is for the next time. Compressed blobs stay
-/// whole. What a blob was stays for an hour, for those that are reading it; until then it takes space twice.
+/// whole. What a blob was stays until it is collected, for those that are reading it; until then it takes space twice.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   dvcr rewrite 127.0.0.1:5000

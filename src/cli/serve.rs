@@ -9,12 +9,13 @@ use clap::Args;
 use figment::value::{Dict, Map, Value};
 use figment::{Metadata, Profile, Provider};
 use storage_backends::{Filesystem, Location, S3, S3Options, Store};
+use tokio::task::JoinHandle;
 
 use super::embedded::Embedded;
 use super::{Failure, StopSignals, runtime};
 use crate::api::{Api, Server, ServerOptions, Settings, router};
 use crate::config::{Config, LogFormat, MissingBlobs};
-use crate::registry::{Registry, Rules};
+use crate::registry::{Collected, Registry, Rules};
 use crate::telemetry;
 
 /// Run the registry, and with it VirtualImage resources for kubectl.
@@ -128,6 +129,8 @@ fn rules(config: &Config) -> Rules {
             Location::Directory(_) => 0,
             Location::Bucket { .. } => READ_MEMORY,
         }),
+        grace: Duration::from_secs(config.grace),
+        abandoned: Duration::from_secs(config.abandoned_after),
         ..standard
     }
 }
@@ -143,6 +146,7 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     let registry = Arc::new(Registry::with_rules(store, rules(config)));
     let learning = Arc::clone(&registry);
     tokio::spawn(async move { learning.learn_chunks().await });
+    let collecting = collect_now_and_then(&registry, Duration::from_secs(config.collect_interval));
     let api = Api::new(registry, settings);
     let options = ServerOptions { idle_timeout, header_timeout: Duration::from_secs(config.header_timeout) };
     let server = bind(config, options).await?;
@@ -167,6 +171,10 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     let stop = async {
         stopped(signals).await;
         api.stop();
+        if let Some(collecting) = collecting {
+            // Wherever it stands: the next one goes on with it.
+            collecting.abort();
+        }
         // Imports push to this very server, which answers until they have ended.
         if let Some(controller) = controller {
             controller.stop().await;
@@ -176,6 +184,32 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     api.drain().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Begins to collect what nothing needs, unless that is not wanted.
+fn collect_now_and_then(registry: &Arc<Registry>, interval: Duration) -> Option<JoinHandle<()>> {
+    if interval.is_zero() {
+        return None;
+    }
+    let registry = Arc::clone(registry);
+    Some(tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(interval).await;
+            match registry.collect(false).await {
+                Ok(Collected { uploads, blobs, data, .. }) => tracing::info!(
+                    uploads = uploads.deleted.count,
+                    blobs = blobs.deleted.count,
+                    bytes = data.deleted.bytes,
+                    bytes_to_go = data.condemned.bytes,
+                    "collected what nothing needs"
+                ),
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, "a collection failed; the next one goes on with it");
+                }
+            }
+        }
+    }))
 }
 
 async fn open(config: &Config) -> storage_backends::Result<Arc<dyn Store>> {

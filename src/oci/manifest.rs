@@ -18,6 +18,9 @@ pub struct Manifest {
     pub media_type: MediaType,
     /// The config and the layers, as far as they must be in the registry.
     pub blobs: Vec<Blob>,
+    /// Everything that it is made of, also what may be elsewhere: the config and all layers, or what an index lists, which
+    /// need not be manifests.
+    pub content: Vec<Digest>,
     /// The manifest that this one refers to.
     pub subject: Option<Digest>,
     /// What it is called in a list of referrers: its `artifactType`, or for an image the type of its config.
@@ -136,6 +139,7 @@ impl Fields {
         let (Some(config), Some(layers)) = (&self.config, &self.layers) else {
             return Err(invalid("an image manifest needs config and layers"));
         };
+        let content = std::iter::once(config).chain(layers).map(digest).collect::<Result<_, _>>()?;
         let blobs = std::iter::once(config)
             .chain(layers)
             .filter(|descriptor| must_be_present(descriptor))
@@ -143,7 +147,7 @@ impl Fields {
             .collect::<Result<_, _>>()?;
         let artifact_type =
             self.artifact_type.clone().filter(|t| !t.is_empty()).or(Some(config.media_type().to_string()));
-        self.manifest(media_type, blobs, artifact_type)
+        self.manifest(media_type, blobs, content, artifact_type)
     }
 
     fn index(self, media_type: MediaType) -> Result<Manifest, InvalidManifest> {
@@ -152,20 +156,22 @@ impl Fields {
         }
         let Some(manifests) = &self.manifests else { return Err(invalid("an index needs manifests")) };
         // They need not be in the registry, but they need names.
-        manifests.iter().try_for_each(|descriptor| digest(descriptor).map(drop))?;
+        let content = manifests.iter().map(digest).collect::<Result<_, _>>()?;
         let artifact_type = self.artifact_type.clone().filter(|t| !t.is_empty());
-        self.manifest(media_type, Vec::new(), artifact_type)
+        self.manifest(media_type, Vec::new(), content, artifact_type)
     }
 
     fn manifest(
         self,
         media_type: MediaType,
         blobs: Vec<Blob>,
+        content: Vec<Digest>,
         artifact_type: Option<String>,
     ) -> Result<Manifest, InvalidManifest> {
         Ok(Manifest {
             media_type,
             blobs,
+            content,
             subject: self.subject.as_ref().map(digest).transpose()?,
             artifact_type,
             annotations: self.annotations.unwrap_or_default(),

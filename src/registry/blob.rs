@@ -9,7 +9,7 @@ use storage_backends::ByteStream;
 use super::extents::{self, BlobExtent};
 use super::record::{BlobRecord, Membership};
 use super::source::Source;
-use super::{Error, Registry, Result, layout, read, record};
+use super::{Error, Registry, Result, condemn, layout, read, record};
 use crate::chunk::Listed;
 use crate::oci::{Digest, RepositoryName};
 
@@ -51,15 +51,21 @@ impl BlobReader {
 impl Registry {
     /// The size of a blob of repository `name` (HEAD of end-2).
     pub async fn blob_size(&self, name: &RepositoryName, digest: &Digest) -> Result<u64> {
-        match self.find_member(name, digest).await? {
+        // Whoever is told of a blob may count on it for a while.
+        match self.spare_member(name, digest).await? {
             Some(member) => Ok(member.size),
-            None => Err(Error::BlobUnknown { name: name.clone(), digest: digest.clone() }),
+            None => Err(unknown(name, digest)),
         }
     }
 
     /// Opens a blob of repository `name` (end-2).
     pub async fn open_blob(&self, name: &RepositoryName, digest: &Digest) -> Result<BlobReader> {
-        self.blob_size(name, digest).await?;
+        // As with HEAD; but that nothing can be written now is no reason not to read.
+        match self.blob_size(name, digest).await {
+            Ok(_) => {}
+            Err(error @ Error::BlobUnknown { .. }) => return Err(error),
+            Err(_) => self.require_member(name, digest).await?,
+        }
         match self.find_blob(digest).await? {
             Some(record) => Ok(BlobReader { source: Arc::clone(&self.source), record: Arc::new(record) }),
             None => Err(Error::Record {
@@ -71,7 +77,7 @@ impl Registry {
 
     /// Takes a blob out of repository `name` (end-10). Other repositories keep it.
     pub async fn delete_blob(&self, name: &RepositoryName, digest: &Digest) -> Result<()> {
-        self.blob_size(name, digest).await?;
+        self.require_member(name, digest).await?;
         self.store.delete(&layout::membership(name, digest)).await?;
         Ok(())
     }
@@ -85,8 +91,28 @@ impl Registry {
         Ok(found.map(|(member, _)| member))
     }
 
+    /// The same, which no collection takes away before long, also if it was about to.
+    pub(super) async fn spare_member(
+        &self,
+        name: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<Membership>> {
+        condemn::spare(self.store.as_ref(), &layout::membership(name, digest)).await
+    }
+
+    async fn require_member(&self, name: &RepositoryName, digest: &Digest) -> Result<()> {
+        match self.find_member(name, digest).await? {
+            Some(_) => Ok(()),
+            None => Err(unknown(name, digest)),
+        }
+    }
+
     pub(super) async fn find_blob(&self, digest: &Digest) -> Result<Option<BlobRecord>> {
         let found = record::find(self.store.as_ref(), &layout::blob(digest)).await?;
         Ok(found.map(|(record, _)| record))
     }
+}
+
+fn unknown(name: &RepositoryName, digest: &Digest) -> Error {
+    Error::BlobUnknown { name: name.clone(), digest: digest.clone() }
 }

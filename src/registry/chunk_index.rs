@@ -91,14 +91,7 @@ impl ChunkIndex {
     /// An index that takes at most so many bytes of memory.
     pub(super) fn new(source: Arc<Source>, memory: u64) -> Self {
         let limit = usize::try_from(memory / 2 / ENTRY).unwrap_or(usize::MAX).max(1);
-        let tables = Tables {
-            young: Table::default(),
-            old: Table::default(),
-            limit,
-            packs: Vec::new(),
-            numbers: HashMap::new(),
-        };
-        Self { source, tables: RwLock::new(tables), refreshing: Mutex::default() }
+        Self { source, tables: RwLock::new(Tables::new(limit)), refreshing: Mutex::default() }
     }
 
     /// Where a chunk is, if it is known to be stored.
@@ -172,7 +165,7 @@ impl ChunkIndex {
         let since = self.refreshing().last.and(recently());
         let mut entries = store.list(&layout::index(), since.map(layout::index_entry).as_ref());
         while let Some(entry) = entries.try_next().await? {
-            let Some(id) = layout::index_entry_id(&entry.key) else { continue };
+            let Some(id) = layout::id(&entry.key) else { continue };
             if !self.refreshing().seen.insert(id) {
                 continue;
             }
@@ -204,12 +197,32 @@ impl ChunkIndex {
         Ok((self.source.recipes.read(id, &pages).await?, pages))
     }
 
+    /// Forgets everything, to learn it again: what it knows may be gone since.
+    pub(super) fn forget(&self) {
+        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        let limit = tables.limit;
+        *tables = Tables::new(limit);
+        let mut refreshing = self.refreshing();
+        refreshing.seen.clear();
+        refreshing.last = None;
+    }
+
     fn refreshing(&self) -> std::sync::MutexGuard<'_, Refreshing> {
         self.refreshing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Tables {
+    fn new(limit: usize) -> Self {
+        Self {
+            young: Table::default(),
+            old: Table::default(),
+            limit,
+            packs: Vec::new(),
+            numbers: HashMap::new(),
+        }
+    }
+
     fn insert(&mut self, key: Key, place: &Place) {
         if self.young.len() >= self.limit {
             self.old = std::mem::take(&mut self.young);

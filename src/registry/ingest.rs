@@ -16,14 +16,17 @@ use storage_backends::{Store, WriterState};
 
 use super::blocking::blocking;
 use super::chunk_index::ChunkIndex;
-use super::record::{Extent, SessionRecord};
+use super::claims::{Claim, Claims};
+use super::record::{Ending, Extent, SessionRecord};
 use super::session::{Session, inline};
 use super::{Error, Result, Rules};
 use crate::chunk;
 use crate::oci::{Digest, Hasher};
 use batch::{next_batch, take_front, total};
 use chunking::Chunking;
-use objects::{Objects, PutAside, Sealed, object_of};
+use objects::{Objects, PutAside, Sealed};
+
+pub(super) use objects::object_of;
 
 /// The body of a request.
 pub type Body = BoxStream<'static, Result<Bytes, BodyError>>;
@@ -61,6 +64,8 @@ pub(super) struct Ingest {
     store: Arc<dyn Store>,
     rules: Rules,
     index: Arc<ChunkIndex>,
+    claims: Arc<Claims>,
+    claim: Arc<Claim>,
     hasher: Hasher,
     length: u64,
     /// Extents before those of the object that is being written, as far as they are not in segments of the session.
@@ -79,21 +84,27 @@ impl Ingest {
         store: &Arc<dyn Store>,
         rules: Rules,
         index: &Arc<ChunkIndex>,
+        claims: &Arc<Claims>,
         session: &Session,
     ) -> Result<Self> {
         let record = &session.record;
+        let claim = Arc::new(claims.begin(&record.claims));
+        // Whoever wrote them may have died before it was done.
+        assure(&claim, session).await?;
         let lost = || Error::SessionUnknown { id: session.id.to_string() };
         let chunking = record.chunked.map(|passed| Box::new(Chunking::resume(rules, index, passed)));
         let mut ingest = Self {
             store: Arc::clone(store),
             rules,
             index: Arc::clone(index),
+            claims: Arc::clone(claims),
+            claim: Arc::clone(&claim),
             hasher: Hasher::resume(&record.hasher).ok_or_else(lost)?,
             length: record.length,
             extents: record.extents.clone(),
             small: Vec::new(),
             chunking,
-            objects: Objects::new(store),
+            objects: Objects::new(store, claim),
         };
         let Some(state) = &record.writer else { return Ok(ingest) };
         match ingest.objects.resume(state, object_of(state).ok_or_else(lost)?).await {
@@ -141,6 +152,7 @@ impl Ingest {
                     _ => Ok(()),
                 };
             }
+            self.look_at_condemned().await?;
             let (absorbed, next) = tokio::join!(self.absorb_all(batch.pieces, session), next_batch(body));
             absorbed?;
             batch = next;
@@ -198,7 +210,7 @@ impl Ingest {
         let mut to_write = self.take_small();
         to_write.extend(run.iter().cloned());
         if self.is_undecided() {
-            self.decide(&to_write);
+            self.decide(&to_write).await?;
         }
         let (hashed, written) = {
             let hasher = self.hasher.clone();
@@ -235,14 +247,24 @@ impl Ingest {
     }
 
     /// Decides how a blob is stored that begins with these bytes.
-    fn decide(&mut self, bytes: &[Bytes]) {
+    async fn decide(&mut self, bytes: &[Bytes]) -> Result<()> {
         if self.rules.chunk_from.is_none() || chunk::is_compressed(bytes) {
-            return;
+            return Ok(());
         }
+        self.look_at_condemned().await?;
         self.chunking = Some(Box::new(Chunking::new(self.rules, &self.index)));
         // For the uploads to come: this one does not wait.
         let index = Arc::clone(&self.index);
         tokio::spawn(async move { index.refresh().await });
+        Ok(())
+    }
+
+    /// Objects now and then to the deletion of what this upload uses.
+    async fn look_at_condemned(&mut self) -> Result<()> {
+        if !self.claims.look_now_and_then().await? {
+            self.index.forget();
+        }
+        Ok(())
     }
 
     async fn write(&mut self, pieces: Vec<Bytes>) -> Result<()> {
@@ -308,15 +330,19 @@ impl Ingest {
     pub(super) async fn pause(mut self, session: &mut Session) -> Result<()> {
         let writer = self.put_aside().await?;
         let saved = self.save(session, writer).await;
-        // Another request was faster, perhaps on top of what this one did save. A session that is gone may have
-        // been finished with these bytes.
-        let recipes = self.chunking.as_ref().map_or(&[][..], |chunking| chunking.written());
-        if matches!(saved, Err(Error::OutOfOrder { .. }))
-            && let Ok(false) = session.refers_to(self.store.as_ref(), self.objects.sealed(), recipes).await
-        {
-            self.abandon().await;
+        if matches!(saved, Err(Error::OutOfOrder { .. })) {
+            self.abandon_unless_in(session).await;
         }
         saved
+    }
+
+    /// Drops the bytes of a request that another one has overtaken, perhaps on top of what this one did save. A session that
+    /// is gone may have been finished with these bytes.
+    pub(super) async fn abandon_unless_in(self, session: &Session) {
+        let recipes = self.chunking.as_ref().map_or(&[][..], |chunking| chunking.written());
+        if let Ok(false) = session.refers_to(self.store.as_ref(), self.objects.sealed(), recipes).await {
+            self.abandon().await;
+        }
     }
 
     async fn save(&mut self, session: &mut Session, writer: Option<WriterState>) -> Result<()> {
@@ -326,12 +352,28 @@ impl Ingest {
             extents: self.extents.clone(),
             writer,
             chunked: self.chunking.as_ref().map(|chunking| chunking.passed()),
+            claims: self.claim.list(),
             ..session.record.clone()
         };
         session.save(self.store.as_ref(), record).await?;
         // Saving may have moved the extents into a segment.
         self.extents.clone_from(&session.record.extents);
-        Ok(())
+        if session.is_stored() { assure(&self.claim, session).await } else { Ok(()) }
+    }
+
+    /// Names all data of a finished upload in its session, before a blob refers to it.
+    pub(super) async fn announce(&mut self, session: &mut Session, digest: &Digest) -> Result<()> {
+        let record = SessionRecord {
+            length: self.length,
+            hasher: self.hasher.state(),
+            extents: self.extents.clone(),
+            writer: None,
+            claims: self.claim.list(),
+            ending: Some(Ending::Finishing(digest.clone())),
+            ..session.record.clone()
+        };
+        session.announce(self.store.as_ref(), record).await?;
+        assure(&self.claim, session).await
     }
 
     async fn put_aside(&mut self) -> Result<Option<WriterState>> {
@@ -375,6 +417,16 @@ impl Ingest {
         }
         self.objects.abandon().await;
     }
+}
+
+/// Makes sure that all data stays that the session names.
+async fn assure(claim: &Claim, session: &Session) -> Result<()> {
+    if claim.assure().await?.is_err() {
+        tracing::warn!(session = %session.id, "data that an upload uses was collected; the client has to begin again");
+        return Err(Error::SessionUnknown { id: session.id.to_string() });
+    }
+    claim.clear();
+    Ok(())
 }
 
 async fn hash(mut hasher: Hasher, pieces: Vec<Bytes>, bytes: u64) -> Hasher {

@@ -5,6 +5,8 @@
 //! data/<first 5>/<uuid>                                bytes of blobs, written once, in place
 //! recipes/<first 5>/<uuid>                             what a stretch of a blob is made of, chunk by chunk
 //! index/<uuid>                                         the recipes of a blob that was published
+//! condemned/<uuid>                                     data and recipes that nothing refers to, before they are deleted
+//! condemned/<uuid>!<uuid>                              of those, what an upload has come to use meanwhile
 //! uploads/<uuid>                                       an upload session
 //! uploads/<uuid>!<uuid>                                extents of a session that has very many
 //! catalog/<encoded name>                               empty; there is such a repository
@@ -102,10 +104,50 @@ pub fn index_entry(id: Uuid) -> Key {
     key(format!("index/{id}"))
 }
 
-/// The id of an entry of [`index`].
+/// The id that an object has which is called by its id alone: an entry of [`index`], or of [`condemned`], a data object.
 #[must_use]
-pub fn index_entry_id(entry: &Key) -> Option<Uuid> {
+pub fn id(entry: &Key) -> Option<Uuid> {
     Uuid::try_parse(last_segment(entry)).ok()
+}
+
+/// All that is condemned, and objections to it.
+#[must_use]
+pub fn condemned() -> Key {
+    key("condemned".to_owned())
+}
+
+/// A list of what is condemned.
+#[must_use]
+pub fn condemned_list(id: Uuid) -> Key {
+    key(format!("condemned/{id}"))
+}
+
+/// An objection to what is on such a list.
+#[must_use]
+pub fn objection(list: Uuid, objection: Uuid) -> Key {
+    key(format!("condemned/{list}!{objection}"))
+}
+
+/// The list to which an object below [`condemned`] is an objection.
+#[must_use]
+pub fn objection_to(entry: &Key) -> Option<Uuid> {
+    let (list, _) = last_segment(entry).split_once('!')?;
+    Uuid::try_parse(list).ok()
+}
+
+/// All upload sessions.
+#[must_use]
+pub fn sessions() -> Key {
+    key("uploads".to_owned())
+}
+
+/// The session of an object below [`sessions`], and whether the object is the session itself.
+#[must_use]
+pub fn session_of(entry: &Key) -> Option<(Uuid, bool)> {
+    match last_segment(entry).split_once('!') {
+        Some((session, _)) => Some((Uuid::try_parse(session).ok()?, false)),
+        None => Some((Uuid::try_parse(last_segment(entry)).ok()?, true)),
+    }
 }
 
 /// An upload session.
@@ -170,10 +212,23 @@ pub fn member(entry: &Key) -> Option<(RepositoryName, Digest)> {
     Some((name.parse().ok()?, blob.replacen('/', ":", 1).parse().ok()?))
 }
 
+/// The repository and the digest of an object below [`repositories`], if it is a manifest.
+#[must_use]
+pub fn manifest_of(entry: &Key) -> Option<(RepositoryName, Digest)> {
+    let (name, manifest) = entry.as_str().strip_prefix("repositories/")?.split_once("/_manifests/")?;
+    Some((name.parse().ok()?, manifest.replacen('/', ":", 1).parse().ok()?))
+}
+
 /// That a blob belongs to a repository.
 #[must_use]
 pub fn membership(name: &RepositoryName, digest: &Digest) -> Key {
     key(format!("repositories/{name}/_blobs/{}/{}", digest.algorithm(), digest.hex()))
+}
+
+/// All manifests of a repository.
+#[must_use]
+pub fn manifests(name: &RepositoryName) -> Key {
+    key(format!("repositories/{name}/_manifests"))
 }
 
 /// A manifest.

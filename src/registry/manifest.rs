@@ -91,6 +91,13 @@ impl Registry {
             if let Some(subject) = &subject {
                 self.add_referrer(name, subject, &referrer).await?;
             }
+            // A collection that did not see the manifest may have taken a blob meanwhile.
+            if let Err(error) = self.require_blobs(name, &manifest.blobs).await {
+                if matches!(error, Error::ManifestBlobUnknown { .. }) {
+                    self.delete_manifest(name, &digest).await?;
+                }
+                return Err(error);
+            }
             for tag in tags {
                 self.move_tag(name, tag, &digest).await?;
             }
@@ -192,7 +199,7 @@ impl Registry {
     async fn require_blobs(&self, name: &RepositoryName, blobs: &[Blob]) -> Result<()> {
         let mut lookups = stream::iter(blobs.to_vec())
             .map(|blob| async move {
-                let found = self.find_member(name, &blob.digest).await;
+                let found = self.spare_member(name, &blob.digest).await;
                 (blob, found)
             })
             .buffered(LOOKUPS);

@@ -15,14 +15,11 @@ impl Registry {
         from: Option<&RepositoryName>,
     ) -> Result<bool> {
         let size = match from {
-            Some(from) => self.find_member(from, digest).await?.map(|member| member.size),
+            Some(from) => self.spare_member(from, digest).await?.map(|member| member.size),
             None => self.find_blob(digest).await?.map(|record| record.size),
         };
         match size {
-            Some(size) => {
-                self.join(name, digest, size).await?;
-                Ok(true)
-            }
+            Some(size) => self.join(name, digest, size).await,
             None => Ok(false),
         }
     }

@@ -28,8 +28,8 @@ type Extent = (Uuid, u64, u64);
 pub(super) struct Packs {
     store: Arc<dyn Store>,
     lately: Option<Lately<Extent, Bytes, ByLength>>,
-    /// Those that were found damaged, or not found.
-    damaged: RwLock<HashSet<Uuid>>,
+    /// Those that were found damaged, or not found, or that are condemned.
+    avoided: RwLock<HashSet<Uuid>>,
 }
 
 impl Packs {
@@ -37,7 +37,7 @@ impl Packs {
     pub(super) fn new(store: &Arc<dyn Store>, memory: u64) -> Self {
         let extents = usize::try_from(memory / EXTENT).unwrap_or(usize::MAX).max(1);
         let lately = (memory > 0).then(|| Lately::new(extents, memory, ByLength));
-        Self { store: Arc::clone(store), lately, damaged: RwLock::default() }
+        Self { store: Arc::clone(store), lately, avoided: RwLock::default() }
     }
 
     /// Whether what is read is kept, so that others should read the same extents.
@@ -55,15 +55,20 @@ impl Packs {
     /// Something of this extent is not what was stored. It is fetched anew the next time, for it may have been damaged on its
     /// way; and nothing that comes in is taken to be stored in the pack.
     pub(super) fn distrust(&self, pack: Uuid, range: &Range<u64>) {
-        self.damaged.write().unwrap_or_else(PoisonError::into_inner).insert(pack);
+        self.avoid(&[pack]);
         if let Some(lately) = &self.lately {
             lately.forget(&(pack, range.start, range.end));
         }
     }
 
-    /// Whether nothing of a pack was found damaged.
+    /// From now on nothing that comes in is taken to be stored in these packs.
+    pub(super) fn avoid(&self, packs: &[Uuid]) {
+        self.avoided.write().unwrap_or_else(PoisonError::into_inner).extend(packs);
+    }
+
+    /// Whether a pack is there to stay, and nothing of it was found damaged.
     pub(super) fn is_trusted(&self, pack: Uuid) -> bool {
-        !self.damaged.read().unwrap_or_else(PoisonError::into_inner).contains(&pack)
+        !self.avoided.read().unwrap_or_else(PoisonError::into_inner).contains(&pack)
     }
 
     async fn fetch(&self, pack: Uuid, range: Range<u64>) -> Result<Bytes> {

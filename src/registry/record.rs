@@ -28,6 +28,8 @@ impl Record for TagRecord {}
 impl Record for ManifestHeader {}
 impl Record for ReferrerRecord {}
 impl Record for IndexEntry {}
+impl Record for CondemnedData {}
+impl Record for Objection {}
 
 #[derive(Serialize, Deserialize)]
 struct Versioned<T> {
@@ -36,8 +38,22 @@ struct Versioned<T> {
     /// are an equal version to the store, and a later write must not be taken for an earlier one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     revision: Option<Uuid>,
+    /// When a collection found that nothing needs the record, in milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    condemned: Option<u64>,
     #[serde(flatten)]
     record: T,
+}
+
+/// A record as it is stored.
+#[derive(Debug)]
+pub(super) struct Stored<T> {
+    pub(super) record: T,
+    pub(super) version: Version,
+    /// Of the write that is there.
+    pub(super) revision: Option<Uuid>,
+    /// When it was condemned, in milliseconds since 1970.
+    pub(super) condemned: Option<u64>,
 }
 
 /// Where the bytes of a blob are: its extents, in order, make up the blob.
@@ -48,6 +64,11 @@ pub(super) struct BlobRecord {
 }
 
 impl BlobRecord {
+    /// Whether bytes of it are elsewhere.
+    pub(super) fn needs_data(&self) -> bool {
+        self.extents.iter().any(|extent| matches!(extent, Extent::Data { .. } | Extent::Chunks { .. }))
+    }
+
     /// Its recipes, in order.
     pub(super) fn recipes(&self) -> Vec<Uuid> {
         let recipe = |extent: &Extent| match extent {
@@ -113,6 +134,9 @@ pub(super) struct SessionRecord {
     /// Set where the bytes are stored in chunks: how many bytes of the disk have passed, from where its blocks are counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) chunked: Option<u64>,
+    /// Data that the last request has written or come to use, of which it was to make sure that it stays.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) claims: Vec<Uuid>,
     /// Whoever ends a session says so here first, by compare-and-swap, so that its data is never both published
     /// and discarded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -141,6 +165,43 @@ pub(super) struct IndexEntry {
     pub(super) recipes: Vec<Uuid>,
 }
 
+/// Data objects and recipes that nothing refers to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct CondemnedData {
+    /// When they were listed, in milliseconds since 1970.
+    pub(super) since: u64,
+    pub(super) data: Vec<Uuid>,
+    pub(super) recipes: Vec<Uuid>,
+    #[serde(default)]
+    pub(super) stage: Stage,
+}
+
+impl CondemnedData {
+    /// All that is on the list.
+    pub(super) fn objects(&self) -> impl Iterator<Item = &Uuid> {
+        self.data.iter().chain(&self.recipes)
+    }
+}
+
+/// How far the deletion of a list is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum Stage {
+    /// Whoever uses something of it objects.
+    #[default]
+    Open,
+    /// No objection is heard any more.
+    Closed,
+    /// Only that is left on the list which nothing refers to and nobody has objected for: it is deleted.
+    Settled,
+}
+
+/// Of what is condemned, that which an upload has come to use.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Objection {
+    pub(super) objects: Vec<Uuid>,
+}
+
 /// What a tag points to.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct TagRecord {
@@ -165,7 +226,7 @@ pub(super) struct ManifestHeader {
 
 /// The bytes of a record, one line.
 pub(super) fn encode<T: Record>(record: &T) -> Bytes {
-    encode_versioned(&Versioned { version: VERSION, revision: None, record })
+    encode_versioned(&Versioned { version: VERSION, revision: None, condemned: None, record })
 }
 
 /// The bytes of a record that no other write of it has.
@@ -175,7 +236,13 @@ pub(super) fn encode_unique<T: Record>(record: &T) -> Bytes {
 
 /// The same, for a writer that has to know its own write again.
 pub(super) fn encode_revision<T: Record>(record: &T, revision: Uuid) -> Bytes {
-    encode_versioned(&Versioned { version: VERSION, revision: Some(revision), record })
+    encode_versioned(&Versioned { version: VERSION, revision: Some(revision), condemned: None, record })
+}
+
+/// The bytes of a record that was condemned at some time, in milliseconds since 1970.
+pub(super) fn encode_condemned<T: Record>(record: &T, at: u64) -> Bytes {
+    let revision = Some(Uuid::now_v7());
+    encode_versioned(&Versioned { version: VERSION, revision, condemned: Some(at), record })
 }
 
 fn encode_versioned<T: Serialize>(versioned: &Versioned<T>) -> Bytes {
@@ -186,10 +253,10 @@ fn encode_versioned<T: Serialize>(versioned: &Versioned<T>) -> Bytes {
 
 /// The record in `bytes`, which were found under `key`.
 pub(super) fn decode<T: Record>(key: &Key, bytes: &[u8]) -> Result<T> {
-    decode_revision(key, bytes).map(|(record, _)| record)
+    decode_versioned(key, bytes).map(|found| found.record)
 }
 
-fn decode_revision<T: Record>(key: &Key, bytes: &[u8]) -> Result<(T, Option<Uuid>)> {
+fn decode_versioned<T: Record>(key: &Key, bytes: &[u8]) -> Result<Versioned<T>> {
     #[derive(Deserialize)]
     struct Peek {
         version: u32,
@@ -200,8 +267,7 @@ fn decode_revision<T: Record>(key: &Key, bytes: &[u8]) -> Result<(T, Option<Uuid
     if version > VERSION {
         return Err(damaged(format!("it has version {version}, this release reads up to {VERSION}")));
     }
-    let found = serde_json::from_slice::<Versioned<T>>(bytes).map_err(unreadable)?;
-    Ok((found.record, found.revision))
+    serde_json::from_slice(bytes).map_err(unreadable)
 }
 
 /// Larger records, of blobs in very many extents, are read on the blocking threads.
@@ -212,28 +278,27 @@ pub(super) async fn find<T: Record + Send + 'static>(
     store: &dyn Store,
     key: &Key,
 ) -> Result<Option<(T, Version)>> {
-    Ok(find_revision(store, key).await?.map(|(record, version, _)| (record, version)))
+    Ok(find_stored(store, key).await?.map(|found| (found.record, found.version)))
 }
 
-/// The same, with the revision of the write that is there.
-pub(super) async fn find_revision<T: Record + Send + 'static>(
+/// The same, with all that is known of it.
+pub(super) async fn find_stored<T: Record + Send + 'static>(
     store: &dyn Store,
     key: &Key,
-) -> Result<Option<(T, Version, Option<Uuid>)>> {
-    match store.get(key).await {
-        Ok(Object { bytes, .. }) if bytes.is_empty() => Ok(None),
-        Ok(Object { bytes, version }) if bytes.len() > DECODE_IN_PLACE => {
-            let found = key.clone();
-            let (record, revision) = blocking(move || decode_revision(&found, &bytes)).await?;
-            Ok(Some((record, version, revision)))
-        }
-        Ok(Object { bytes, version }) => {
-            let (record, revision) = decode_revision(key, &bytes)?;
-            Ok(Some((record, version, revision)))
-        }
-        Err(storage_backends::Error::NotFound { .. }) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
+) -> Result<Option<Stored<T>>> {
+    let Object { bytes, version } = match store.get(key).await {
+        Ok(object) if object.bytes.is_empty() => return Ok(None),
+        Ok(object) => object,
+        Err(storage_backends::Error::NotFound { .. }) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let Versioned { record, revision, condemned, .. } = if bytes.len() > DECODE_IN_PLACE {
+        let found = key.clone();
+        blocking(move || decode_versioned(&found, &bytes)).await?
+    } else {
+        decode_versioned(key, &bytes)?
+    };
+    Ok(Some(Stored { record, version, revision, condemned }))
 }
 
 /// Bytes as base64 text.

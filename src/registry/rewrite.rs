@@ -2,9 +2,7 @@
 //!
 //! While a blob is rewritten it is read as ever. Its record changes at once from the old extents to the new ones, when these are
 //! complete and have the digest of the blob; a crash at any point leaves one or the other, and data that nothing refers to. What
-//! the old extents were stays a while for whoever is still reading.
-
-use std::sync::Arc;
+//! the old extents were stays until it is collected, for whoever is still reading.
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use storage_backends::Condition;
@@ -59,7 +57,8 @@ impl Registry {
             return Ok(false);
         }
         let mut session = Session::transient(&nowhere(), digest.algorithm());
-        let mut ingest = Ingest::resume(&self.store, self.rules_of(form), &self.index, &session).await?;
+        let mut ingest =
+            Ingest::resume(&self.store, self.rules_of(form), &self.index, &self.claims, &session).await?;
         let unreadable = |error: storage_backends::Error| BodyError::Refused(error.to_string());
         let mut passed = 0;
         let body = read::stream(&self.source, &old, 0..old.size).inspect_ok(move |piece| {
@@ -79,21 +78,24 @@ impl Registry {
             ingest.abandon().await;
             return Ok(false);
         }
-        match store.put(&layout::blob(digest), record::encode(&new), Condition::Unchanged(version)).await {
-            Ok(_) => {}
+        ingest.announce(&mut session, digest).await?;
+        let bytes = record::encode_unique(&new);
+        let is_ours = match store.put(&layout::blob(digest), bytes, Condition::Unchanged(version)).await {
+            Ok(_) => true,
             // Our own write, whose reply was lost, or somebody else's.
             Err(refused) => match self.find_blob(digest).await? {
-                Some(found) if found == new => {}
-                Some(_) if matches!(refused, storage_backends::Error::Changed { .. }) => {
-                    ingest.abandon().await;
-                    return Ok(false);
-                }
+                Some(found) if found == new => true,
+                _ if refused.is_refusal() => false,
                 _ => return Err(refused.into()),
             },
+        };
+        session.remove(store).await?;
+        if is_ours {
+            self.index.publish(new.recipes()).await;
+        } else {
+            ingest.abandon().await;
         }
-        self.index.publish(new.recipes()).await;
-        self.discard_later(old);
-        Ok(true)
+        Ok(is_ours)
     }
 
     async fn take_in(
@@ -137,26 +139,6 @@ impl Registry {
     async fn is_compressed(&self, record: &BlobRecord) -> Result<bool> {
         let head = read::stream(&self.source, record, 0..record.size.min(HEAD));
         Ok(chunk::is_compressed(&head.try_collect::<Vec<_>>().await?))
-    }
-
-    /// Frees extents of a blob that has others now, when nobody reads them any more. Packs stay: other blobs may have chunks
-    /// of them.
-    fn discard_later(&self, old: BlobRecord) {
-        let store = Arc::clone(&self.store);
-        let grace = self.rules.grace;
-        tokio::spawn(async move {
-            tokio::time::sleep(grace).await;
-            for extent in old.extents {
-                let key = match extent {
-                    Extent::Data { object, .. } => layout::data(object),
-                    Extent::Chunks { recipe, .. } => layout::recipe(recipe),
-                    Extent::Zero { .. } | Extent::Inline(_) => continue,
-                };
-                if let Err(error) = store.delete(&key).await {
-                    tracing::warn!(%error, %key, "failed to delete what a rewritten blob was");
-                }
-            }
-        });
     }
 }
 

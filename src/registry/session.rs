@@ -16,7 +16,7 @@ use storage_backends::{Condition, Store, Version};
 use tokio::sync::OwnedMutexGuard;
 use uuid::Uuid;
 
-use super::record::{Ending, Extent, Segment, SessionRecord};
+use super::record::{Ending, Extent, Segment, SessionRecord, Stored};
 use super::{Error, Result, layout, record};
 use crate::oci::{Algorithm, Hasher, RepositoryName};
 
@@ -80,6 +80,7 @@ impl Session {
             extents: Vec::new(),
             writer: None,
             chunked: None,
+            claims: Vec::new(),
             ending: None,
         };
         Self { id: SessionId::new(), record, version: None }
@@ -127,23 +128,21 @@ impl Session {
         self.version.is_some()
     }
 
-    /// Whether ending it could discard bytes that somebody else is publishing.
-    pub(super) fn holds_data(&self) -> bool {
-        !self.record.segments.is_empty()
-            || self.record.writer.is_some()
-            || self
-                .record
-                .extents
-                .iter()
-                .any(|extent| matches!(extent, Extent::Data { .. } | Extent::Chunks { .. }))
-    }
-
     /// Stores `changed` in place of what was last read, unless another request was faster.
-    pub(super) async fn save(&mut self, store: &dyn Store, mut changed: SessionRecord) -> Result<()> {
+    pub(super) async fn save(&mut self, store: &dyn Store, changed: SessionRecord) -> Result<()> {
         let Some(version) = self.version.clone() else {
             self.record = changed;
             return Ok(());
         };
+        self.write(store, changed, Condition::Unchanged(version)).await
+    }
+
+    async fn write(
+        &mut self,
+        store: &dyn Store,
+        mut changed: SessionRecord,
+        condition: Condition,
+    ) -> Result<()> {
         if changed.extents.len() > MAX_EXTENTS {
             let segment = Uuid::now_v7();
             let extents = Segment { extents: std::mem::take(&mut changed.extents) };
@@ -153,15 +152,14 @@ impl Session {
         }
         let key = layout::session(self.id.uuid());
         let revision = Uuid::now_v7();
-        let saved =
-            store.put(&key, record::encode_revision(&changed, revision), Condition::Unchanged(version)).await;
+        let saved = store.put(&key, record::encode_revision(&changed, revision), condition).await;
         let version = match saved {
             Ok(version) => version,
             Err(storage_backends::Error::Changed { .. }) => {
-                let current = record::find_revision::<SessionRecord>(store, &key).await?;
+                let current = record::find_stored::<SessionRecord>(store, &key).await?;
                 match current {
                     // Our own write, repeated below us because its reply was lost.
-                    Some((_, version, Some(found))) if found == revision => version,
+                    Some(Stored { version, revision: Some(found), .. }) if found == revision => version,
                     _ => {
                         let current = Self::load(store, &self.record.repository, self.id).await?;
                         return Err(Error::OutOfOrder { id: self.id, length: current.record.length });
@@ -173,6 +171,21 @@ impl Session {
         self.record = changed;
         self.version = Some(version);
         Ok(())
+    }
+
+    /// Names all data of a finished upload, in the store, before a blob refers to it.
+    pub(super) async fn announce(&mut self, store: &dyn Store, finished: SessionRecord) -> Result<()> {
+        match &self.record.ending {
+            Some(ending) if Some(ending) != finished.ending.as_ref() => {
+                return Err(Error::SessionUnknown { id: self.id.to_string() });
+            }
+            // As it was announced before.
+            Some(_) if self.record.extents == finished.extents => return Ok(()),
+            _ => {}
+        }
+        // Where it is not in the store yet nobody else knows of it.
+        let condition = self.version.clone().map_or(Condition::None, Condition::Unchanged);
+        self.write(store, finished, condition).await
     }
 
     /// Announces the end of the session, so that nobody else ends it otherwise.

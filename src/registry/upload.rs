@@ -1,8 +1,9 @@
 //! Uploads: begin, append, finish, cancel.
 //!
-//! The order of writes when an upload finishes is what makes "201 means durable" true: the data is sealed, then the
-//! blob's record is published, then the blob becomes a member of the repository, then the session
-//! goes. A crash between any two leaves garbage, or a session that can be finished again.
+//! The order of writes when an upload finishes is what makes "201 means durable" true: the data is sealed, then the session
+//! names all of it, then the blob's record is published, then the blob becomes a member of the repository, then the session
+//! goes. A crash between any two leaves garbage, or a session that can be finished again. And at no moment is data that a
+//! blob will have needed by nobody, so that a collection may look at any time.
 
 use storage_backends::Condition;
 use uuid::Uuid;
@@ -10,7 +11,7 @@ use uuid::Uuid;
 use super::ingest::{Body, Ingest};
 use super::record::{BlobRecord, Ending, Extent, Membership};
 use super::session::{Session, SessionId};
-use super::{ATTEMPTS, Error, Registry, Result, layout, read, record};
+use super::{ATTEMPTS, Error, Registry, Result, condemn, layout, read, record};
 use crate::oci::{Algorithm, Digest, RepositoryName};
 
 /// Where an upload stands.
@@ -59,7 +60,7 @@ impl Registry {
             return Err(Error::SessionUnknown { id: id.to_string() });
         }
         check_start(&session, append)?;
-        let mut ingest = Ingest::resume(&self.store, self.rules, &self.index, &session).await?;
+        let mut ingest = Ingest::resume(&self.store, self.rules, &self.index, &self.claims, &session).await?;
         match ingest.receive(body, append.length, &mut session).await {
             Err(error) if !error.is_of_body() => {
                 ingest.abandon().await;
@@ -115,7 +116,7 @@ impl Registry {
         digest: &Digest,
     ) -> Result<()> {
         let store = self.store.as_ref();
-        let mut ingest = Ingest::resume(&self.store, self.rules, &self.index, &session).await?;
+        let mut ingest = Ingest::resume(&self.store, self.rules, &self.index, &self.claims, &session).await?;
         ingest.expect(digest);
         let before = ingest.length();
         if let Err(error) = ingest.receive(body, append.length, &mut session).await {
@@ -131,15 +132,14 @@ impl Registry {
             ingest.abandon().await;
             return Err(Error::OutOfOrder { id: session.id, length: before });
         }
-        if session.holds_data() && ingest.length() > before {
-            // Whoever cancels from now on has to know all data that may be published.
-            ingest.pause(&mut session).await?;
-            ingest = Ingest::resume(&self.store, self.rules, &self.index, &session).await?;
-        }
-        let length = ingest.length();
         let (recipes, unneeded) = match self.publish(&mut session, &mut ingest, digest).await {
             Ok(Published::New(recipes)) => (recipes, Vec::new()),
             Ok(Published::Already(ours)) => (Vec::new(), ours),
+            Err(error @ Error::OutOfOrder { .. }) => {
+                // Another request was faster, perhaps with what this one has written.
+                ingest.abandon_unless_in(&session).await;
+                return Err(error);
+            }
             Err(error @ Error::DigestMismatch { .. }) => {
                 ingest.abandon().await;
                 if session.is_stored()
@@ -152,7 +152,6 @@ impl Registry {
             // The record may have been written, so the data has to stay.
             Err(error) => return Err(error),
         };
-        self.join(&session.record.repository, digest, length).await?;
         if let Err(error) = session.remove(store).await {
             tracing::warn!(%error, session = %session.id, "failed to remove a finished upload session");
         }
@@ -161,7 +160,7 @@ impl Registry {
         Ok(())
     }
 
-    /// Writes the blob's record.
+    /// Makes the blob what the session holds, and a member of the repository.
     async fn publish(
         &self,
         session: &mut Session,
@@ -184,51 +183,67 @@ impl Registry {
         if actual != *digest {
             return Err(Error::DigestMismatch { expected: digest.clone(), actual });
         }
-        if session.holds_data() {
-            session.end(store, Ending::Finishing(digest.clone())).await?;
+        if record.needs_data() {
+            ingest.announce(session, digest).await?;
         }
-        self.put_record(digest, record).await
+        for _ in 0..ATTEMPTS {
+            let published = self.put_record(digest, &record).await?;
+            // A collection may take the record away just then: it belonged to no repository.
+            if self.join(&session.record.repository, digest, record.size).await? {
+                return Ok(published);
+            }
+        }
+        Err(Error::Record { key: layout::blob(digest), reason: "it is deleted each time".to_owned() })
     }
 
     /// Writes a blob's record, unless there is one.
-    async fn put_record(&self, digest: &Digest, record: BlobRecord) -> Result<Published> {
+    async fn put_record(&self, digest: &Digest, record: &BlobRecord) -> Result<Published> {
         let key = layout::blob(digest);
-        let bytes = record::encode(&record);
+        let bytes = record::encode_unique(record);
+        let mut condition = Condition::Absent;
         for _ in 0..ATTEMPTS {
-            let put = self.store.put(&key, bytes.clone(), Condition::Absent).await;
+            let put = self.store.put(&key, bytes.clone(), condition).await;
             // Whatever the answer, what is stored decides: a reply may have been lost.
-            let Err(refused) = put else { return Ok(Published::new(&record)) };
+            let Err(refused) = put else { return Ok(Published::new(record)) };
             match self.find_blob(digest).await? {
-                Some(existing) if existing == record => return Ok(Published::new(&record)),
+                Some(existing) if existing == *record => return Ok(Published::new(record)),
                 Some(existing) if existing.size == record.size => {
-                    return Ok(Published::Already(record.extents));
+                    return Ok(Published::Already(record.extents.clone()));
                 }
                 Some(existing) => {
                     let reason =
                         format!("it has {} bytes, and a blob of that digest {}", existing.size, record.size);
                     return Err(Error::Record { key, reason });
                 }
-                None if matches!(refused, storage_backends::Error::AlreadyExists { .. }) => {}
+                None if refused.is_refusal() => {
+                    condition = condemn::where_none_is(self.store.as_ref(), &key).await?;
+                }
                 None => return Err(refused.into()),
             }
         }
         Err(Error::Record { key, reason: "it can neither be read nor written".to_owned() })
     }
 
-    /// Makes a blob a member of a repository, durably.
-    pub(super) async fn join(&self, name: &RepositoryName, digest: &Digest, size: u64) -> Result<()> {
-        let bytes = record::encode(&Membership { size });
-        self.store.put(&layout::membership(name, digest), bytes, Condition::None).await?;
-        Ok(())
+    /// Makes a blob a member of a repository, durably; `false` if the blob is not there any more.
+    pub(super) async fn join(&self, name: &RepositoryName, digest: &Digest, size: u64) -> Result<bool> {
+        let store = self.store.as_ref();
+        let key = layout::membership(name, digest);
+        let joined = store.put(&key, record::encode_unique(&Membership { size }), Condition::None).await?;
+        // Behind the membership: a collection that did not see it has marked the record before.
+        if condemn::spare::<BlobRecord>(store, &layout::blob(digest)).await?.is_some() {
+            return Ok(true);
+        }
+        condemn::empty(store, &key, joined).await?;
+        Ok(false)
     }
 
     /// Ends a session and frees its data.
-    async fn discard(&self, session: &mut Session) -> Result<()> {
+    pub(super) async fn discard(&self, session: &mut Session) -> Result<()> {
         let store = self.store.as_ref();
         for attempt in 1.. {
             if let Some(Ending::Finishing(_)) = session.record.ending {
-                // Its blob may be published: the data is not ours to free any more.
-                return session.remove(store).await;
+                // Its blob may be published just now: neither the data nor the session is ours to free any more.
+                return Ok(());
             }
             match session.end(store, Ending::Discarding).await {
                 Ok(()) => break,

@@ -10,6 +10,8 @@
 
 mod apiserver;
 mod chunks;
+mod collect;
+mod collect_under_load;
 mod definitions;
 mod disk_formats;
 mod faults;

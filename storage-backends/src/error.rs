@@ -73,6 +73,12 @@ impl Error {
         matches!(self, Self::NotFound { .. } | Self::DataLost { .. })
     }
 
+    /// Whether a conditional write did not find what it was to find.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::AlreadyExists { .. } | Self::Changed { .. })
+    }
+
     pub(crate) fn unusable(what: impl Into<String>) -> Self {
         Self::Unusable { what: what.into(), source: None }
     }

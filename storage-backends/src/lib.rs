@@ -32,6 +32,8 @@ pub mod contract;
 #[cfg(feature = "contract")]
 pub mod count;
 #[cfg(feature = "contract")]
+pub mod dawdle;
+#[cfg(feature = "contract")]
 pub mod fault;
 
 pub use bucket::Bucket;

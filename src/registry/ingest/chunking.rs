@@ -172,7 +172,10 @@ impl Chunking {
         for part in batch {
             let entry = match part {
                 Encoded::Zeros(length) => Entry::Zeros(length),
-                Encoded::Known { id, place } => Entry::Chunk { id, place },
+                Encoded::Known { id, place } => {
+                    objects.claim.add(place.pack);
+                    Entry::Chunk { id, place }
+                }
                 Encoded::New { id, stored, length } => {
                     let place = self.store_once(objects, &mut pending, id, stored, length).await?;
                     Entry::Chunk { id, place }
@@ -223,13 +226,17 @@ impl Chunking {
             let (id, length) = (ChunkId::of(&page), u32::try_from(page.len()).unwrap_or(u32::MAX));
             let place = match self.index.find(&id) {
                 // Unless somebody's disk has a page of ours in it, and was compressed.
-                Some(place) if place.length == length && place.stored == length => place,
+                Some(place) if place.length == length && place.stored == length => {
+                    objects.claim.add(place.pack);
+                    place
+                }
                 _ => self.store_once(objects, pending, id, page, length).await?,
             };
             self.paged.pages.push(Page { id, place });
         }
         let (id, paged) = (Uuid::now_v7(), std::mem::take(&mut self.paged));
         self.written.push(id);
+        objects.claim.add(id);
         store.put(&layout::recipe(id), paged.encode(), Condition::None).await?;
         extents.push(Extent::Chunks { recipe: id, length: recipe.length() });
         Ok(())

@@ -6,12 +6,15 @@ use bytes::Bytes;
 use storage_backends::{DataWriter, Paused, Resumed, Store, WriterState};
 use uuid::Uuid;
 
+use crate::registry::claims::Claim;
 use crate::registry::{Result, layout};
 
 /// The data objects of an upload.
 #[derive(Debug)]
 pub(super) struct Objects {
     store: Arc<dyn Store>,
+    /// What the upload uses.
+    pub(super) claim: Arc<Claim>,
     writer: Option<Active>,
     /// Objects sealed by this request that no session refers to yet.
     sealed: Vec<Uuid>,
@@ -43,13 +46,13 @@ pub(super) enum PutAside {
 }
 
 /// The object that a suspended writer is writing.
-pub(super) fn object_of(state: &WriterState) -> Option<Uuid> {
+pub(in crate::registry) fn object_of(state: &WriterState) -> Option<Uuid> {
     state.key.rsplit('/').next().and_then(|id| Uuid::try_parse(id).ok())
 }
 
 impl Objects {
-    pub(super) fn new(store: &Arc<dyn Store>) -> Self {
-        Self { store: Arc::clone(store), writer: None, sealed: Vec::new() }
+    pub(super) fn new(store: &Arc<dyn Store>, claim: Arc<Claim>) -> Self {
+        Self { store: Arc::clone(store), claim, writer: None, sealed: Vec::new() }
     }
 
     /// Takes up the object that a session has left. One that the store cannot go on in is told.
@@ -89,6 +92,7 @@ impl Objects {
             active
         } else {
             let object = Uuid::now_v7();
+            self.claim.add(object);
             let writer = self.store.create_data(&layout::data(object)).await?;
             Active { writer, object, inherited: false }
         };

@@ -1,0 +1,35 @@
+//! `POST /v2/_dvcr/storage/collect`: take away what nothing needs any more, or (`?dryRun=true`) tell what that is.
+//!
+//! The answer is JSON, when it is done. An extension, as [`super::stats`] is.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{Method, Uri};
+
+use super::Api;
+use super::error::ApiError;
+use super::query::Query;
+use crate::registry::Collected;
+
+pub(super) const PATH: &str = "/v2/_dvcr/storage/collect";
+
+pub(super) async fn handle(
+    State(api): State<Api>,
+    method: Method,
+    uri: Uri,
+) -> Result<Json<Collected>, ApiError> {
+    if method != Method::POST {
+        return Err(ApiError::method_not_allowed("POST"));
+    }
+    let only_look = match Query::of(&uri).get("dryRun") {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(other) => return Err(ApiError::bad_parameter("dryRun", other, "true or false")),
+    };
+    let registry = Arc::clone(&api.registry);
+    // Goes on when the client goes away: what is begun is better ended.
+    let collected = api.tasks.spawn(async move { registry.collect(only_look).await });
+    Ok(Json(collected.await.map_err(|error| ApiError::internal(&error))??))
+}

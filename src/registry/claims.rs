@@ -1,0 +1,239 @@
+//! [`Claims`]: what uploads use of the data that is stored, while nobody else can see that they do.
+//!
+//! An upload writes data that nothing refers to yet, and finds chunks in packs that nothing may refer to any more. A
+//! collection condemns such data first, on a list that everybody can read, and deletes it a while later; in between whoever
+//! uses some of it objects. And before anything refers to data, it is looked once more at what is condemned: either the
+//! collection sees the reference, or the objection is heard, or the upload hears that it has to begin again.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use futures::TryStreamExt as _;
+use storage_backends::{Condition, Store};
+use uuid::Uuid;
+
+use super::packs::Packs;
+use super::record::{CondemnedData, Objection, Stage};
+use super::{Result, layout, record};
+
+/// How often it is looked for what is condemned while there are uploads, unless the grace is shorter than some of that.
+const EVERY: Duration = Duration::from_secs(10);
+
+/// For how long lists of what was condemned are kept at least. Who has not looked for so long knows nothing of what is stored.
+pub(super) const KEPT: Duration = Duration::from_hours(7 * 24);
+
+/// What the uploads of this process use, and what is condemned.
+#[derive(Debug)]
+pub(super) struct Claims {
+    store: Arc<dyn Store>,
+    packs: Arc<Packs>,
+    every: Duration,
+    state: Mutex<State>,
+    /// Held by whoever looks.
+    looking: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// By how many uploads.
+    used: HashMap<Uuid, usize>,
+    lists: HashMap<Uuid, Arc<List>>,
+    looked: Option<Instant>,
+    /// The same by the clock, which goes on while a machine sleeps; at first when this process began.
+    last: SystemTime,
+    /// Lists may have come and gone between two looks.
+    missed: bool,
+}
+
+/// What is condemned together. It never changes.
+#[derive(Debug)]
+struct List {
+    objects: HashSet<Uuid>,
+    /// What this process has objected to.
+    objected: Mutex<HashSet<Uuid>>,
+}
+
+/// What one upload uses.
+#[derive(Debug)]
+pub(super) struct Claim {
+    claims: Arc<Claims>,
+    used: Mutex<HashSet<Uuid>>,
+}
+
+/// Something that an upload uses is deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Deleted;
+
+impl Claims {
+    /// For what is condemned so long before it is deleted.
+    pub(super) fn new(store: &Arc<dyn Store>, packs: &Arc<Packs>, grace: Duration) -> Self {
+        Self {
+            every: EVERY.min(grace / 4),
+            store: Arc::clone(store),
+            packs: Arc::clone(packs),
+            state: Mutex::new(State {
+                used: HashMap::new(),
+                lists: HashMap::new(),
+                looked: None,
+                last: SystemTime::now(),
+                missed: false,
+            }),
+            looking: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// The claim of an upload that uses this already.
+    pub(super) fn begin(self: &Arc<Self>, used: &[Uuid]) -> Claim {
+        let claim = Claim { claims: Arc::clone(self), used: Mutex::default() };
+        for object in used {
+            claim.add(*object);
+        }
+        claim
+    }
+
+    /// Looks for what is condemned and objects, unless that was done lately. Says whether nothing was missed since it was said
+    /// the last time: else what is known of stored chunks may be gone long since.
+    pub(super) async fn look_now_and_then(&self) -> Result<bool> {
+        self.look_unless_recent().await?;
+        Ok(!std::mem::take(&mut self.state().missed))
+    }
+
+    async fn look_unless_recent(&self) -> Result<()> {
+        let is_recent = |state: &State| state.looked.is_some_and(|looked| looked.elapsed() < self.every);
+        if is_recent(&self.state()) {
+            return Ok(());
+        }
+        let _looking = self.looking.lock().await;
+        if is_recent(&self.state()) {
+            return Ok(());
+        }
+        self.look().await
+    }
+
+    async fn look(&self) -> Result<()> {
+        let (begun, now) = (Instant::now(), SystemTime::now());
+        let mut found = HashMap::new();
+        let mut entries = self.store.list(&layout::condemned(), None);
+        while let Some(entry) = entries.try_next().await? {
+            let Some(id) = layout::id(&entry.key) else { continue };
+            let known = self.state().lists.get(&id).cloned();
+            let list = match known {
+                Some(list) => list,
+                None => match record::find::<CondemnedData>(self.store.as_ref(), &entry.key).await? {
+                    Some((list, _)) => {
+                        self.packs.avoid(&list.data);
+                        let objects = list.objects().copied().collect();
+                        Arc::new(List { objects, objected: Mutex::default() })
+                    }
+                    None => continue,
+                },
+            };
+            found.insert(id, list);
+        }
+        {
+            let mut state = self.state();
+            state.lists.clone_from(&found);
+            state.looked = Some(begun);
+            state.missed |= now.duration_since(state.last).is_ok_and(|gap| gap >= KEPT / 2);
+            state.last = now;
+        }
+        for (id, list) in found {
+            self.object(id, &list).await?;
+        }
+        Ok(())
+    }
+
+    /// Objects to the deletion of what is used.
+    async fn object(&self, id: Uuid, list: &List) -> Result<()> {
+        let objects: Vec<Uuid> = {
+            let (state, objected) = (self.state(), list.objected());
+            let used = state.used.keys().filter(|object| list.objects.contains(object));
+            used.filter(|object| !objected.contains(object)).copied().collect()
+        };
+        if objects.is_empty() {
+            return Ok(());
+        }
+        let objection = record::encode(&Objection { objects: objects.clone() });
+        self.store.put(&layout::objection(id, Uuid::now_v7()), objection, Condition::None).await?;
+        list.objected().extend(objects);
+        Ok(())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl List {
+    fn objected(&self) -> MutexGuard<'_, HashSet<Uuid>> {
+        self.objected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Claim {
+    /// Says that something is used.
+    pub(super) fn add(&self, object: Uuid) {
+        if self.used().insert(object) {
+            *self.claims.state().used.entry(object).or_default() += 1;
+        }
+    }
+
+    /// What is used and not yet assured.
+    pub(super) fn list(&self) -> Vec<Uuid> {
+        self.used().iter().copied().collect()
+    }
+
+    /// Makes sure that everything that is used stays. By now the store must show to whoever looks that it is used.
+    pub(super) async fn assure(&self) -> Result<Result<(), Deleted>> {
+        if self.used().is_empty() {
+            return Ok(Ok(()));
+        }
+        let claims = &self.claims;
+        let lists: Vec<Uuid> = {
+            let _looking = claims.looking.lock().await;
+            claims.look().await?;
+            let (state, used) = (claims.state(), self.used());
+            let concerned = state.lists.iter().filter(|(_, list)| !list.objects.is_disjoint(&used));
+            concerned.map(|(id, _)| *id).collect()
+        };
+        for id in lists {
+            // Behind the objection: whoever closes the list from now on has heard it.
+            let list =
+                record::find::<CondemnedData>(claims.store.as_ref(), &layout::condemned_list(id)).await?;
+            let is_deleted = list.is_none_or(|(list, _)| match list.stage {
+                Stage::Open => false,
+                Stage::Closed => true,
+                Stage::Settled => list.objects().any(|object| self.used().contains(object)),
+            });
+            if is_deleted {
+                return Ok(Err(Deleted));
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// From here on the store shows what was used so far.
+    pub(super) fn clear(&self) {
+        let used = std::mem::take(&mut *self.used());
+        let mut state = self.claims.state();
+        for object in used {
+            if let Some(number) = state.used.get_mut(&object) {
+                *number -= 1;
+                if *number == 0 {
+                    state.used.remove(&object);
+                }
+            }
+        }
+    }
+
+    fn used(&self) -> MutexGuard<'_, HashSet<Uuid>> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}

@@ -1,0 +1,131 @@
+//! Blobs of repositories that no manifest there needs.
+//!
+//! They were in images that are deleted, or were pushed for images that never came. Which blobs a repository needs is in its
+//! manifests, all of which are read; of a repository with one that cannot be read nothing goes.
+
+use std::collections::{HashMap, HashSet};
+
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use storage_backends::Entry;
+
+use super::{Run, Step};
+use crate::oci::{Digest, Manifest, RepositoryName};
+use crate::registry::condemn::{self, Condemned};
+use crate::registry::record::Membership;
+use crate::registry::{Error, Registry, Result, layout};
+
+/// Manifests that are read at one time.
+const LOOKUPS: usize = 16;
+
+/// A blob of a repository.
+pub(super) type Member = (RepositoryName, Digest);
+
+/// What is in a repository.
+#[derive(Debug, Default)]
+struct Contents {
+    members: Vec<(Digest, Entry)>,
+    manifests: HashSet<Digest>,
+}
+
+impl Registry {
+    /// Takes blobs out of repositories. Gives those, too, that are not needed.
+    pub(super) async fn collect_members(&self, run: Run) -> Result<(Step, HashSet<Member>)> {
+        let (mut step, mut unneeded) = (Step::default(), HashSet::new());
+        for (name, contents) in self.contents().await? {
+            match self.collect_members_of(run, &name, contents, &mut step).await {
+                Ok(digests) => unneeded.extend(digests.into_iter().map(|digest| (name.clone(), digest))),
+                Err(error @ (Error::Record { .. } | Error::ManifestInvalid(_))) => {
+                    tracing::warn!(%error, repository = %name, "nothing of a repository is collected");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((step, unneeded))
+    }
+
+    async fn collect_members_of(
+        &self,
+        run: Run,
+        name: &RepositoryName,
+        Contents { members, manifests }: Contents,
+        step: &mut Step,
+    ) -> Result<Vec<Digest>> {
+        if members.is_empty() {
+            return Ok(Vec::new());
+        }
+        let needed = self.needed_in(name, manifests.clone()).await?;
+        let is_unneeded =
+            |(digest, entry): &(Digest, Entry)| !needed.contains(digest) && !run.is_young(entry.modified);
+        let unneeded: Vec<Digest> =
+            members.into_iter().filter(is_unneeded).map(|(digest, _)| digest).collect();
+        if run.only_look {
+            for digest in &unneeded {
+                if let Some(member) = self.find_member(name, digest).await? {
+                    step.deleted.add(member.size);
+                }
+            }
+            return Ok(unneeded);
+        }
+        let (store, mut over) = (self.store.as_ref(), Vec::new());
+        for digest in &unneeded {
+            let key = layout::membership(name, digest);
+            let Some(found) = condemn::condemn::<Membership>(store, &key, run.begun).await? else { continue };
+            if run.is_over(found.since) {
+                over.push((digest, key, found));
+            } else {
+                step.condemned.add(found.record.size);
+            }
+        }
+        if over.is_empty() {
+            return Ok(unneeded);
+        }
+        // Whoever did not see that a blob was condemned had stored a manifest before.
+        let later = self.manifests_of(name).await?.into_iter().filter(|digest| !manifests.contains(digest));
+        let needed = self.needed_in(name, later.collect()).await?;
+        for (digest, key, Condemned { record, version, .. }) in over {
+            if !needed.contains(digest) && condemn::empty(store, &key, version).await? {
+                tracing::debug!(repository = %name, %digest, "a blob that no manifest needs was collected");
+                step.deleted.add(record.size);
+            }
+        }
+        Ok(unneeded)
+    }
+
+    async fn manifests_of(&self, name: &RepositoryName) -> Result<HashSet<Digest>> {
+        let mut found = HashSet::new();
+        let mut entries = self.store.list(&layout::manifests(name), None);
+        while let Some(entry) = entries.try_next().await? {
+            found.extend(layout::manifest_of(&entry.key).map(|(_, digest)| digest));
+        }
+        Ok(found)
+    }
+
+    async fn contents(&self) -> Result<HashMap<RepositoryName, Contents>> {
+        let mut repositories: HashMap<RepositoryName, Contents> = HashMap::new();
+        let mut entries = self.store.list(&layout::repositories(), None);
+        while let Some(entry) = entries.try_next().await? {
+            if let Some((name, digest)) = layout::manifest_of(&entry.key) {
+                repositories.entry(name).or_default().manifests.insert(digest);
+            } else if entry.size > 0
+                && let Some((name, digest)) = layout::member(&entry.key)
+            {
+                repositories.entry(name).or_default().members.push((digest, entry));
+            }
+        }
+        Ok(repositories)
+    }
+
+    /// The blobs that manifests name.
+    async fn needed_in(&self, name: &RepositoryName, manifests: HashSet<Digest>) -> Result<HashSet<Digest>> {
+        let read = |digest: Digest| async move { self.find_manifest(name, &digest).await };
+        let mut found = stream::iter(manifests).map(read).buffer_unordered(LOOKUPS);
+        let mut needed = HashSet::new();
+        while let Some(manifest) = found.try_next().await? {
+            // Deleted since the listing.
+            let Some(manifest) = manifest else { continue };
+            let manifest = Manifest::parse(&manifest.bytes, Some(manifest.media_type))?;
+            needed.extend(manifest.content);
+        }
+        Ok(needed)
+    }
+}

@@ -1,0 +1,75 @@
+//! Records that nothing needs any more: condemned first, emptied later, and spared by whoever needs them in between.
+//!
+//! A collection cannot look at everything at one moment, and stores cannot delete on a condition. So it marks a record as
+//! condemned, looks once more whether anything needs it, and empties it only if it is still as it was marked. Whoever begins to
+//! need a record reads it behind having said so: one of the two sees the other, however long either of them sleeps.
+
+use bytes::Bytes;
+use storage_backends::{Condition, Key, Store, Version};
+
+use super::record::{self, Record, Stored};
+use super::{ATTEMPTS, Error, Result};
+
+/// A record that is condemned.
+#[derive(Debug)]
+pub(super) struct Condemned<T> {
+    pub(super) record: T,
+    /// Since when, in milliseconds since 1970.
+    pub(super) since: u64,
+    /// The state to empty.
+    pub(super) version: Version,
+}
+
+/// Condemns a record at some time, unless it is so already. `None` if there is no record, or it was written just now.
+pub(super) async fn condemn<T: Record + Send + 'static>(
+    store: &dyn Store,
+    key: &Key,
+    now: u64,
+) -> Result<Option<Condemned<T>>> {
+    let Some(found) = record::find_stored::<T>(store, key).await? else { return Ok(None) };
+    let Stored { record, version, condemned, .. } = found;
+    if let Some(since) = condemned {
+        return Ok(Some(Condemned { record, since, version }));
+    }
+    let bytes = record::encode_condemned(&record, now);
+    match store.put(key, bytes, Condition::Unchanged(version)).await {
+        Ok(version) => Ok(Some(Condemned { record, since: now, version })),
+        Err(storage_backends::Error::Changed { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Empties a record that is still as it was, and says whether it is.
+pub(super) async fn empty(store: &dyn Store, key: &Key, unchanged: Version) -> Result<bool> {
+    match store.put(key, Bytes::new(), Condition::Unchanged(unchanged)).await {
+        Ok(_) => Ok(true),
+        Err(storage_backends::Error::Changed { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// How to write where there is no record: neither an object, nor one that was emptied.
+pub(super) async fn where_none_is(store: &dyn Store, key: &Key) -> Result<Condition> {
+    match store.get(key).await {
+        Ok(found) if found.bytes.is_empty() => Ok(Condition::Unchanged(found.version)),
+        Ok(_) | Err(storage_backends::Error::NotFound { .. }) => Ok(Condition::Absent),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The record, which is not condemned any more; `None` where there is none, or it was emptied.
+pub(super) async fn spare<T: Record + Send + 'static>(store: &dyn Store, key: &Key) -> Result<Option<T>> {
+    for _ in 0..ATTEMPTS {
+        let Some(found) = record::find_stored::<T>(store, key).await? else { return Ok(None) };
+        if found.condemned.is_none() {
+            return Ok(Some(found.record));
+        }
+        let spared = record::encode_unique(&found.record);
+        match store.put(key, spared, Condition::Unchanged(found.version)).await {
+            Ok(_) => return Ok(Some(found.record)),
+            Err(storage_backends::Error::Changed { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(Error::Record { key: key.clone(), reason: "it changed each time it was written".to_owned() })
+}
