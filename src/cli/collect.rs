@@ -55,7 +55,7 @@ impl Collect {
         match collected.unreadable {
             0 => Ok(()),
             number => Err(Failure::Failed(format!(
-                "no data was deleted: {number} lists of what blobs are made of cannot be read; the log of {} names them",
+                "no data was deleted: {number} records of what blobs are made of cannot be read; the log of {} names them",
                 self.host
             ))),
         }

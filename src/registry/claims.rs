@@ -83,6 +83,11 @@ impl Claims {
         }
     }
 
+    /// How often uploads should look.
+    pub(super) fn every(&self) -> Duration {
+        self.every
+    }
+
     /// The claim of an upload that uses this already.
     pub(super) fn begin(self: &Arc<Self>, used: &[Uuid]) -> Claim {
         let claim = Claim { claims: Arc::clone(self), used: Mutex::default() };
@@ -120,7 +125,10 @@ impl Claims {
             let known = self.state().lists.get(&id).cloned();
             let list = match known {
                 Some(list) => list,
-                None => match record::find::<CondemnedData>(self.store.as_ref(), &entry.key).await? {
+                // What is on a list that cannot be read is not deleted.
+                None => match record::unless_damaged(
+                    record::find::<CondemnedData>(self.store.as_ref(), &entry.key).await,
+                )? {
                     Some((list, _)) => {
                         self.packs.avoid(&list.data);
                         let objects = list.objects().copied().collect();
@@ -199,8 +207,9 @@ impl Claim {
         };
         for id in lists {
             // Behind the objection: whoever closes the list from now on has heard it.
-            let list =
-                record::find::<CondemnedData>(claims.store.as_ref(), &layout::condemned_list(id)).await?;
+            let list = record::unless_damaged(
+                record::find::<CondemnedData>(claims.store.as_ref(), &layout::condemned_list(id)).await,
+            )?;
             let is_deleted = list.is_none_or(|(list, _)| match list.stage {
                 Stage::Open => false,
                 Stage::Closed => true,

@@ -36,7 +36,7 @@ pub struct Collected {
     pub blobs: Step,
     /// Objects that nothing refers to, with the bytes that they take.
     pub data: Step,
-    /// Lists of what a blob is made of that cannot be read. While there are any, no data is deleted.
+    /// Records, and lists of what a blob is made of, that cannot be read. While there are any, no data is deleted.
     pub unreadable: u64,
 }
 
@@ -90,6 +90,11 @@ impl Run {
     }
 }
 
+/// Milliseconds since 1970.
+fn now() -> u64 {
+    milliseconds(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
 fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
@@ -97,8 +102,7 @@ fn milliseconds(duration: Duration) -> u64 {
 impl Registry {
     /// Takes away what nothing needs, or tells what there is of it.
     pub async fn collect(&self, only_look: bool) -> Result<Collected> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let run = Run { begun: milliseconds(now), grace: self.rules.grace, only_look };
+        let run = Run { begun: now(), grace: self.rules.grace, only_look };
         let mut collected = Collected { uploads: self.collect_uploads(run).await?, ..Collected::default() };
         let (members, unneeded) = self.collect_members(run).await?;
         collected.members = members;

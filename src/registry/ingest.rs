@@ -8,9 +8,12 @@ mod chunking;
 mod objects;
 mod runs;
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::future::{Either, select};
 use futures::stream::BoxStream;
 use storage_backends::{Store, WriterState};
 
@@ -55,6 +58,9 @@ impl From<BodyError> for Error {
     }
 }
 
+/// How often it is looked after a slow upload, at most.
+const SOONEST: Duration = Duration::from_millis(100);
+
 /// Below this, hashing costs less than handing the bytes to another thread.
 const HASH_IN_PLACE: u64 = 64 << 10;
 
@@ -66,6 +72,8 @@ pub(super) struct Ingest {
     index: Arc<ChunkIndex>,
     claims: Arc<Claims>,
     claim: Arc<Claim>,
+    /// When the session was written, or this request began.
+    saved: Instant,
     hasher: Hasher,
     length: u64,
     /// Extents before those of the object that is being written, as far as they are not in segments of the session.
@@ -99,6 +107,7 @@ impl Ingest {
             index: Arc::clone(index),
             claims: Arc::clone(claims),
             claim: Arc::clone(&claim),
+            saved: Instant::now(),
             hasher: Hasher::resume(&record.hasher).ok_or_else(lost)?,
             length: record.length,
             extents: record.extents.clone(),
@@ -152,11 +161,43 @@ impl Ingest {
                     _ => Ok(()),
                 };
             }
-            self.look_at_condemned().await?;
-            let (absorbed, next) = tokio::join!(self.absorb_all(batch.pieces, session), next_batch(body));
-            absorbed?;
-            batch = next;
+            self.keep_alive(session).await?;
+            let mut next = pin!(next_batch(body));
+            let early = {
+                let absorbing = pin!(self.absorb_all(batch.pieces, session));
+                match select(absorbing, next.as_mut()).await {
+                    Either::Left((absorbed, _)) => absorbed.map(|()| None)?,
+                    Either::Right((batch, absorbing)) => absorbing.await.map(|()| Some(batch))?,
+                }
+            };
+            batch = match early {
+                Some(batch) => batch,
+                None => self.wait(next, session).await?,
+            };
         }
+    }
+
+    /// Waits for bytes, without appearing dead.
+    async fn wait<T>(
+        &mut self,
+        mut next: impl Future<Output = T> + Unpin,
+        session: &mut Session,
+    ) -> Result<T> {
+        loop {
+            match tokio::time::timeout(self.claims.every().max(SOONEST), &mut next).await {
+                Ok(next) => return Ok(next),
+                Err(_) => self.keep_alive(session).await?,
+            }
+        }
+    }
+
+    /// Keeps a collection from taking this upload for one that nobody goes on with, or what it uses for what nobody does.
+    async fn keep_alive(&mut self, session: &mut Session) -> Result<()> {
+        if session.is_stored() && self.saved.elapsed() >= self.rules.abandoned / 4 {
+            session.save(self.store.as_ref(), session.record.clone()).await?;
+            self.saved = Instant::now();
+        }
+        self.look_at_condemned().await
     }
 
     async fn absorb_all(&mut self, mut pieces: Vec<Bytes>, session: &mut Session) -> Result<()> {
@@ -259,7 +300,7 @@ impl Ingest {
         Ok(())
     }
 
-    /// Objects now and then to the deletion of what this upload uses.
+    /// Objects, now and then, to the deletion of what this upload uses.
     async fn look_at_condemned(&mut self) -> Result<()> {
         if !self.claims.look_now_and_then().await? {
             self.index.forget();
@@ -356,6 +397,7 @@ impl Ingest {
             ..session.record.clone()
         };
         session.save(self.store.as_ref(), record).await?;
+        self.saved = Instant::now();
         // Saving may have moved the extents into a segment.
         self.extents.clone_from(&session.record.extents);
         if session.is_stored() { assure(&self.claim, session).await } else { Ok(()) }

@@ -188,10 +188,15 @@ impl Registry {
             .position(|b| *b == b'\n')
             .ok_or_else(|| Error::Record { key: key.clone(), reason: "it has no header".to_owned() })?;
         let header: ManifestHeader = record::decode(&key, &stored[..end])?;
+        let bytes = stored.slice(end + 1..);
+        // Neither served nor believed.
+        if Digest::of(digest.algorithm(), &bytes) != *digest {
+            return Err(Error::Record { key, reason: "it is not what was pushed".to_owned() });
+        }
         Ok(Some(StoredManifest {
             digest: digest.clone(),
             media_type: header.media_type,
-            bytes: stored.slice(end + 1..),
+            bytes,
             subject: header.subject,
         }))
     }

@@ -270,6 +270,17 @@ fn decode_versioned<T: Record>(key: &Key, bytes: &[u8]) -> Result<Versioned<T>> 
     serde_json::from_slice(bytes).map_err(unreadable)
 }
 
+/// What was found, or nothing with a warning where it is damaged: for whoever looks at very many.
+pub(super) fn unless_damaged<T>(found: Result<Option<T>>) -> Result<Option<T>> {
+    match found {
+        Err(error @ Error::Record { .. }) => {
+            tracing::warn!(%error, "a record is passed over");
+            Ok(None)
+        }
+        found => found,
+    }
+}
+
 /// Larger records, of blobs in very many extents, are read on the blocking threads.
 const DECODE_IN_PLACE: usize = 64 << 10;
 

@@ -89,7 +89,9 @@ impl Registry {
                 _ => return Err(refused.into()),
             },
         };
-        session.remove(store).await?;
+        if let Err(error) = session.remove(store).await {
+            tracing::warn!(%error, session = %session.id, "failed to remove the session of a rewritten blob");
+        }
         if is_ours {
             self.index.publish(new.recipes()).await;
         } else {

@@ -304,6 +304,38 @@ async fn while_it_is_not_known_what_is_needed_no_data_goes() {
 }
 
 #[tokio::test]
+async fn a_damaged_record_of_any_kind_stops_nothing_but_the_deletion_of_data() {
+    for folder in ["blobs", "uploads", "condemned", "index", "repositories/a/_blobs"] {
+        let store = memory();
+        let registry = registry(&store, keeping_uploads(chunked_rules()));
+        let layer = sample(50_000);
+        registry.push_image("a", "v1", &layer).await.unwrap();
+        registry.push_image("b", "v1", &Bytes::from([&b"x"[..], &layer].concat())).await.unwrap();
+        let id = registry.begin("a").await;
+        registry.append_bytes("a", id, 0, &layer.slice(..30_000)).await.unwrap();
+        delete_image(&registry, "b", "v1").await;
+        for _ in 0..2 {
+            collect_once(&registry).await;
+        }
+        for key in objects(&store, folder).await {
+            let object = store.get(&key).await.unwrap();
+            if object.bytes.is_empty() {
+                continue;
+            }
+            store.put(&key, Bytes::from_static(b"damaged"), Condition::None).await.unwrap();
+            for _ in 0..4 {
+                collect_once(&registry).await;
+            }
+            store.put(&key, object.bytes, Condition::None).await.unwrap();
+            assert_eq!(registry.pull("a", &sha256(&layer)).await.unwrap(), layer, "{key}");
+            assert_eq!(registry.upload_status(&name("a"), id).await.unwrap().length, 30_000, "{key}");
+        }
+        registry.append_bytes("a", id, 30_000, &layer.slice(30_000..)).await.unwrap();
+        registry.finish("a", id, &sha256(&layer)).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_repository_with_a_manifest_that_cannot_be_read_keeps_its_blobs() {
     let store = memory();
     let registry = registry(&store, at_once(rules()));

@@ -12,7 +12,7 @@ use super::{Run, Step};
 use crate::oci::Digest;
 use crate::registry::condemn::{self, Condemned};
 use crate::registry::record::BlobRecord;
-use crate::registry::{Registry, Result, layout};
+use crate::registry::{Registry, Result, layout, record};
 
 impl Registry {
     /// Empties the records of blobs that are in no repository; in a run that only looks, `but` those members. Gives the blobs.
@@ -38,7 +38,7 @@ impl Registry {
         }
         if run.only_look {
             for digest in &homeless {
-                if let Some(record) = self.find_blob(digest).await? {
+                if let Some(record) = record::unless_damaged(self.find_blob(digest).await)? {
                     step.deleted.add(record.size);
                 }
             }
@@ -47,7 +47,8 @@ impl Registry {
         let mut condemned = Vec::new();
         for digest in homeless {
             let key = layout::blob(&digest);
-            if let Some(found) = condemn::condemn::<BlobRecord>(store, &key, run.begun).await? {
+            let found = condemn::condemn::<BlobRecord>(store, &key, super::now()).await;
+            if let Some(found) = record::unless_damaged(found)? {
                 condemned.push((digest, key, found));
             }
         }

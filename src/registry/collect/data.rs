@@ -119,9 +119,8 @@ impl Registry {
         let mut lists = Vec::new();
         for entry in &entries {
             let Some(id) = layout::id(&entry.key) else { continue };
-            let Some((condemned, version)) = record::find::<CondemnedData>(store, &entry.key).await? else {
-                continue;
-            };
+            let found = record::find::<CondemnedData>(store, &entry.key).await;
+            let Some((condemned, version)) = record::unless_damaged(found)? else { continue };
             lists.push(List { id, condemned, version, objected: HashSet::new(), objections: Vec::new() });
         }
         // Read behind the lists, of which some are closed: what is objected to them from now on is not heard.
@@ -129,8 +128,11 @@ impl Registry {
         for entry in entries {
             let list = layout::objection_to(&entry.key);
             let Some(list) = lists.iter_mut().find(|other| Some(other.id) == list) else { continue };
-            if let Some((objection, _)) = record::find::<Objection>(store, &entry.key).await? {
-                list.objected.extend(objection.objects);
+            let found = record::find::<Objection>(store, &entry.key).await;
+            match record::unless_damaged(found)? {
+                Some((objection, _)) => list.objected.extend(objection.objects),
+                // It is not known to what.
+                None => list.objected.extend(list.condemned.objects()),
             }
             list.objections.push(entry.key);
         }
@@ -210,7 +212,7 @@ impl Registry {
         let lists = data.chunks(MOST).map(|data| (data, &[][..]));
         for (data, recipes) in lists.chain(recipes.chunks(MOST).map(|recipes| (&[][..], recipes))) {
             let (data, recipes) = (data.to_vec(), recipes.to_vec());
-            let list = CondemnedData { since: run.begun, data, recipes, stage: Stage::Open };
+            let list = CondemnedData { since: super::now(), data, recipes, stage: Stage::Open };
             let key = layout::condemned_list(Uuid::now_v7());
             self.store.put(&key, record::encode_unique(&list), Condition::Absent).await?;
         }

@@ -11,7 +11,7 @@ use crate::oci::Digest;
 use crate::registry::ingest::object_of;
 use crate::registry::recipe::Entry;
 use crate::registry::record::{BlobRecord, Ending, Extent, Segment, SessionRecord};
-use crate::registry::{Registry, Result, layout, record};
+use crate::registry::{Error, Registry, Result, layout, record};
 
 /// Records that are read at one time.
 const LOOKUPS: usize = 16;
@@ -22,13 +22,21 @@ pub(super) struct Needed {
     /// Data objects, packs among them.
     pub(super) data: HashSet<Uuid>,
     pub(super) recipes: HashSet<Uuid>,
-    /// Recipes that cannot be read, so that what they need is not known.
+    /// Records and recipes that cannot be read, so that what they need is not known.
     pub(super) unreadable: u64,
 }
 
 impl Needed {
     pub(super) fn has(&self, object: &Uuid) -> bool {
         self.data.contains(object) || self.recipes.contains(object)
+    }
+
+    /// What was found, or nothing where it is damaged, which is counted.
+    fn unless_damaged<T>(&mut self, found: Result<Option<T>>) -> Result<Option<T>> {
+        if matches!(found, Err(Error::Record { .. })) {
+            self.unreadable += 1;
+        }
+        record::unless_damaged(found)
     }
 
     fn add(&mut self, extents: &[Extent]) {
@@ -59,9 +67,8 @@ impl Registry {
         let mut entries = store.list(&layout::sessions(), None);
         while let Some(entry) = entries.try_next().await? {
             let Some((id, true)) = layout::session_of(&entry.key) else { continue };
-            let Some((session, _)) = record::find::<SessionRecord>(store, &entry.key).await? else {
-                continue;
-            };
+            let found = record::find::<SessionRecord>(store, &entry.key).await;
+            let Some((session, _)) = needed.unless_damaged(found)? else { continue };
             if session.ending == Some(Ending::Discarding) {
                 continue;
             }
@@ -71,7 +78,8 @@ impl Registry {
             for segment in session.segments {
                 let key = layout::session_extents(id, segment);
                 // It goes with the session, when that was finished.
-                if let Some((segment, _)) = record::find::<Segment>(store, &key).await? {
+                let found = record::find::<Segment>(store, &key).await;
+                if let Some((segment, _)) = needed.unless_damaged(found)? {
                     needed.add(&segment.extents);
                 }
             }
@@ -96,7 +104,7 @@ impl Registry {
         let mut records = stream::iter(keys).map(read).buffer_unordered(LOOKUPS);
         let mut recipes = HashMap::new();
         while let Some((key, found)) = records.next().await {
-            if let Some((record, _)) = found? {
+            if let Some((record, _)) = needed.unless_damaged(found)? {
                 needed.add(&record.extents);
                 recipes.extend(record.recipes().into_iter().map(|recipe| (recipe, key.clone())));
             }
@@ -147,7 +155,7 @@ impl Registry {
 
     /// Whether a blob has a recipe still: it, or the upload that was to be one, may have been deleted since.
     async fn is_of(&self, blob: &Key, recipe: Uuid) -> Result<bool> {
-        let found = record::find::<BlobRecord>(self.store.as_ref(), blob).await?;
+        let found = record::unless_damaged(record::find::<BlobRecord>(self.store.as_ref(), blob).await)?;
         Ok(found.is_some_and(|(record, _)| record.recipes().contains(&recipe)))
     }
 }

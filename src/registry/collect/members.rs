@@ -12,7 +12,7 @@ use super::{Run, Step};
 use crate::oci::{Digest, Manifest, RepositoryName};
 use crate::registry::condemn::{self, Condemned};
 use crate::registry::record::Membership;
-use crate::registry::{Error, Registry, Result, layout};
+use crate::registry::{Error, Registry, Result, layout, record};
 
 /// Manifests that are read at one time.
 const LOOKUPS: usize = 16;
@@ -54,22 +54,28 @@ impl Registry {
             return Ok(Vec::new());
         }
         let needed = self.needed_in(name, manifests.clone()).await?;
-        let is_unneeded =
-            |(digest, entry): &(Digest, Entry)| !needed.contains(digest) && !run.is_young(entry.modified);
-        let unneeded: Vec<Digest> =
-            members.into_iter().filter(is_unneeded).map(|(digest, _)| digest).collect();
-        if run.only_look {
-            for digest in &unneeded {
-                if let Some(member) = self.find_member(name, digest).await? {
-                    step.deleted.add(member.size);
-                }
+        let mut unneeded = Vec::new();
+        for (digest, entry) in members.into_iter().filter(|(digest, _)| !needed.contains(digest)) {
+            // What is condemned was written lately too.
+            let found = record::find_stored::<Membership>(self.store.as_ref(), &entry.key).await?;
+            if let Some(found) = found
+                && (found.condemned.is_some() || !run.is_young(entry.modified))
+            {
+                unneeded.push((digest, entry.key, found.record.size));
             }
-            return Ok(unneeded);
+        }
+        let digests: Vec<Digest> = unneeded.iter().map(|(digest, ..)| digest.clone()).collect();
+        if run.only_look {
+            for (_, _, size) in unneeded {
+                step.deleted.add(size);
+            }
+            return Ok(digests);
         }
         let (store, mut over) = (self.store.as_ref(), Vec::new());
-        for digest in &unneeded {
-            let key = layout::membership(name, digest);
-            let Some(found) = condemn::condemn::<Membership>(store, &key, run.begun).await? else { continue };
+        for (digest, key, _) in unneeded {
+            let Some(found) = condemn::condemn::<Membership>(store, &key, super::now()).await? else {
+                continue;
+            };
             if run.is_over(found.since) {
                 over.push((digest, key, found));
             } else {
@@ -77,18 +83,18 @@ impl Registry {
             }
         }
         if over.is_empty() {
-            return Ok(unneeded);
+            return Ok(digests);
         }
         // Whoever did not see that a blob was condemned had stored a manifest before.
         let later = self.manifests_of(name).await?.into_iter().filter(|digest| !manifests.contains(digest));
         let needed = self.needed_in(name, later.collect()).await?;
         for (digest, key, Condemned { record, version, .. }) in over {
-            if !needed.contains(digest) && condemn::empty(store, &key, version).await? {
+            if !needed.contains(&digest) && condemn::empty(store, &key, version).await? {
                 tracing::debug!(repository = %name, %digest, "a blob that no manifest needs was collected");
                 step.deleted.add(record.size);
             }
         }
-        Ok(unneeded)
+        Ok(digests)
     }
 
     async fn manifests_of(&self, name: &RepositoryName) -> Result<HashSet<Digest>> {

@@ -24,8 +24,8 @@ impl Registry {
                 }
                 continue;
             }
-            let found = record::find::<SessionRecord>(self.store.as_ref(), &entry.key).await?;
-            let Some((found, _)) = found else { continue };
+            let found = record::find::<SessionRecord>(self.store.as_ref(), &entry.key).await;
+            let Some((found, _)) = record::unless_damaged(found)? else { continue };
             if run.only_look || self.end_abandoned(SessionId::of(id), &found).await? {
                 step.deleted.add(found.length);
             }
