@@ -60,12 +60,7 @@ impl Registry {
 
     /// Opens a blob of repository `name` (end-2).
     pub async fn open_blob(&self, name: &RepositoryName, digest: &Digest) -> Result<BlobReader> {
-        // As with HEAD; but that nothing can be written now is no reason not to read.
-        match self.blob_size(name, digest).await {
-            Ok(_) => {}
-            Err(error @ Error::BlobUnknown { .. }) => return Err(error),
-            Err(_) => self.require_member(name, digest).await?,
-        }
+        self.require_member(name, digest).await?;
         match self.find_blob(digest).await? {
             Some(record) => Ok(BlobReader { source: Arc::clone(&self.source), record: Arc::new(record) }),
             None => Err(Error::Record {
