@@ -77,6 +77,8 @@ struct Tables {
     limit: usize,
     packs: Vec<Uuid>,
     numbers: HashMap<Uuid, u32>,
+    /// Of what may be known.
+    generation: u64,
 }
 
 #[derive(Debug, Default)]
@@ -197,11 +199,16 @@ impl ChunkIndex {
         Ok((self.source.recipes.read(id, &pages).await?, pages))
     }
 
-    /// Forgets everything, to learn it again: what it knows may be gone since.
-    pub(super) fn forget(&self) {
+    /// Forgets everything of an earlier generation, to learn it again: some of it may be gone since.
+    pub(super) fn follow(&self, generation: u64) {
+        if self.tables.read().unwrap_or_else(PoisonError::into_inner).generation == generation {
+            return;
+        }
         let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
-        let limit = tables.limit;
-        *tables = Tables::new(limit);
+        if tables.generation == generation {
+            return;
+        }
+        *tables = Tables { generation, ..Tables::new(tables.limit) };
         let mut refreshing = self.refreshing();
         refreshing.seen.clear();
         refreshing.last = None;
@@ -220,6 +227,7 @@ impl Tables {
             limit,
             packs: Vec::new(),
             numbers: HashMap::new(),
+            generation: 0,
         }
     }
 

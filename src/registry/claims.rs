@@ -6,6 +6,7 @@
 //! collection sees the reference, or the objection is heard, or the upload hears that it has to begin again.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -42,8 +43,8 @@ struct State {
     looked: Option<Instant>,
     /// The same by the clock, which goes on while a machine sleeps; at first when this process began.
     last: SystemTime,
-    /// Lists may have come and gone between two looks.
-    missed: bool,
+    /// Another one each time that lists may have come and gone between two looks.
+    generation: u64,
 }
 
 /// What is condemned together. It never changes.
@@ -58,6 +59,8 @@ struct List {
 #[derive(Debug)]
 pub(super) struct Claim {
     claims: Arc<Claims>,
+    /// Of what was known when the first thing was used.
+    generation: AtomicU64,
     used: Mutex<HashSet<Uuid>>,
 }
 
@@ -77,7 +80,7 @@ impl Claims {
                 lists: HashMap::new(),
                 looked: None,
                 last: SystemTime::now(),
-                missed: false,
+                generation: 0,
             }),
             looking: tokio::sync::Mutex::default(),
         }
@@ -90,18 +93,19 @@ impl Claims {
 
     /// The claim of an upload that uses this already.
     pub(super) fn begin(self: &Arc<Self>, used: &[Uuid]) -> Claim {
-        let claim = Claim { claims: Arc::clone(self), used: Mutex::default() };
+        let claim =
+            Claim { claims: Arc::clone(self), generation: self.generation().into(), used: Mutex::default() };
         for object in used {
             claim.add(*object);
         }
         claim
     }
 
-    /// Looks for what is condemned and objects, unless that was done lately. Says whether nothing was missed since it was said
-    /// the last time: else what is known of stored chunks may be gone long since.
-    pub(super) async fn look_now_and_then(&self) -> Result<bool> {
+    /// Looks for what is condemned and objects, unless that was done lately. Gives the generation of what may be known of stored
+    /// chunks: of an earlier one some may be gone, and nobody has told.
+    pub(super) async fn look_now_and_then(&self) -> Result<u64> {
         self.look_unless_recent().await?;
-        Ok(!std::mem::take(&mut self.state().missed))
+        Ok(self.state().generation)
     }
 
     async fn look_unless_recent(&self) -> Result<()> {
@@ -143,7 +147,7 @@ impl Claims {
             let mut state = self.state();
             state.lists.clone_from(&found);
             state.looked = Some(begun);
-            state.missed |= now.duration_since(state.last).is_ok_and(|gap| gap >= KEPT / 2);
+            state.generation += u64::from(is_long(state.last, now));
             state.last = now;
         }
         for (id, list) in found {
@@ -168,8 +172,20 @@ impl Claims {
         Ok(())
     }
 
+    fn generation(&self) -> u64 {
+        self.state().generation
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether lists may have come and gone between two moments, or it cannot be known because the clock was set back.
+fn is_long(before: SystemTime, now: SystemTime) -> bool {
+    match now.duration_since(before) {
+        Ok(gap) => gap >= KEPT / 2,
+        Err(back) => back.duration() >= KEPT / 2,
     }
 }
 
@@ -180,6 +196,13 @@ impl List {
 }
 
 impl Claim {
+    /// What is known now is of this generation.
+    pub(super) fn follow(&self, generation: u64) {
+        if self.used().is_empty() {
+            self.generation.store(generation, Ordering::Relaxed);
+        }
+    }
+
     /// Says that something is used.
     pub(super) fn add(&self, object: Uuid) {
         if self.used().insert(object) {
@@ -205,6 +228,9 @@ impl Claim {
             let concerned = state.lists.iter().filter(|(_, list)| !list.objects.is_disjoint(&used));
             concerned.map(|(id, _)| *id).collect()
         };
+        if claims.generation() != self.generation.load(Ordering::Relaxed) {
+            return Ok(Err(Deleted));
+        }
         for id in lists {
             // Behind the objection: whoever closes the list from now on has heard it.
             let list = record::unless_damaged(

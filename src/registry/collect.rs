@@ -103,6 +103,8 @@ impl Registry {
     /// Takes away what nothing needs, or tells what there is of it.
     pub async fn collect(&self, only_look: bool) -> Result<Collected> {
         let run = Run { begun: now(), grace: self.rules.grace, only_look };
+        // For what this process knows, where nobody uploads anything for long.
+        self.index.follow(self.claims.look_now_and_then().await?);
         let mut collected = Collected { uploads: self.collect_uploads(run).await?, ..Collected::default() };
         let (members, unneeded) = self.collect_members(run).await?;
         collected.members = members;

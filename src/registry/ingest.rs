@@ -93,12 +93,17 @@ impl Ingest {
         rules: Rules,
         index: &Arc<ChunkIndex>,
         claims: &Arc<Claims>,
-        session: &Session,
+        session: &mut Session,
     ) -> Result<Self> {
-        let record = &session.record;
-        let claim = Arc::new(claims.begin(&record.claims));
+        let claim = Arc::new(claims.begin(&session.record.claims));
         // Whoever wrote them may have died before it was done.
-        assure(&claim, session).await?;
+        assure(&claim, session, store.as_ref()).await?;
+        let record = &session.record;
+        if record.chunked.is_some() {
+            let generation = claims.look_now_and_then().await?;
+            index.follow(generation);
+            claim.follow(generation);
+        }
         let lost = || Error::SessionUnknown { id: session.id.to_string() };
         let chunking = record.chunked.map(|passed| Box::new(Chunking::resume(rules, index, passed)));
         let mut ingest = Self {
@@ -302,9 +307,9 @@ impl Ingest {
 
     /// Objects, now and then, to the deletion of what this upload uses.
     async fn look_at_condemned(&mut self) -> Result<()> {
-        if !self.claims.look_now_and_then().await? {
-            self.index.forget();
-        }
+        let generation = self.claims.look_now_and_then().await?;
+        self.index.follow(generation);
+        self.claim.follow(generation);
         Ok(())
     }
 
@@ -400,7 +405,7 @@ impl Ingest {
         self.saved = Instant::now();
         // Saving may have moved the extents into a segment.
         self.extents.clone_from(&session.record.extents);
-        if session.is_stored() { assure(&self.claim, session).await } else { Ok(()) }
+        if session.is_stored() { assure(&self.claim, session, self.store.as_ref()).await } else { Ok(()) }
     }
 
     /// Names all data of a finished upload in its session, before a blob refers to it.
@@ -415,7 +420,7 @@ impl Ingest {
             ..session.record.clone()
         };
         session.announce(self.store.as_ref(), record).await?;
-        assure(&self.claim, session).await
+        assure(&self.claim, session, self.store.as_ref()).await
     }
 
     async fn put_aside(&mut self) -> Result<Option<WriterState>> {
@@ -461,10 +466,16 @@ impl Ingest {
     }
 }
 
-/// Makes sure that all data stays that the session names.
-async fn assure(claim: &Claim, session: &Session) -> Result<()> {
+/// Makes sure that all data stays that the session names; else it ends.
+async fn assure(claim: &Claim, session: &mut Session, store: &dyn Store) -> Result<()> {
     if claim.assure().await?.is_err() {
         tracing::warn!(session = %session.id, "data that an upload uses was collected; the client has to begin again");
+        let ended = SessionRecord { ending: Some(Ending::Discarding), ..session.record.clone() };
+        // Whoever was faster hears the same.
+        match session.save(store, ended).await {
+            Ok(()) | Err(Error::OutOfOrder { .. }) => {}
+            Err(error) => return Err(error),
+        }
         return Err(Error::SessionUnknown { id: session.id.to_string() });
     }
     claim.clear();

@@ -79,7 +79,7 @@ impl Registry {
         {
             return Err(Error::DigestMismatch { expected: expected.clone(), actual: digest });
         }
-        self.require_blobs(name, &manifest.blobs).await?;
+        self.require_content(name, &manifest.blobs, &manifest.content).await?;
         self.ensure_repository(name).await?;
         let referrer = manifest.referrer(&digest, bytes.len() as u64);
         let subject = manifest.subject;
@@ -91,13 +91,9 @@ impl Registry {
             if let Some(subject) = &subject {
                 self.add_referrer(name, subject, &referrer).await?;
             }
-            // A collection that did not see the manifest may have taken a blob meanwhile.
-            if let Err(error) = self.require_blobs(name, &manifest.blobs).await {
-                if matches!(error, Error::ManifestBlobUnknown { .. }) {
-                    self.delete_manifest(name, &digest).await?;
-                }
-                return Err(error);
-            }
+            // A collection that did not see the manifest may have taken a blob meanwhile. Then the manifest stays without this
+            // push's tags: somebody else may have pushed it, and the blob, by now.
+            self.require_content(name, &manifest.blobs, &manifest.content).await?;
             for tag in tags {
                 self.move_tag(name, tag, &digest).await?;
             }
@@ -199,6 +195,15 @@ impl Registry {
             bytes,
             subject: header.subject,
         }))
+    }
+
+    /// Makes sure that a manifest's `blobs` are there, and that no collection takes what is there of its `content`.
+    async fn require_content(&self, name: &RepositoryName, blobs: &[Blob], content: &[Digest]) -> Result<()> {
+        self.require_blobs(name, blobs).await?;
+        for digest in content.iter().filter(|digest| !blobs.iter().any(|blob| blob.digest == **digest)) {
+            self.spare_member(name, digest).await?;
+        }
+        Ok(())
     }
 
     async fn require_blobs(&self, name: &RepositoryName, blobs: &[Blob]) -> Result<()> {

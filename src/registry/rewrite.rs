@@ -58,7 +58,7 @@ impl Registry {
         }
         let mut session = Session::transient(&nowhere(), digest.algorithm());
         let mut ingest =
-            Ingest::resume(&self.store, self.rules_of(form), &self.index, &self.claims, &session).await?;
+            Ingest::resume(&self.store, self.rules_of(form), &self.index, &self.claims, &mut session).await?;
         let unreadable = |error: storage_backends::Error| BodyError::Refused(error.to_string());
         let mut passed = 0;
         let body = read::stream(&self.source, &old, 0..old.size).inspect_ok(move |piece| {

@@ -179,8 +179,6 @@ impl Session {
             Some(ending) if Some(ending) != finished.ending.as_ref() => {
                 return Err(Error::SessionUnknown { id: self.id.to_string() });
             }
-            // As it was announced before.
-            Some(_) if self.record.extents == finished.extents => return Ok(()),
             _ => {}
         }
         // Where it is not in the store yet nobody else knows of it.
@@ -197,6 +195,15 @@ impl Session {
                 let changed = SessionRecord { ending: Some(ending), ..self.record.clone() };
                 self.save(store, changed).await
             }
+        }
+    }
+
+    /// Whether it is in the store still.
+    pub(super) async fn is_there(&self, store: &dyn Store) -> Result<bool> {
+        match Self::load(store, &self.record.repository, self.id).await {
+            Ok(_) => Ok(true),
+            Err(Error::SessionUnknown { .. }) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 

@@ -60,7 +60,8 @@ impl Registry {
             return Err(Error::SessionUnknown { id: id.to_string() });
         }
         check_start(&session, append)?;
-        let mut ingest = Ingest::resume(&self.store, self.rules, &self.index, &self.claims, &session).await?;
+        let mut ingest =
+            Ingest::resume(&self.store, self.rules, &self.index, &self.claims, &mut session).await?;
         match ingest.receive(body, append.length, &mut session).await {
             Err(error) if !error.is_of_body() => {
                 ingest.abandon().await;
@@ -116,7 +117,10 @@ impl Registry {
         digest: &Digest,
     ) -> Result<()> {
         let store = self.store.as_ref();
-        let mut ingest = Ingest::resume(&self.store, self.rules, &self.index, &self.claims, &session).await?;
+        // Nobody else can be about to publish what it holds.
+        let is_alone = !session.is_stored();
+        let mut ingest =
+            Ingest::resume(&self.store, self.rules, &self.index, &self.claims, &mut session).await?;
         ingest.expect(digest);
         let before = ingest.length();
         if let Err(error) = ingest.receive(body, append.length, &mut session).await {
@@ -155,7 +159,9 @@ impl Registry {
         if let Err(error) = session.remove(store).await {
             tracing::warn!(%error, session = %session.id, "failed to remove a finished upload session");
         }
-        self.discard_extents(&unneeded).await;
+        if is_alone {
+            self.discard_extents(&unneeded).await;
+        }
         self.index.publish(recipes).await;
         Ok(())
     }
@@ -187,7 +193,7 @@ impl Registry {
             ingest.announce(session, digest).await?;
         }
         for _ in 0..ATTEMPTS {
-            let published = self.put_record(digest, &record).await?;
+            let published = self.put_record(session, digest, &record).await?;
             // A collection may take the record away just then: it belonged to no repository.
             if self.join(&session.record.repository, digest, record.size).await? {
                 return Ok(published);
@@ -197,7 +203,7 @@ impl Registry {
     }
 
     /// Writes a blob's record, unless there is one.
-    async fn put_record(&self, digest: &Digest, record: &BlobRecord) -> Result<Published> {
+    async fn put_record(&self, session: &Session, digest: &Digest, record: &BlobRecord) -> Result<Published> {
         let key = layout::blob(digest);
         let bytes = record::encode_unique(record);
         let mut condition = Condition::Absent;
@@ -217,6 +223,10 @@ impl Registry {
                 }
                 None if refused.is_refusal() => {
                     condition = condemn::where_none_is(self.store.as_ref(), &key).await?;
+                    // The blob may have come by this very session and be deleted since, and its data too.
+                    if record.needs_data() && !session.is_there(self.store.as_ref()).await? {
+                        return Err(Error::SessionUnknown { id: session.id.to_string() });
+                    }
                 }
                 None => return Err(refused.into()),
             }

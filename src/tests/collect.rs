@@ -194,6 +194,24 @@ async fn who_was_told_of_a_blob_can_count_on_it() {
 }
 
 #[tokio::test]
+async fn the_same_page_in_two_packs_keeps_both() {
+    let store = memory();
+    // Neither knows what the other one stores, so that all is stored twice.
+    let [one, other] =
+        [at_once(chunked_rules()), at_once(chunked_rules())].map(|rules| registry(&store, rules));
+    let hole = Bytes::from(vec![0; 300_000]);
+    for (registry, tag, end) in [(&one, "v1", "one"), (&other, "v2", "other")] {
+        let disk = Bytes::from([&sample(100_000)[..], &hole, end.as_bytes()].concat());
+        registry.push_image("a", tag, &disk).await.unwrap();
+    }
+    collect(&one).await;
+    for end in ["one", "other"] {
+        let disk = Bytes::from([&sample(100_000)[..], &hole, end.as_bytes()].concat());
+        assert_eq!(one.pull("a", &sha256(&disk)).await.unwrap(), disk);
+    }
+}
+
+#[tokio::test]
 async fn nothing_goes_before_the_grace_is_over() {
     let store = memory();
     let patient = registry(&store, rules());

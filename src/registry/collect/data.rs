@@ -163,7 +163,7 @@ impl Registry {
             self.store.delete(&layout::data(*object)).await?;
         }
         // Who has not looked for so long knows that it does not know.
-        let old = Run { grace: run.grace + KEPT, ..run };
+        let old = Run { grace: run.grace + KEPT + self.rules.abandoned, ..run };
         if list.condemned.stage == Stage::Settled && old.is_over(condemned.since) {
             for objection in &list.objections {
                 self.store.delete(objection).await?;

@@ -123,16 +123,15 @@ impl Registry {
         while let Some((id, found)) = lists.next().await {
             let read = async {
                 let (recipe, _) = found?;
+                // The same page may lie at several places: each of them is needed, and one is enough to read.
+                needed.data.extend(recipe.pages.iter().map(|page| page.place.pack));
                 let pages: Vec<_> =
                     recipe.pages.into_iter().filter(|page| !known.contains(&page.id)).collect();
                 Ok::<_, storage_backends::Error>((recipes.read(id, &pages).await?, pages))
             };
             match read.await {
                 Ok((recipe, pages)) => {
-                    for page in pages {
-                        known.insert(page.id);
-                        needed.data.insert(page.place.pack);
-                    }
+                    known.extend(pages.iter().map(|page| page.id));
                     for entry in recipe.entries() {
                         if let Entry::Chunk { place, .. } = entry {
                             needed.data.insert(place.pack);
