@@ -470,9 +470,8 @@ impl Ingest {
 async fn assure(claim: &Claim, session: &mut Session, store: &dyn Store) -> Result<()> {
     if claim.assure().await?.is_err() {
         tracing::warn!(session = %session.id, "data that an upload uses was collected; the client has to begin again");
-        let ended = SessionRecord { ending: Some(Ending::Discarding), ..session.record.clone() };
         // Whoever was faster hears the same.
-        match session.save(store, ended).await {
+        match session.discard(store).await {
             Ok(()) | Err(Error::OutOfOrder { .. }) => {}
             Err(error) => return Err(error),
         }

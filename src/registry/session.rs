@@ -198,6 +198,11 @@ impl Session {
         }
     }
 
+    /// Says that its data may be gone from now on, whatever it was to become, unless another request was faster.
+    pub(super) async fn discard(&mut self, store: &dyn Store) -> Result<()> {
+        self.save(store, SessionRecord { ending: Some(Ending::Discarding), ..self.record.clone() }).await
+    }
+
     /// Whether it is in the store still.
     pub(super) async fn is_there(&self, store: &dyn Store) -> Result<bool> {
         match Self::load(store, &self.record.repository, self.id).await {

@@ -117,8 +117,8 @@ impl Registry {
         digest: &Digest,
     ) -> Result<()> {
         let store = self.store.as_ref();
-        // Nobody else can be about to publish what it holds.
-        let is_alone = !session.is_stored();
+        // Nobody else was about to publish what it holds.
+        let is_first = session.record.ending.is_none();
         let mut ingest =
             Ingest::resume(&self.store, self.rules, &self.index, &self.claims, &mut session).await?;
         ingest.expect(digest);
@@ -156,11 +156,12 @@ impl Registry {
             // The record may have been written, so the data has to stay.
             Err(error) => return Err(error),
         };
+        // Nor has anybody taken it up since, or can from now on; else a collection finds what is not needed.
+        if is_first && !unneeded.is_empty() && session.discard(store).await.is_ok() {
+            self.discard_extents(&unneeded).await;
+        }
         if let Err(error) = session.remove(store).await {
             tracing::warn!(%error, session = %session.id, "failed to remove a finished upload session");
-        }
-        if is_alone {
-            self.discard_extents(&unneeded).await;
         }
         self.index.publish(recipes).await;
         Ok(())

@@ -48,13 +48,10 @@ impl Registry {
         };
         let ended = match &session.record.ending {
             // Whoever was to publish it is gone. Its data is deleted unless the blob has it.
-            Some(Ending::Finishing(_)) => {
-                let ended = SessionRecord { ending: Some(Ending::Discarding), ..session.record.clone() };
-                match session.save(store, ended).await {
-                    Ok(()) => session.remove(store).await,
-                    Err(error) => Err(error),
-                }
-            }
+            Some(Ending::Finishing(_)) => match session.discard(store).await {
+                Ok(()) => session.remove(store).await,
+                Err(error) => Err(error),
+            },
             _ => self.discard(&mut session).await,
         };
         match ended {
