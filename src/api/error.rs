@@ -120,7 +120,9 @@ impl From<Error> for ApiError {
             }
             Error::BodyStalled { .. } => (Status::REQUEST_TIMEOUT, Code::Spec(ErrorCode::BlobUploadInvalid)),
             Error::Full => (Status::INSUFFICIENT_STORAGE, UNAVAILABLE),
-            Error::Store(_) | Error::BodyUnavailable { .. } => (Status::SERVICE_UNAVAILABLE, UNAVAILABLE),
+            Error::Store(_) | Error::BodyUnavailable { .. } | Error::Collecting => {
+                (Status::SERVICE_UNAVAILABLE, UNAVAILABLE)
+            }
             Error::Record { .. } => (Status::INTERNAL_SERVER_ERROR, UNKNOWN),
         };
         if status.is_server_error() {
@@ -137,7 +139,7 @@ impl From<Error> for ApiError {
                 .fold(answer, |answer, digest| answer.with_detail(json!({ "digest": digest }))),
             Error::BodyStalled { .. } => answer.with_header(CONNECTION, HeaderValue::from_static("close")),
             // object_store has tried again already; a client should wait longer than a moment.
-            Error::Store(_) | Error::BodyUnavailable { .. } => {
+            Error::Store(_) | Error::BodyUnavailable { .. } | Error::Collecting => {
                 answer.with_header(RETRY_AFTER, HeaderValue::from_static("5"))
             }
             _ => answer,

@@ -5,9 +5,9 @@ use std::time::Duration;
 use clap::Args;
 
 use super::output::{OutputArgs, bytes, table};
-use super::registry::RegistryArgs;
+use super::registry::{RegistryArgs, not_of_dvcr};
 use super::{Failure, run_to_end};
-use crate::client::{ClientError, Retries};
+use crate::client::Retries;
 use crate::oci::RegistryHost;
 use crate::registry::{Amount, Collected};
 
@@ -43,14 +43,10 @@ impl Collect {
     async fn collect(self) -> Result<(), Failure> {
         // Nothing comes before all is looked at, and to ask again would begin again.
         let client = self.registry.client(Retries { attempts: 1 }, Duration::from_hours(1))?;
-        let collected: Collected =
-            client.collect(&self.host, self.dry_run).await.map_err(|error| match error {
-                ClientError::NotFound { .. } => Failure::Failed(format!(
-                    "{} is no registry of DVCR, or an older one: it does not collect",
-                    self.host
-                )),
-                error => Failure::Failed(error.to_string()),
-            })?;
+        let collected: Collected = client
+            .collect(&self.host, self.dry_run)
+            .await
+            .map_err(|error| not_of_dvcr(&self.host, "collect", &error))?;
         self.output.print(&collected, || text(&collected, self.dry_run))?;
         match collected.unreadable {
             0 => Ok(()),

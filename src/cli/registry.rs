@@ -6,7 +6,7 @@ use clap::Args;
 use reqwest::Certificate;
 
 use super::Failure;
-use crate::client::{Client, ClientOptions, Credentials, Egress, Retries, TransportOptions};
+use crate::client::{Client, ClientError, ClientOptions, Credentials, Egress, Retries, TransportOptions};
 use crate::oci::RegistryHost;
 
 /// How registries are spoken to.
@@ -63,6 +63,16 @@ impl RegistryArgs {
         all.extend(read_all(more)?);
         Ok((all, self.insecure_skip_tls_verify))
     }
+}
+
+/// The failure of what only a registry of DVCR does.
+pub(super) fn not_of_dvcr(host: &RegistryHost, what: &str, error: &ClientError) -> Failure {
+    Failure::Failed(match error {
+        ClientError::NotFound { .. } => {
+            format!("{host} is no registry of DVCR, or an older one: it does not {what}")
+        }
+        error => error.to_string(),
+    })
 }
 
 /// Credentials from a file, which must be there, or from the user's own places.

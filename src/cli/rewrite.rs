@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::output::{OutputArgs, bytes, fields};
 use super::progress::{ProgressArgs, Snapshot};
-use super::registry::RegistryArgs;
+use super::registry::{RegistryArgs, not_of_dvcr};
 use super::{Failure, run_to_end};
 use crate::client::{Client, ClientError, Retries, RewriteEvent, RewriteOutcome};
 use crate::oci::RegistryHost;
@@ -91,13 +91,7 @@ impl Rewrite {
     }
 
     async fn follow(&self, client: &Client, done: &AtomicU64, total: &AtomicU64) -> Result<Outcome, Failure> {
-        let failed = |error: ClientError| match error {
-            ClientError::NotFound { .. } => Failure::Failed(format!(
-                "{} is no registry of DVCR, or an older one: it does not rewrite",
-                self.host
-            )),
-            error => Failure::Failed(error.to_string()),
-        };
+        let failed = |error: ClientError| not_of_dvcr(&self.host, "rewrite", &error);
         let form = match self.to {
             To::Chunks => "chunks",
             To::Whole => "whole",

@@ -6,9 +6,9 @@ use clap::Args;
 use indicatif::BinaryBytes;
 
 use super::output::{OutputArgs, table};
-use super::registry::RegistryArgs;
+use super::registry::{RegistryArgs, not_of_dvcr};
 use super::{Failure, run_to_end};
-use crate::client::{ClientError, Retries};
+use crate::client::Retries;
 use crate::oci::RegistryHost;
 use crate::registry::Stats as Held;
 
@@ -38,13 +38,8 @@ impl Stats {
     async fn show(self) -> Result<(), Failure> {
         // Nothing comes before all is counted, and to ask again would begin again.
         let client = self.registry.client(Retries { attempts: 1 }, Duration::from_hours(1))?;
-        let held: Held = client.stats(&self.host).await.map_err(|error| match error {
-            ClientError::NotFound { .. } => Failure::Failed(format!(
-                "{} is no registry of DVCR, or an older one: it does not count",
-                self.host
-            )),
-            error => Failure::Failed(error.to_string()),
-        })?;
+        let held: Held =
+            client.stats(&self.host).await.map_err(|error| not_of_dvcr(&self.host, "count", &error))?;
         self.output.print(&held, || text(&held))
     }
 }

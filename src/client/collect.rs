@@ -23,7 +23,6 @@ impl Client {
         }
         let response = asker.ask_once(&asker.bare(Method::POST, url), "registry:catalog:*").await?;
         let response = asker.expect(response, &[StatusCode::OK], || registry.to_string()).await?;
-        let wrong = response.protocol("an answer that does not parse");
-        serde_json::from_slice(&response.body(LIMIT).await?).map_err(|_| wrong)
+        response.json(LIMIT).await
     }
 }

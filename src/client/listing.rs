@@ -62,9 +62,7 @@ async fn all<P: serde::de::DeserializeOwned>(
         let Some(url) = next else { return Ok(found) };
         let response = asker.page(url, scope).await?;
         next = next_page(&response);
-        let wrong = response.protocol("a listing that does not parse");
-        let page = serde_json::from_slice(&response.body(PAGE_LIMIT).await?).map_err(|_| wrong)?;
-        found.extend(items(page));
+        found.extend(items(response.json(PAGE_LIMIT).await?));
     }
     Err(ClientError::Setup(format!("{} lists without end", asker.registry())))
 }

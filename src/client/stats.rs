@@ -14,7 +14,6 @@ impl Client {
         let asker = self.registry(registry)?;
         let url = asker.registry_url("_dvcr/storage/stats")?;
         let response = asker.page(url, "registry:catalog:*").await?;
-        let wrong = response.protocol("an answer that does not parse");
-        serde_json::from_slice(&response.body(LIMIT).await?).map_err(|_| wrong)
+        response.json(LIMIT).await
     }
 }

@@ -9,6 +9,7 @@ use reqwest::header::{
     ACCEPT, CONTENT_RANGE, HeaderMap, HeaderName, IF_MATCH, IF_RANGE, LOCATION, RANGE, RETRY_AFTER,
 };
 use reqwest::{Certificate, Method, Request, StatusCode};
+use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 use url::Url;
 
@@ -260,6 +261,12 @@ impl Response {
             body.extend_from_slice(&piece);
         }
         Ok(body.into())
+    }
+
+    /// What the whole body says in JSON, which may not be longer than `limit` bytes.
+    pub(super) async fn json<T: DeserializeOwned>(self, limit: usize) -> Result<T, ClientError> {
+        let wrong = self.protocol("an answer that does not parse");
+        serde_json::from_slice(&self.body(limit).await?).map_err(|_| wrong)
     }
 
     /// The error that an answer with this status is.

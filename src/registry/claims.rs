@@ -3,7 +3,8 @@
 //! An upload writes data that nothing refers to yet, and finds chunks in packs that nothing may refer to any more. A
 //! collection condemns such data first, on a list that everybody can read, and deletes it a while later; in between whoever
 //! uses some of it objects. And before anything refers to data, it is looked once more at what is condemned: either the
-//! collection sees the reference, or the objection is heard, or the upload hears that it has to begin again.
+//! collection sees the reference, or the objection is heard, or the upload hears that it has to begin again. Between the moment
+//! when no more objections are heard and the decision, it waits.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -64,9 +65,16 @@ pub(super) struct Claim {
     used: Mutex<HashSet<Uuid>>,
 }
 
-/// Something that an upload uses is deleted.
+/// What becomes of what an upload uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Deleted;
+pub(super) enum Fate {
+    /// All of it stays.
+    Stays,
+    /// A collection is just deciding on some of it.
+    Undecided,
+    /// Some of it is deleted, or may be.
+    Deleted,
+}
 
 impl Claims {
     /// For what is condemned so long before it is deleted.
@@ -215,10 +223,10 @@ impl Claim {
         self.used().iter().copied().collect()
     }
 
-    /// Makes sure that everything that is used stays. By now the store must show to whoever looks that it is used.
-    pub(super) async fn assure(&self) -> Result<Result<(), Deleted>> {
+    /// What becomes of everything that is used. By now the store must show to whoever looks that it is used.
+    pub(super) async fn fate(&self) -> Result<Fate> {
         if self.used().is_empty() {
-            return Ok(Ok(()));
+            return Ok(Fate::Stays);
         }
         let claims = &self.claims;
         let lists: Vec<Uuid> = {
@@ -229,23 +237,22 @@ impl Claim {
             concerned.map(|(id, _)| *id).collect()
         };
         if claims.generation() != self.generation.load(Ordering::Relaxed) {
-            return Ok(Err(Deleted));
+            return Ok(Fate::Deleted);
         }
+        let mut fate = Fate::Stays;
         for id in lists {
             // Behind the objection: whoever closes the list from now on has heard it.
             let list = record::unless_damaged(
                 record::find::<CondemnedData>(claims.store.as_ref(), &layout::condemned_list(id)).await,
             )?;
-            let is_deleted = list.is_none_or(|(list, _)| match list.stage {
-                Stage::Open => false,
-                Stage::Closed => true,
-                Stage::Settled => list.objects().any(|object| self.used().contains(object)),
-            });
-            if is_deleted {
-                return Ok(Err(Deleted));
+            match list {
+                Some((CondemnedData { stage: Stage::Open, .. }, _)) => {}
+                Some((CondemnedData { stage: Stage::Closed, .. }, _)) => fate = Fate::Undecided,
+                Some((list, _)) if list.objects().all(|object| !self.used().contains(object)) => {}
+                Some(_) | None => return Ok(Fate::Deleted),
             }
         }
-        Ok(Ok(()))
+        Ok(fate)
     }
 
     /// From here on the store shows what was used so far.

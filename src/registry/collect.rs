@@ -6,7 +6,7 @@
 //! 1. [`uploads`]: an upload that nobody goes on with ends.
 //! 2. [`members`]: a blob of a repository that no manifest there needs is condemned; if that is so still a while later, it is
 //!    not in the repository any more.
-//! 3. [`blobs`]: the record of a blob that is in no repository is emptied.
+//! 3. [`blobs`]: the record of a blob that is in no repository is buried.
 //! 4. [`data`]: data that no record and no upload refers to is condemned, and deleted a while later.
 //!
 //! An image that was deleted is gone after twice the grace, therefore. What can go wrong on the way leaves something behind
@@ -23,6 +23,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::{Registry, Result};
+
+/// Records that are read at one time.
+const LOOKUPS: usize = 16;
 
 /// What a collection did; or would do in the end, if it was only to look.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,10 +1,9 @@
-//! Records that nothing needs any more: condemned first, emptied later, and spared by whoever needs them in between.
+//! Records that nothing needs any more: condemned first, buried later, and spared by whoever needs them in between.
 //!
 //! A collection cannot look at everything at one moment, and stores cannot delete on a condition. So it marks a record as
-//! condemned, looks once more whether anything needs it, and empties it only if it is still as it was marked. Whoever begins to
+//! condemned, looks once more whether anything needs it, and puts a tombstone in its place only if it is still as it was marked. Whoever begins to
 //! need a record reads it behind having said so: one of the two sees the other, however long either of them sleeps.
 
-use bytes::Bytes;
 use storage_backends::{Condition, Key, Store, Version};
 
 use super::record::{self, Record, Stored};
@@ -16,17 +15,17 @@ pub(super) struct Condemned<T> {
     pub(super) record: T,
     /// Since when, in milliseconds since 1970.
     pub(super) since: u64,
-    /// The state to empty.
+    /// The state to bury.
     pub(super) version: Version,
 }
 
-/// Condemns a record at some time, unless it is so already. `None` if there is no record, or it was written just now.
+/// Condemns a record that was found, at some time, unless it is so already. `None` if it was written since.
 pub(super) async fn condemn<T: Record + Send + 'static>(
     store: &dyn Store,
     key: &Key,
+    found: Stored<T>,
     now: u64,
 ) -> Result<Option<Condemned<T>>> {
-    let Some(found) = record::find_stored::<T>(store, key).await? else { return Ok(None) };
     let Stored { record, version, condemned, .. } = found;
     if let Some(since) = condemned {
         return Ok(Some(Condemned { record, since, version }));
@@ -39,25 +38,27 @@ pub(super) async fn condemn<T: Record + Send + 'static>(
     }
 }
 
-/// Empties a record that is still as it was, and says whether it is.
-pub(super) async fn empty(store: &dyn Store, key: &Key, unchanged: Version) -> Result<bool> {
-    match store.put(key, Bytes::new(), Condition::Unchanged(unchanged)).await {
+/// Puts a tombstone in the place of a record that is still as it was, and says whether it is.
+pub(super) async fn bury(store: &dyn Store, key: &Key, unchanged: Version) -> Result<bool> {
+    match store.put(key, record::tombstone(), Condition::Unchanged(unchanged)).await {
         Ok(_) => Ok(true),
         Err(storage_backends::Error::Changed { .. }) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }
 
-/// How to write where there is no record: neither an object, nor one that was emptied.
+/// How to write where there is no record: neither an object, nor only a tombstone.
 pub(super) async fn where_none_is(store: &dyn Store, key: &Key) -> Result<Condition> {
     match store.get(key).await {
-        Ok(found) if found.bytes.is_empty() => Ok(Condition::Unchanged(found.version)),
+        Ok(found) if record::is_tombstone(found.bytes.len() as u64) => {
+            Ok(Condition::Unchanged(found.version))
+        }
         Ok(_) | Err(storage_backends::Error::NotFound { .. }) => Ok(Condition::Absent),
         Err(error) => Err(error.into()),
     }
 }
 
-/// The record, which is not condemned any more; `None` where there is none, or it was emptied.
+/// The record, which is not condemned any more; `None` where there is none, or only its tombstone.
 pub(super) async fn spare<T: Record + Send + 'static>(store: &dyn Store, key: &Key) -> Result<Option<T>> {
     for _ in 0..ATTEMPTS {
         let Some(found) = record::find_stored::<T>(store, key).await? else { return Ok(None) };

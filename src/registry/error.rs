@@ -104,6 +104,9 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A collection is just deciding on data that the upload uses. Trying again will help.
+    #[error("data that the upload uses is being collected; try again in a moment")]
+    Collecting,
     /// The store is full: reads go on, writes will succeed when there is space.
     #[error("the storage is full")]
     Full,

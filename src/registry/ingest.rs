@@ -19,7 +19,7 @@ use storage_backends::{Store, WriterState};
 
 use super::blocking::blocking;
 use super::chunk_index::ChunkIndex;
-use super::claims::{Claim, Claims};
+use super::claims::{Claim, Claims, Fate};
 use super::record::{Ending, Extent, SessionRecord};
 use super::session::{Session, inline};
 use super::{Error, Result, Rules};
@@ -57,6 +57,11 @@ impl From<BodyError> for Error {
         }
     }
 }
+
+/// How often it is asked what becomes of data that a collection is just deciding on, before the client has to ask again, and
+/// how long that takes each time: a collection reads all records in between.
+const WAITS: usize = 20;
+const WAIT: Duration = Duration::from_millis(250);
 
 /// How often it is looked after a slow upload, at most.
 const SOONEST: Duration = Duration::from_millis(100);
@@ -154,6 +159,7 @@ impl Ingest {
         let before = self.length;
         let mut batch = next_batch(body).await;
         loop {
+            self.keep_alive(session).await?;
             let actual = self.length - before + total(&batch.pieces);
             if let Some(expected) = announced.filter(|expected| actual > *expected) {
                 return Err(Error::SizeMismatch { expected, actual });
@@ -166,7 +172,6 @@ impl Ingest {
                     _ => Ok(()),
                 };
             }
-            self.keep_alive(session).await?;
             let mut next = pin!(next_batch(body));
             let early = {
                 let absorbing = pin!(self.absorb_all(batch.pieces, session));
@@ -202,7 +207,10 @@ impl Ingest {
             session.save(self.store.as_ref(), session.record.clone()).await?;
             self.saved = Instant::now();
         }
-        self.look_at_condemned().await
+        let generation = self.claims.look_now_and_then().await?;
+        self.index.follow(generation);
+        self.claim.follow(generation);
+        Ok(())
     }
 
     async fn absorb_all(&mut self, mut pieces: Vec<Bytes>, session: &mut Session) -> Result<()> {
@@ -256,7 +264,7 @@ impl Ingest {
         let mut to_write = self.take_small();
         to_write.extend(run.iter().cloned());
         if self.is_undecided() {
-            self.decide(&to_write).await?;
+            self.decide(&to_write);
         }
         let (hashed, written) = {
             let hasher = self.hasher.clone();
@@ -293,24 +301,14 @@ impl Ingest {
     }
 
     /// Decides how a blob is stored that begins with these bytes.
-    async fn decide(&mut self, bytes: &[Bytes]) -> Result<()> {
+    fn decide(&mut self, bytes: &[Bytes]) {
         if self.rules.chunk_from.is_none() || chunk::is_compressed(bytes) {
-            return Ok(());
+            return;
         }
-        self.look_at_condemned().await?;
         self.chunking = Some(Box::new(Chunking::new(self.rules, &self.index)));
         // For the uploads to come: this one does not wait.
         let index = Arc::clone(&self.index);
         tokio::spawn(async move { index.refresh().await });
-        Ok(())
-    }
-
-    /// Objects, now and then, to the deletion of what this upload uses.
-    async fn look_at_condemned(&mut self) -> Result<()> {
-        let generation = self.claims.look_now_and_then().await?;
-        self.index.follow(generation);
-        self.claim.follow(generation);
-        Ok(())
     }
 
     async fn write(&mut self, pieces: Vec<Bytes>) -> Result<()> {
@@ -468,10 +466,22 @@ impl Ingest {
 
 /// Makes sure that all data stays that the session names; else it ends.
 async fn assure(claim: &Claim, session: &mut Session, store: &dyn Store) -> Result<()> {
-    if claim.assure().await?.is_err() {
+    let mut fate = claim.fate().await?;
+    for _ in 0..WAITS {
+        if fate != Fate::Undecided {
+            break;
+        }
+        tokio::time::sleep(WAIT).await;
+        fate = claim.fate().await?;
+    }
+    if fate == Fate::Undecided {
+        // The session names what it uses: it goes on from here, or ends, when it is decided.
+        return Err(Error::Collecting);
+    }
+    if fate == Fate::Deleted {
         tracing::warn!(session = %session.id, "data that an upload uses was collected; the client has to begin again");
         // Whoever was faster hears the same.
-        match session.discard(store).await {
+        match session.give_up(store).await {
             Ok(()) | Err(Error::OutOfOrder { .. }) => {}
             Err(error) => return Err(error),
         }

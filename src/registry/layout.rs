@@ -34,8 +34,10 @@
 //!
 //! # Known quirks
 //!
-//! A tag or a referrer that is deleted together with its manifest stays behind as an empty object: stores have
-//! compare-and-swap but no compare-and-delete, and a plain delete could hit one that was just pushed again.
+//! What is deleted while others may write it stays behind as a small object: a tag or a referrer, which goes with its
+//! manifest, as an empty one, and the record of a blob, and that a repository has it, as a tombstone of its own
+//! ([`record`](super::record)). Stores have compare-and-swap but no compare-and-delete, and a plain delete could hit
+//! what was just pushed again.
 
 use storage_backends::Key;
 use uuid::Uuid;
@@ -131,8 +133,7 @@ pub fn objection(list: Uuid, objection: Uuid) -> Key {
 /// The list to which an object below [`condemned`] is an objection.
 #[must_use]
 pub fn objection_to(entry: &Key) -> Option<Uuid> {
-    let (list, _) = last_segment(entry).split_once('!')?;
-    Uuid::try_parse(list).ok()
+    with_owner(entry)
 }
 
 /// All upload sessions.
@@ -144,10 +145,7 @@ pub fn sessions() -> Key {
 /// The session of an object below [`sessions`], and whether the object is the session itself.
 #[must_use]
 pub fn session_of(entry: &Key) -> Option<(Uuid, bool)> {
-    match last_segment(entry).split_once('!') {
-        Some((session, _)) => Some((Uuid::try_parse(session).ok()?, false)),
-        None => Some((Uuid::try_parse(last_segment(entry)).ok()?, true)),
-    }
+    with_owner(entry).map(|session| (session, false)).or_else(|| Some((id(entry)?, true)))
 }
 
 /// An upload session.
@@ -208,15 +206,13 @@ pub fn repositories() -> Key {
 /// The repository and the blob of an object below [`repositories`], if it says that the one has the other.
 #[must_use]
 pub fn member(entry: &Key) -> Option<(RepositoryName, Digest)> {
-    let (name, blob) = entry.as_str().strip_prefix("repositories/")?.split_once("/_blobs/")?;
-    Some((name.parse().ok()?, blob.replacen('/', ":", 1).parse().ok()?))
+    of_repository(entry, "/_blobs/")
 }
 
 /// The repository and the digest of an object below [`repositories`], if it is a manifest.
 #[must_use]
 pub fn manifest_of(entry: &Key) -> Option<(RepositoryName, Digest)> {
-    let (name, manifest) = entry.as_str().strip_prefix("repositories/")?.split_once("/_manifests/")?;
-    Some((name.parse().ok()?, manifest.replacen('/', ":", 1).parse().ok()?))
+    of_repository(entry, "/_manifests/")
 }
 
 /// That a blob belongs to a repository.
@@ -283,6 +279,18 @@ pub fn referrer(name: &RepositoryName, subject: &Digest, referrer: &Digest) -> K
 #[must_use]
 pub fn health() -> Key {
     key("health".to_owned())
+}
+
+/// The owner of an object that is called by its owner's id and one of its own.
+fn with_owner(entry: &Key) -> Option<Uuid> {
+    let (owner, _) = last_segment(entry).split_once('!')?;
+    Uuid::try_parse(owner).ok()
+}
+
+/// The repository and the digest of an object in a folder of the repository.
+fn of_repository(entry: &Key, folder: &str) -> Option<(RepositoryName, Digest)> {
+    let (name, digest) = entry.as_str().strip_prefix("repositories/")?.split_once(folder)?;
+    Some((name.parse().ok()?, digest.replacen('/', ":", 1).parse().ok()?))
 }
 
 fn last_segment(key: &Key) -> &str {

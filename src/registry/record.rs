@@ -224,6 +224,18 @@ pub(super) struct ManifestHeader {
     pub(super) subject: Option<Digest>,
 }
 
+/// What stays where a record was: the bytes of an id, so that no two are the same. Who has seen one and writes in its place
+/// must not be taken in by a later one. No record is so small.
+pub(super) fn tombstone() -> Bytes {
+    Bytes::copy_from_slice(Uuid::now_v7().as_bytes())
+}
+
+/// Whether an object of so many bytes is no record, but what stays where one was: a tombstone, or the empty object of a tag
+/// or a referrer. Any other size is damage.
+pub(super) fn is_tombstone(size: u64) -> bool {
+    size == 0 || size == size_of::<Uuid>() as u64
+}
+
 /// The bytes of a record, one line.
 pub(super) fn encode<T: Record>(record: &T) -> Bytes {
     encode_versioned(&Versioned { version: VERSION, revision: None, condemned: None, record })
@@ -284,7 +296,7 @@ pub(super) fn unless_damaged<T>(found: Result<Option<T>>) -> Result<Option<T>> {
 /// Larger records, of blobs in very many extents, are read on the blocking threads.
 const DECODE_IN_PLACE: usize = 64 << 10;
 
-/// Reads a record, `None` when there is no object or an empty one.
+/// Reads a record, `None` when there is no object or a tombstone.
 pub(super) async fn find<T: Record + Send + 'static>(
     store: &dyn Store,
     key: &Key,
@@ -298,7 +310,7 @@ pub(super) async fn find_stored<T: Record + Send + 'static>(
     key: &Key,
 ) -> Result<Option<Stored<T>>> {
     let Object { bytes, version } = match store.get(key).await {
-        Ok(object) if object.bytes.is_empty() => return Ok(None),
+        Ok(object) if is_tombstone(object.bytes.len() as u64) => return Ok(None),
         Ok(object) => object,
         Err(storage_backends::Error::NotFound { .. }) => return Ok(None),
         Err(error) => return Err(error.into()),
@@ -377,6 +389,14 @@ mod tests {
         let record = TagRecord { digest: Digest::of(crate::oci::Algorithm::Sha256, b"x") };
         assert_ne!(encode_unique(&record), encode_unique(&record));
         assert_eq!(decode::<TagRecord>(&key(), &encode_unique(&record)).unwrap().digest, record.digest);
+    }
+
+    #[test]
+    fn no_two_tombstones_are_the_same_and_none_is_a_record() {
+        assert_ne!(tombstone(), tombstone());
+        assert!(is_tombstone(tombstone().len() as u64) && is_tombstone(0));
+        let smallest = encode(&BlobRecord { size: 0, extents: Vec::new() });
+        assert!(!is_tombstone(smallest.len() as u64));
     }
 
     #[test]

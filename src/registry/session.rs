@@ -92,22 +92,42 @@ impl Session {
         name: &RepositoryName,
         algorithm: Algorithm,
     ) -> Result<Self> {
-        Self::create_as(store, name, algorithm, SessionId::new()).await
-    }
-
-    /// A session in the store with an id that the caller makes sure nobody else uses.
-    pub(super) async fn create_as(
-        store: &dyn Store,
-        name: &RepositoryName,
-        algorithm: Algorithm,
-        id: SessionId,
-    ) -> Result<Self> {
-        let mut session = Self { id, ..Self::transient(name, algorithm) };
+        let mut session = Self::transient(name, algorithm);
         let bytes = record::encode_unique(&session.record);
         // Nobody else has this id, so there is nothing to guard, and the put can be repeated below us.
         let put = store.put(&layout::session(session.id.uuid()), bytes, Condition::None).await;
         session.version = Some(put?);
         Ok(session)
+    }
+
+    /// A session in the store with an id that others may use as well; `None` if there is one.
+    pub(super) async fn create_as(
+        store: &dyn Store,
+        name: &RepositoryName,
+        algorithm: Algorithm,
+        id: SessionId,
+    ) -> Result<Option<Self>> {
+        let mut session = Self { id, ..Self::transient(name, algorithm) };
+        let (key, revision) = (layout::session(id.uuid()), Uuid::now_v7());
+        let bytes = record::encode_revision(&session.record, revision);
+        let version = match store.put(&key, bytes, Condition::Absent).await {
+            Ok(version) => version,
+            Err(storage_backends::Error::AlreadyExists { .. }) => {
+                match record::find_stored::<SessionRecord>(store, &key).await? {
+                    // Our own write, repeated below us because its reply was lost.
+                    Some(Stored { version, revision: Some(found), .. }) if found == revision => version,
+                    _ => return Ok(None),
+                }
+            }
+            Err(error) => return Err(error.into()),
+        };
+        session.version = Some(version);
+        Ok(Some(session))
+    }
+
+    /// A session as it was found in the store.
+    pub(super) fn found(id: Uuid, record: SessionRecord, version: Version) -> Self {
+        Self { id: SessionId(id), record, version: Some(version) }
     }
 
     /// Reads a session of repository `name` that has not ended.
@@ -186,20 +206,8 @@ impl Session {
         self.write(store, finished, condition).await
     }
 
-    /// Announces the end of the session, so that nobody else ends it otherwise.
-    pub(super) async fn end(&mut self, store: &dyn Store, ending: Ending) -> Result<()> {
-        match &self.record.ending {
-            Some(announced) if *announced == ending => Ok(()),
-            Some(_) => Err(Error::SessionUnknown { id: self.id.to_string() }),
-            None => {
-                let changed = SessionRecord { ending: Some(ending), ..self.record.clone() };
-                self.save(store, changed).await
-            }
-        }
-    }
-
     /// Says that its data may be gone from now on, whatever it was to become, unless another request was faster.
-    pub(super) async fn discard(&mut self, store: &dyn Store) -> Result<()> {
+    pub(super) async fn give_up(&mut self, store: &dyn Store) -> Result<()> {
         self.save(store, SessionRecord { ending: Some(Ending::Discarding), ..self.record.clone() }).await
     }
 

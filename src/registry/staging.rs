@@ -179,6 +179,7 @@ impl Staging {
         if self.is_closed(id).await? {
             return Err(StagingError::Closed);
         }
+        self.finish_sealing(id).await?;
         if self.whole(id).await?.is_some() {
             return Err(StagingError::Whole);
         }
@@ -194,7 +195,7 @@ impl Staging {
         let body = counted(body, receiving.live.clone());
         let (append, mut body) = if piece.start == 0 {
             self.forget_session(id).await?;
-            Session::create_as(self.registry.store.as_ref(), &name, Algorithm::Sha256, session).await?;
+            self.create(id).await?;
             let salted = stream::iter([Ok(salt().into())]).chain(body).boxed();
             (
                 Append { start: Some(0), length: piece.length.map(|length| length.saturating_add(SALT)) },
@@ -242,9 +243,7 @@ impl Staging {
             return Ok(());
         }
         self.discard(id).await?;
-        let (store, session) = (self.registry.store.as_ref(), SessionId::of(id));
-        let mut session = Session::create_as(store, &repository()?, Algorithm::Sha256, session).await?;
-        Ok(session.end(store, Ending::Discarding).await?)
+        Ok(self.create(id).await?.give_up(self.registry.store.as_ref()).await?)
     }
 
     async fn is_closed(&self, id: Uuid) -> Result<bool, StagingError> {
@@ -269,6 +268,7 @@ impl Staging {
     }
 
     async fn discard(&self, id: Uuid) -> Result<(), StagingError> {
+        self.finish_sealing(id).await?;
         self.forget_session(id).await?;
         let Some((blob, _)) = self.whole(id).await? else { return Ok(()) };
         let name = repository()?;
@@ -295,6 +295,29 @@ impl Staging {
 
     async fn forget_session(&self, id: Uuid) -> Result<(), StagingError> {
         Ok(gone(self.registry.cancel_upload(&repository()?, SessionId::of(id)).await)?)
+    }
+
+    /// The session of a file, unless another replica has just begun one.
+    async fn create(&self, id: Uuid) -> Result<Session, StagingError> {
+        let (store, session) = (self.registry.store.as_ref(), SessionId::of(id));
+        let created = Session::create_as(store, &repository()?, Algorithm::Sha256, session).await?;
+        created.ok_or(StagingError::Busy)
+    }
+
+    /// Makes a file whose bytes were all there whole, when whoever was at it has died, or is slow: from that moment on its data
+    /// belongs to the blob that it becomes, and to no other attempt.
+    async fn finish_sealing(&self, id: Uuid) -> Result<(), StagingError> {
+        let store = self.registry.store.as_ref();
+        let length = match Session::load(store, &repository()?, SessionId::of(id)).await {
+            Ok(Session { record: SessionRecord { ending: Some(_), length, .. }, .. }) => length,
+            Ok(_) | Err(Error::SessionUnknown { .. }) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        match self.seal(id, length.saturating_sub(SALT)).await {
+            // The other one was done with it.
+            Err(StagingError::Registry(Error::SessionUnknown { .. })) => Ok(()),
+            sealed => sealed,
+        }
     }
 
     /// The blob and the size of a file that is whole.

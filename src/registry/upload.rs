@@ -157,7 +157,7 @@ impl Registry {
             Err(error) => return Err(error),
         };
         // Nor has anybody taken it up since, or can from now on; else a collection finds what is not needed.
-        if is_first && !unneeded.is_empty() && session.discard(store).await.is_ok() {
+        if is_first && !unneeded.is_empty() && session.give_up(store).await.is_ok() {
             self.discard_extents(&unneeded).await;
         }
         if let Err(error) = session.remove(store).await {
@@ -244,7 +244,7 @@ impl Registry {
         if condemn::spare::<BlobRecord>(store, &layout::blob(digest)).await?.is_some() {
             return Ok(true);
         }
-        condemn::empty(store, &key, joined).await?;
+        condemn::bury(store, &key, joined).await?;
         Ok(false)
     }
 
@@ -256,7 +256,7 @@ impl Registry {
                 // Its blob may be published just now: neither the data nor the session is ours to free any more.
                 return Ok(());
             }
-            match session.end(store, Ending::Discarding).await {
+            match session.give_up(store).await {
                 Ok(()) => break,
                 // Another replica is adding to it, and will learn of the end the next time.
                 Err(Error::OutOfOrder { .. }) if attempt < ATTEMPTS => {

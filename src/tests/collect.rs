@@ -6,11 +6,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use dvcr::oci::MediaType;
 use dvcr::registry::{Amount, Collected, Error, Registry, Rules, Step};
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use serde_json::json;
 use storage_backends::fault::{Fault, Faulty};
 use storage_backends::{Condition, Key, Store};
 
-use super::registry_under_test::{Client, at, body, chunked_rules, memory, name, rules, sample, sha256};
+use super::registry_under_test::{
+    Client, at, body, chunked_rules, memory, name, objects, rules, sample, sha256,
+};
 
 /// Nothing has to wait but for the next collection.
 fn at_once(rules: Rules) -> Rules {
@@ -26,16 +29,16 @@ fn keeping_uploads(rules: Rules) -> Rules {
     Rules { abandoned: Duration::from_hours(1), ..at_once(rules) }
 }
 
-async fn objects(store: &Arc<dyn Store>, folder: &str) -> Vec<Key> {
-    let entries = store.list(&Key::parse(folder).unwrap(), None);
-    entries.map_ok(|entry| entry.key).try_collect().await.unwrap()
+/// A tombstone has 16 bytes; of a tag or a referrer it is empty.
+fn is_tombstone(size: u64) -> bool {
+    size == 0 || size == 16
 }
 
-/// Objects that hold something.
+/// Objects that are records.
 async fn records(store: &Arc<dyn Store>, folder: &str) -> usize {
     let entries = store.list(&Key::parse(folder).unwrap(), None);
     entries
-        .try_filter(|entry| std::future::ready(entry.size > 0))
+        .try_filter(|entry| std::future::ready(!is_tombstone(entry.size)))
         .try_collect::<Vec<_>>()
         .await
         .unwrap()
@@ -310,6 +313,57 @@ async fn an_upload_that_is_under_way_keeps_what_it_wrote_and_what_it_found() {
     }
 }
 
+/// A list of condemned objects as it is stored.
+fn condemned(objects: &[Key], stage: &str) -> Bytes {
+    let id = |key: &Key| key.as_str().rsplit('/').next().unwrap().to_owned();
+    let (data, recipes): (Vec<&Key>, Vec<&Key>) =
+        objects.iter().partition(|key| key.as_str().starts_with("data/"));
+    let [data, recipes] = [data, recipes].map(|keys| keys.into_iter().map(id).collect::<Vec<_>>());
+    let list = json!({ "version": 1, "since": 0, "data": data, "recipes": recipes, "stage": stage });
+    list.to_string().into()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_waits_while_it_is_decided_what_becomes_of_its_data() {
+    let list = Key::parse("condemned/0199a3a0-0000-7000-8000-000000000001").unwrap();
+    for (then, is_kept) in [(Some("open"), true), (Some("settled"), false), (None, true)] {
+        let store = memory();
+        let registry = registry(&store, Rules { grace: Duration::from_hours(1), ..chunked_rules() });
+        let blob = sample(60_000);
+        registry.push_image("a", "v1", &blob).await.unwrap();
+        let stored = objects(&store, "data").await;
+        let id = registry.begin("b").await;
+        // When the bytes have come, and before the upload looks whether what it uses stays.
+        let (shared, key, closed) = (Arc::clone(&store), list.clone(), condemned(&stored, "closed"));
+        let closing = stream::once(async move {
+            shared.put(&key, closed, Condition::None).await.unwrap();
+            Ok(Bytes::new())
+        });
+        let mut body = self::body(&blob).chain(closing).boxed();
+        let deciding = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            if let Some(stage) = then {
+                store.put(&list, condemned(&stored, stage), Condition::None).await.unwrap();
+            }
+        };
+        let repository = name("b");
+        let appending = registry.append(&repository, id, at(0), &mut body);
+        let (appended, ()) = tokio::join!(appending, deciding);
+        match (then, &appended) {
+            (Some("open"), Ok(_))
+            | (None, Err(Error::Collecting))
+            | (Some("settled"), Err(Error::SessionUnknown { .. })) => {}
+            other => panic!("{other:?}"),
+        }
+        if then.is_none() {
+            // The collection found that it cannot be known what is needed.
+            store.put(&list, condemned(&stored, "open"), Condition::None).await.unwrap();
+        }
+        let finished = registry.finish("b", id, &sha256(&blob)).await;
+        assert_eq!(finished.is_ok(), is_kept, "{then:?}: {finished:?}");
+    }
+}
+
 #[tokio::test]
 async fn while_it_is_not_known_what_is_needed_no_data_goes() {
     let store = memory();
@@ -343,7 +397,7 @@ async fn a_damaged_record_of_any_kind_stops_nothing_but_the_deletion_of_data() {
         }
         for key in objects(&store, folder).await {
             let object = store.get(&key).await.unwrap();
-            if object.bytes.is_empty() {
+            if is_tombstone(object.bytes.len() as u64) {
                 continue;
             }
             store.put(&key, Bytes::from_static(b"damaged"), Condition::None).await.unwrap();

@@ -7,7 +7,7 @@ use dvcr::oci::{Algorithm, Digest, MediaType, RepositoryName};
 use dvcr::registry::{Append, Body, BodyError, Error, Registry, Result, Rules, SessionId};
 use futures::{StreamExt, TryStreamExt, stream};
 use storage_backends::fault::Faulty;
-use storage_backends::{Memory, MemoryOptions, Store};
+use storage_backends::{Key, Memory, MemoryOptions, Store};
 
 /// Sizes that make kilobytes behave like gigabytes: parts of 1 KiB, 8 to an object, a checkpoint after 4.
 pub(crate) const SMALL: MemoryOptions =
@@ -48,6 +48,12 @@ pub(crate) fn faulty(rules: Rules) -> (Arc<Faulty>, Registry) {
     let faulty = Arc::new(Faulty::new(memory()));
     let store: Arc<dyn Store> = Arc::<Faulty>::clone(&faulty);
     (faulty, Registry::with_rules(store, rules))
+}
+
+/// The keys of what is stored in a folder.
+pub(crate) async fn objects(store: &Arc<dyn Store>, folder: &str) -> Vec<Key> {
+    let entries = store.list(&Key::parse(folder).unwrap(), None);
+    entries.map_ok(|entry| entry.key).try_collect().await.unwrap()
 }
 
 pub(crate) fn name(text: &str) -> RepositoryName {

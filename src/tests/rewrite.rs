@@ -6,21 +6,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use dvcr::registry::{Form, Registry, Rules, Step};
 use futures::TryStreamExt as _;
+use storage_backends::Store;
 use storage_backends::fault::{Fault, Faulty};
-use storage_backends::{Key, Store};
 
-use super::registry_under_test::{Client, chunked_rules, memory, name, rules, sample, sha256};
+use super::registry_under_test::{Client, chunked_rules, memory, name, objects, rules, sample, sha256};
 
 /// Over one store: a registry that stores blobs whole, and one that stores them in chunks. Old data goes at once.
 fn both(store: &Arc<dyn Store>) -> (Registry, Registry) {
     let at_once = |rules| Rules { grace: Duration::ZERO, ..rules };
     let registry = |rules| Registry::with_rules(Arc::clone(store), at_once(rules));
     (registry(rules()), registry(chunked_rules()))
-}
-
-async fn objects(store: &Arc<dyn Store>, folder: &str) -> usize {
-    let entries: Vec<_> = store.list(&Key::parse(folder).unwrap(), None).try_collect().await.unwrap();
-    entries.len()
 }
 
 /// Collects until nothing is left to collect.
@@ -45,10 +40,10 @@ async fn a_blob_is_the_same_in_chunks_and_whole_again() {
     let blob = sample(50_000);
     whole.push_image("a", "v1", &blob).await.unwrap();
     let digest = sha256(&blob);
-    let data = objects(&store, "data").await;
+    let data = objects(&store, "data").await.len();
     assert_eq!(chunks.not_in_form(Form::Chunks).await.unwrap(), [(digest.clone(), 50_000)]);
     assert!(rewrite(&chunks, &blob, Form::Chunks).await.unwrap());
-    assert!(objects(&store, "recipes").await > 0);
+    assert!(!objects(&store, "recipes").await.is_empty());
     for registry in [&whole, &chunks] {
         assert_eq!(registry.pull("a", &digest).await.unwrap(), blob);
     }
@@ -58,7 +53,7 @@ async fn a_blob_is_the_same_in_chunks_and_whole_again() {
     assert!(rewrite(&chunks, &blob, Form::Whole).await.unwrap());
     assert_eq!(chunks.pull("a", &digest).await.unwrap(), blob);
     collect(&chunks).await;
-    assert_eq!((objects(&store, "recipes").await, objects(&store, "data").await), (0, data));
+    assert_eq!((objects(&store, "recipes").await.len(), objects(&store, "data").await.len()), (0, data));
     assert_eq!(chunks.pull("a", &digest).await.unwrap(), blob);
 }
 
@@ -70,15 +65,15 @@ async fn what_a_blob_was_goes_and_what_it_shares_stays() {
     for (tag, blob) in ["v1", "v2"].iter().zip(&blobs) {
         whole.push_image("a", tag, blob).await.unwrap();
     }
-    let before = objects(&store, "data").await;
+    let before = objects(&store, "data").await.len();
     for blob in &blobs {
         assert!(rewrite(&chunks, blob, Form::Chunks).await.unwrap());
     }
     collect(&chunks).await;
-    assert!(objects(&store, "data").await < before);
+    assert!(objects(&store, "data").await.len() < before);
     assert!(rewrite(&chunks, &blobs[0], Form::Whole).await.unwrap());
     collect(&chunks).await;
-    assert_eq!(objects(&store, "recipes").await, 1);
+    assert_eq!(objects(&store, "recipes").await.len(), 1);
     for blob in &blobs {
         assert_eq!(chunks.pull("a", &sha256(blob)).await.unwrap(), *blob);
     }

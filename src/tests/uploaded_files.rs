@@ -7,7 +7,7 @@ use dvcr::oci::UPLOADED_FILES;
 use dvcr::registry::{BodyError, Piece, Registry, Staged, Staging, StagingError, Total};
 use futures::{StreamExt, stream};
 use storage_backends::Store;
-use storage_backends::fault::Fault;
+use storage_backends::fault::{Fault, Faulty};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -194,4 +194,30 @@ async fn the_store_may_fail_at_any_call_and_the_file_is_sent_again() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn a_file_that_is_just_becoming_whole_is_neither_begun_anew_nor_lost() {
+    let file = sample(9_000);
+    let mut met = 0;
+    for call in 0.. {
+        let store = memory();
+        let faulty = Arc::new(Faulty::new(Arc::clone(&store)));
+        let sealing: Arc<dyn Store> = Arc::<Faulty>::clone(&faulty);
+        let ((_, first), (registry, second)) = (staging(&sealing), staging(&store));
+        faulty.arm(None, call, Fault::Fails);
+        let first = first.receive(IMAGE, all(&file), body(&file)).await;
+        let happened = faulty.disarm();
+        // Where the first one stopped nobody knows whether it goes on.
+        match second.receive(IMAGE, all(&file), body(&file)).await {
+            Ok(Staged::Whole { .. }) => {}
+            Err(StagingError::Whole) => met += u32::from(first.is_err()),
+            other => panic!("call {call}: {other:?}"),
+        }
+        assert_eq!(uploaded(&registry).await, file, "call {call}");
+        if !happened {
+            break;
+        }
+    }
+    assert!(met > 0, "the sealing was never met");
 }

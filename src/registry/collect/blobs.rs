@@ -15,7 +15,7 @@ use crate::registry::record::BlobRecord;
 use crate::registry::{Registry, Result, layout, record};
 
 impl Registry {
-    /// Empties the records of blobs that are in no repository; in a run that only looks, `but` those members. Gives the blobs.
+    /// Buries the records of blobs that are in no repository; in a run that only looks, `but` those members. Gives the blobs.
     pub(super) async fn collect_blobs(
         &self,
         run: Run,
@@ -27,7 +27,7 @@ impl Registry {
         let mut homeless = Vec::new();
         let mut entries = store.list(&layout::blobs(), None);
         while let Some(entry) = entries.try_next().await? {
-            if entry.size == 0 || run.is_young(entry.modified) {
+            if record::is_tombstone(entry.size) || run.is_young(entry.modified) {
                 continue;
             }
             if let Some(digest) = layout::blob_digest(&entry.key)
@@ -47,8 +47,10 @@ impl Registry {
         let mut condemned = Vec::new();
         for digest in homeless {
             let key = layout::blob(&digest);
-            let found = condemn::condemn::<BlobRecord>(store, &key, super::now()).await;
-            if let Some(found) = record::unless_damaged(found)? {
+            let found = record::find_stored::<BlobRecord>(store, &key).await;
+            if let Some(found) = record::unless_damaged(found)?
+                && let Some(found) = condemn::condemn(store, &key, found, super::now()).await?
+            {
                 condemned.push((digest, key, found));
             }
         }
@@ -60,7 +62,7 @@ impl Registry {
         for (digest, key, Condemned { record, version, .. }) in condemned {
             if members.contains(&digest) {
                 condemn::spare::<BlobRecord>(store, &key).await?;
-            } else if condemn::empty(store, &key, version).await? {
+            } else if condemn::bury(store, &key, version).await? {
                 step.deleted.add(record.size);
                 gone.insert(digest);
             }
@@ -73,7 +75,7 @@ impl Registry {
         let mut blobs = HashSet::new();
         let mut entries = self.store.list(&layout::repositories(), None);
         while let Some(entry) = entries.try_next().await? {
-            if entry.size > 0
+            if !record::is_tombstone(entry.size)
                 && let Some(member) = layout::member(&entry.key)
                 && !but.contains(&member)
             {

@@ -41,8 +41,19 @@ struct Stored {
 }
 
 impl Stored {
-    fn has(&self, object: &Uuid) -> Option<u64> {
+    fn size_of(&self, object: &Uuid) -> Option<u64> {
         self.data.get(object).or_else(|| self.recipes.get(object)).copied()
+    }
+
+    /// What nothing needs, except for what is `pending`, with sizes.
+    fn unneeded(
+        &self,
+        run: Run,
+        needed: &Needed,
+        pending: &HashSet<Uuid>,
+    ) -> impl Iterator<Item = (Uuid, u64)> {
+        let all = self.data.iter().chain(&self.recipes).map(|(id, size)| (*id, *size));
+        all.filter(move |(id, _)| !needed.has(id) && !pending.contains(id) && !run.is_recent(*id))
     }
 }
 
@@ -54,31 +65,28 @@ impl Registry {
         gone: &HashSet<Digest>,
         collected: &mut Collected,
     ) -> Result<()> {
-        if !run.only_look {
-            self.close_lists(run).await?;
+        if run.only_look {
+            let (needed, stored) = (self.mark(gone).await?, self.stored().await?);
+            collected.unreadable = needed.unreadable;
+            let none = HashSet::new();
+            stored.unneeded(run, &needed, &none).for_each(|(_, size)| collected.data.deleted.add(size));
+            return Ok(());
         }
+        let mut lists = self.lists().await?;
+        self.close(run, &mut lists).await?;
         // Behind the closing: what comes to be needed from now on is nothing that is on these lists.
-        let lists = self.lists().await?;
-        let none = HashSet::new();
-        let needed = self.mark(if run.only_look { gone } else { &none }).await?;
+        self.hear(&mut lists).await?;
+        let needed = self.mark(&HashSet::new()).await?;
         let stored = self.stored().await?;
         collected.unreadable = needed.unreadable;
-        if run.only_look {
-            for (id, size) in stored.data.iter().chain(&stored.recipes) {
-                if !needed.has(id) && !run.is_recent(*id) {
-                    collected.data.deleted.add(*size);
-                }
-            }
-            return Ok(());
-        }
         if needed.unreadable > 0 {
-            return Ok(());
+            return self.reopen(lists).await;
         }
         let mut pending = HashSet::new();
         for list in lists {
             let left = self.settle(run, list, &needed, &stored).await?;
             for object in left.objects() {
-                let Some(size) = stored.has(object) else { continue };
+                let Some(size) = stored.size_of(object) else { continue };
                 if left.stage == Stage::Settled {
                     collected.data.deleted.add(size);
                 } else {
@@ -91,28 +99,7 @@ impl Registry {
         self.prune_index(run, &needed).await
     }
 
-    /// Closes the lists whose grace is over.
-    async fn close_lists(&self, run: Run) -> Result<()> {
-        for list in self.lists().await? {
-            if list.condemned.stage == Stage::Open && run.is_over(list.condemned.since) {
-                self.advance(&list, CondemnedData { stage: Stage::Closed, ..list.condemned.clone() }).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes a list anew, unless somebody else has. Says whether it was done.
-    async fn advance(&self, list: &List, to: CondemnedData) -> Result<bool> {
-        let key = layout::condemned_list(list.id);
-        let condition = Condition::Unchanged(list.version.clone());
-        match self.store.put(&key, record::encode_unique(&to), condition).await {
-            Ok(_) => Ok(true),
-            Err(storage_backends::Error::Changed { .. }) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// All lists, with the objections to them.
+    /// All lists; objections are not heard yet.
     async fn lists(&self) -> Result<Vec<List>> {
         let store = self.store.as_ref();
         let entries: Vec<Entry> = store.list(&layout::condemned(), None).try_collect().await?;
@@ -123,12 +110,53 @@ impl Registry {
             let Some((condemned, version)) = record::unless_damaged(found)? else { continue };
             lists.push(List { id, condemned, version, objected: HashSet::new(), objections: Vec::new() });
         }
-        // Read behind the lists, of which some are closed: what is objected to them from now on is not heard.
-        let entries: Vec<Entry> = store.list(&layout::condemned(), None).try_collect().await?;
-        for entry in entries {
-            let list = layout::objection_to(&entry.key);
-            let Some(list) = lists.iter_mut().find(|other| Some(other.id) == list) else { continue };
-            let found = record::find::<Objection>(store, &entry.key).await;
+        Ok(lists)
+    }
+
+    /// Closes the lists whose grace is over.
+    async fn close(&self, run: Run, lists: &mut [List]) -> Result<()> {
+        for list in lists {
+            if list.condemned.stage == Stage::Open && run.is_over(list.condemned.since) {
+                self.advance(list, CondemnedData { stage: Stage::Closed, ..list.condemned.clone() }).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the lists again that were closed, since it is not known what may be deleted: whoever uses something of a closed list
+    /// has to wait.
+    async fn reopen(&self, lists: Vec<List>) -> Result<()> {
+        for mut list in lists {
+            if list.condemned.stage == Stage::Closed {
+                let open = CondemnedData { stage: Stage::Open, ..list.condemned.clone() };
+                self.advance(&mut list, open).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a list anew, unless somebody else has. Says whether it was done.
+    async fn advance(&self, list: &mut List, to: CondemnedData) -> Result<bool> {
+        let key = layout::condemned_list(list.id);
+        let condition = Condition::Unchanged(list.version.clone());
+        match self.store.put(&key, record::encode_unique(&to), condition).await {
+            Ok(version) => {
+                list.condemned = to;
+                list.version = version;
+                Ok(true)
+            }
+            Err(storage_backends::Error::Changed { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Hears the objections to lists.
+    async fn hear(&self, lists: &mut [List]) -> Result<()> {
+        let mut entries = self.store.list(&layout::condemned(), None);
+        while let Some(entry) = entries.try_next().await? {
+            let to = layout::objection_to(&entry.key);
+            let Some(list) = lists.iter_mut().find(|list| Some(list.id) == to) else { continue };
+            let found = record::find::<Objection>(self.store.as_ref(), &entry.key).await;
             match record::unless_damaged(found)? {
                 Some((objection, _)) => list.objected.extend(objection.objects),
                 // It is not known to what.
@@ -136,11 +164,18 @@ impl Registry {
             }
             list.objections.push(entry.key);
         }
-        Ok(lists)
+        Ok(())
     }
 
     /// Goes on with a list, as far as that is possible. Gives what is on it.
-    async fn settle(&self, run: Run, list: List, needed: &Needed, stored: &Stored) -> Result<CondemnedData> {
+    async fn settle(
+        &self,
+        run: Run,
+        mut list: List,
+        needed: &Needed,
+        stored: &Stored,
+    ) -> Result<CondemnedData> {
+        let was_settled = list.condemned.stage == Stage::Settled;
         let mut condemned = list.condemned.clone();
         match condemned.stage {
             Stage::Open => return Ok(condemned),
@@ -149,7 +184,7 @@ impl Registry {
                 condemned.data.retain(|object| !stays(object));
                 condemned.recipes.retain(|object| !stays(object));
                 condemned.stage = Stage::Settled;
-                if !self.advance(&list, condemned.clone()).await? {
+                if !self.advance(&mut list, condemned.clone()).await? {
                     // Another replica collects too.
                     return Ok(CondemnedData { data: Vec::new(), recipes: Vec::new(), ..condemned });
                 }
@@ -164,7 +199,7 @@ impl Registry {
         }
         // Who has not looked for so long knows that it does not know.
         let old = Run { grace: run.grace + KEPT + self.rules.abandoned, ..run };
-        if list.condemned.stage == Stage::Settled && old.is_over(condemned.since) {
+        if was_settled && old.is_over(condemned.since) {
             for objection in &list.objections {
                 self.store.delete(objection).await?;
             }
@@ -198,17 +233,11 @@ impl Registry {
         pending: &HashSet<Uuid>,
         collected: &mut Collected,
     ) -> Result<()> {
-        let mut condemn = |objects: &HashMap<Uuid, u64>| {
-            let mut found = Vec::new();
-            for (id, size) in objects {
-                if !needed.has(id) && !pending.contains(id) && !run.is_recent(*id) {
-                    collected.data.condemned.add(*size);
-                    found.push(*id);
-                }
-            }
-            found
-        };
-        let (data, recipes) = (condemn(&stored.data), condemn(&stored.recipes));
+        let (mut data, mut recipes) = (Vec::new(), Vec::new());
+        for (id, size) in stored.unneeded(run, needed, pending) {
+            collected.data.condemned.add(size);
+            if stored.recipes.contains_key(&id) { recipes.push(id) } else { data.push(id) }
+        }
         let lists = data.chunks(MOST).map(|data| (data, &[][..]));
         for (data, recipes) in lists.chain(recipes.chunks(MOST).map(|recipes| (&[][..], recipes))) {
             let (data, recipes) = (data.to_vec(), recipes.to_vec());

@@ -6,15 +6,13 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use storage_backends::Key;
 use uuid::Uuid;
 
+use super::LOOKUPS;
 use crate::chunk::ChunkId;
 use crate::oci::Digest;
 use crate::registry::ingest::object_of;
 use crate::registry::recipe::Entry;
 use crate::registry::record::{BlobRecord, Ending, Extent, Segment, SessionRecord};
 use crate::registry::{Error, Registry, Result, layout, record};
-
-/// Records that are read at one time.
-const LOOKUPS: usize = 16;
 
 /// What is needed.
 #[derive(Debug, Default)]
@@ -93,7 +91,7 @@ impl Registry {
         let mut entries = self.store.list(&layout::blobs(), None);
         while let Some(entry) = entries.try_next().await? {
             let is_gone = layout::blob_digest(&entry.key).is_some_and(|digest| gone.contains(&digest));
-            if entry.size > 0 && !is_gone {
+            if !record::is_tombstone(entry.size) && !is_gone {
                 keys.push(entry.key);
             }
         }

@@ -8,14 +8,11 @@ use std::collections::{HashMap, HashSet};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use storage_backends::Entry;
 
-use super::{Run, Step};
+use super::{LOOKUPS, Run, Step};
 use crate::oci::{Digest, Manifest, RepositoryName};
 use crate::registry::condemn::{self, Condemned};
 use crate::registry::record::Membership;
 use crate::registry::{Error, Registry, Result, layout, record};
-
-/// Manifests that are read at one time.
-const LOOKUPS: usize = 16;
 
 /// A blob of a repository.
 pub(super) type Member = (RepositoryName, Digest);
@@ -53,7 +50,7 @@ impl Registry {
         if members.is_empty() {
             return Ok(Vec::new());
         }
-        let needed = self.needed_in(name, manifests.clone()).await?;
+        let needed = self.needed_in(name, manifests).await?;
         let mut unneeded = Vec::new();
         for (digest, entry) in members.into_iter().filter(|(digest, _)| !needed.contains(digest)) {
             // What is condemned was written lately too.
@@ -61,21 +58,19 @@ impl Registry {
             if let Some(found) = found
                 && (found.condemned.is_some() || !run.is_young(entry.modified))
             {
-                unneeded.push((digest, entry.key, found.record.size));
+                unneeded.push((digest, entry.key, found));
             }
         }
         let digests: Vec<Digest> = unneeded.iter().map(|(digest, ..)| digest.clone()).collect();
         if run.only_look {
-            for (_, _, size) in unneeded {
-                step.deleted.add(size);
+            for (_, _, found) in unneeded {
+                step.deleted.add(found.record.size);
             }
             return Ok(digests);
         }
         let (store, mut over) = (self.store.as_ref(), Vec::new());
-        for (digest, key, _) in unneeded {
-            let Some(found) = condemn::condemn::<Membership>(store, &key, super::now()).await? else {
-                continue;
-            };
+        for (digest, key, found) in unneeded {
+            let Some(found) = condemn::condemn(store, &key, found, super::now()).await? else { continue };
             if run.is_over(found.since) {
                 over.push((digest, key, found));
             } else {
@@ -86,10 +81,9 @@ impl Registry {
             return Ok(digests);
         }
         // Whoever did not see that a blob was condemned had stored a manifest before.
-        let later = self.manifests_of(name).await?.into_iter().filter(|digest| !manifests.contains(digest));
-        let needed = self.needed_in(name, later.collect()).await?;
+        let needed = self.needed_in(name, self.manifests_of(name).await?).await?;
         for (digest, key, Condemned { record, version, .. }) in over {
-            if !needed.contains(&digest) && condemn::empty(store, &key, version).await? {
+            if !needed.contains(&digest) && condemn::bury(store, &key, version).await? {
                 tracing::debug!(repository = %name, %digest, "a blob that no manifest needs was collected");
                 step.deleted.add(record.size);
             }
@@ -112,7 +106,7 @@ impl Registry {
         while let Some(entry) = entries.try_next().await? {
             if let Some((name, digest)) = layout::manifest_of(&entry.key) {
                 repositories.entry(name).or_default().manifests.insert(digest);
-            } else if entry.size > 0
+            } else if !record::is_tombstone(entry.size)
                 && let Some((name, digest)) = layout::member(&entry.key)
             {
                 repositories.entry(name).or_default().members.push((digest, entry));

@@ -1,11 +1,14 @@
 //! Uploads that nobody goes on with.
 
+use std::collections::HashSet;
+
 use futures::TryStreamExt as _;
 use storage_backends::Entry;
+use uuid::Uuid;
 
 use super::{Run, Step};
 use crate::registry::record::{Ending, SessionRecord};
-use crate::registry::session::{Session, SessionId};
+use crate::registry::session::Session;
 use crate::registry::{Error, Registry, Result, layout, record};
 
 impl Registry {
@@ -14,45 +17,39 @@ impl Registry {
         let run = Run { grace: self.rules.abandoned, ..run };
         let mut step = Step::default();
         let entries: Vec<Entry> = self.store.list(&layout::sessions(), None).try_collect().await?;
+        let sessions: HashSet<Uuid> =
+            entries.iter().filter_map(|entry| layout::session_of(&entry.key)).filter_map(itself).collect();
         for entry in entries.iter().filter(|entry| !run.is_young(entry.modified)) {
             let Some((id, is_session)) = layout::session_of(&entry.key) else { continue };
             if !is_session {
                 // The extents of an upload go with it; those of one that is gone stayed behind.
-                let is_left = |other: &&Entry| layout::session_of(&other.key) == Some((id, true));
-                if !run.only_look && entries.iter().find(is_left).is_none() {
+                if !run.only_look && !sessions.contains(&id) {
                     self.store.delete(&entry.key).await?;
                 }
                 continue;
             }
             let found = record::find::<SessionRecord>(self.store.as_ref(), &entry.key).await;
-            let Some((found, _)) = record::unless_damaged(found)? else { continue };
-            if run.only_look || self.end_abandoned(SessionId::of(id), &found).await? {
-                step.deleted.add(found.length);
+            let Some((found, version)) = record::unless_damaged(found)? else { continue };
+            let length = found.length;
+            if run.only_look || self.end_abandoned(Session::found(id, found, version)).await? {
+                step.deleted.add(length);
             }
         }
         Ok(step)
     }
 
     /// Ends an upload, unless somebody just goes on with it.
-    async fn end_abandoned(&self, id: SessionId, found: &SessionRecord) -> Result<bool> {
+    async fn end_abandoned(&self, mut session: Session) -> Result<bool> {
         let store = self.store.as_ref();
-        let mut session = match Session::load(store, &found.repository, id).await {
-            Ok(session) => session,
-            // It was to be discarded; its data is nobody's.
-            Err(Error::SessionUnknown { .. }) if found.ending == Some(Ending::Discarding) => {
-                store.delete(&layout::session(id.uuid())).await?;
-                return Ok(true);
-            }
-            Err(Error::SessionUnknown { .. }) => return Ok(false),
-            Err(error) => return Err(error),
-        };
         let ended = match &session.record.ending {
+            // It was to be discarded; its data is nobody's.
+            Some(Ending::Discarding) => session.remove(store).await,
             // Whoever was to publish it is gone. Its data is deleted unless the blob has it.
-            Some(Ending::Finishing(_)) => match session.discard(store).await {
+            Some(Ending::Finishing(_)) => match session.give_up(store).await {
                 Ok(()) => session.remove(store).await,
                 Err(error) => Err(error),
             },
-            _ => self.discard(&mut session).await,
+            None => self.discard(&mut session).await,
         };
         match ended {
             Ok(()) => Ok(true),
@@ -60,4 +57,9 @@ impl Registry {
             Err(error) => Err(error),
         }
     }
+}
+
+/// The session that an object is, unless it is only extents of one.
+fn itself((session, is_session): (Uuid, bool)) -> Option<Uuid> {
+    is_session.then_some(session)
 }
