@@ -26,6 +26,7 @@ mod error;
 mod health;
 mod image_uploads;
 mod manifests;
+mod ndjson;
 mod query;
 mod range;
 mod referrers;
@@ -36,6 +37,7 @@ mod server;
 mod stats;
 mod tags;
 mod uploads;
+mod verify;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,6 +63,8 @@ pub struct Api {
     counting: Arc<Mutex<()>>,
     /// Held while blobs are stored in another way.
     rewriting: Arc<Mutex<()>>,
+    /// Held while what is stored is verified.
+    verifying: Arc<Mutex<()>>,
     /// The server is to stop: what takes long ends soon.
     stopping: CancellationToken,
     /// Requests that change something run here, apart from their connections: a client that goes away does not
@@ -96,6 +100,7 @@ impl Api {
             settings,
             counting: Arc::default(),
             rewriting: Arc::default(),
+            verifying: Arc::default(),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
             image_uploads: None,

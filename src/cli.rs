@@ -24,6 +24,7 @@ mod rm;
 mod serve;
 mod size;
 mod stats;
+mod verify;
 
 use std::process::ExitCode;
 use std::task::Poll;
@@ -59,6 +60,7 @@ enum Command {
     Copy(copy::Copy),
     Stats(stats::Stats),
     Collect(collect::Collect),
+    Verify(verify::Verify),
     Rewrite(rewrite::Rewrite),
     Crds(crds::Crds),
     Healthcheck(healthcheck::Healthcheck),
@@ -77,6 +79,9 @@ enum Failure {
     /// What it was given is not acceptable.
     #[error("{0}")]
     Refused(String),
+    /// What is stored is not as it should be.
+    #[error("{0}")]
+    Damaged(String),
     /// It was told to stop before it was done.
     #[error("{0}")]
     Interrupted(String),
@@ -117,6 +122,7 @@ pub fn run() -> ExitCode {
         Command::Copy(copy) => copy.run(),
         Command::Stats(stats) => stats.run(),
         Command::Collect(collect) => collect.run(),
+        Command::Verify(verify) => verify.run(),
         Command::Rewrite(rewrite) => rewrite.run(),
         Command::Crds(crds::Crds {}) => crds::run(),
         Command::Healthcheck(healthcheck) => healthcheck.run(),
@@ -130,6 +136,7 @@ pub fn run() -> ExitCode {
                 Failure::Usage(_) => ExitCode::from(2),
                 Failure::Failed(_) => ExitCode::FAILURE,
                 Failure::Refused(_) => ExitCode::from(3),
+                Failure::Damaged(_) => ExitCode::from(4),
                 // As shells say it of SIGINT.
                 Failure::Interrupted(_) => ExitCode::from(130),
             }

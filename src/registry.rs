@@ -28,6 +28,7 @@ pub mod layout;
 mod manifest;
 mod mount;
 mod packs;
+mod quarantine;
 mod read;
 mod read_chunks;
 mod recipe;
@@ -40,11 +41,13 @@ mod session;
 mod source;
 mod staging;
 mod stats;
+mod stored;
 mod tag;
 mod upload;
+mod verify;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use storage_backends::Store;
 
@@ -65,9 +68,22 @@ pub use staging::{Piece, Staged, Staging, StagingError, Total};
 pub use stats::{RepositoryStats, Stats};
 pub use storage_backends::{ByteStream, Error as StoreError};
 pub use upload::{Append, UploadStatus};
+pub use verify::{Depth, Finding, Kind, Tally, Verification, Verified};
 
 /// How often an operation tries again when others get in its way. Arbitrary: someone else succeeded each time.
 const ATTEMPTS: usize = 16;
+
+/// Records that are read at one time by whoever reads very many.
+const LOOKUPS: usize = 16;
+
+/// Milliseconds since 1970.
+fn now() -> u64 {
+    milliseconds(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
 
 /// A page of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]

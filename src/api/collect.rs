@@ -23,11 +23,7 @@ pub(super) async fn handle(
     if method != Method::POST {
         return Err(ApiError::method_not_allowed("POST"));
     }
-    let only_look = match Query::of(&uri).get("dryRun") {
-        None | Some("false") => false,
-        Some("true") => true,
-        Some(other) => return Err(ApiError::bad_parameter("dryRun", other, "true or false")),
-    };
+    let only_look = Query::of(&uri).switch("dryRun")?;
     let registry = Arc::clone(&api.registry);
     // Goes on when the client goes away: what is begun is better ended.
     let collected = api.tasks.spawn(async move { registry.collect(only_look).await });

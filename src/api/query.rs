@@ -25,6 +25,15 @@ impl<'a> Query<'a> {
         self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_ref())
     }
 
+    /// A parameter that is true or false, which is also its default.
+    pub(super) fn switch(&self, name: &str) -> Result<bool, ApiError> {
+        match self.get(name) {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(other) => Err(ApiError::bad_parameter(name, other, "true or false")),
+        }
+    }
+
     /// The parameter `n`, at most `most`, which is also its default.
     pub(super) fn limit(&self, most: usize) -> Result<usize, ApiError> {
         match self.get("n") {

@@ -7,20 +7,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use axum::body::Body;
 use axum::extract::State;
-use axum::http::header::CONTENT_TYPE;
 use axum::http::{Method, StatusCode, Uri};
-use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
-use futures::stream;
+use axum::response::Response;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::Api;
 use super::error::ApiError;
 use super::query::Query;
+use super::{Api, ndjson};
 use crate::oci::{Digest, ErrorCode};
 use crate::registry::{Form, Registry};
 
@@ -44,15 +40,13 @@ pub(super) async fn handle(State(api): State<Api>, method: Method, uri: Uri) -> 
         return Err(ApiError::new(StatusCode::CONFLICT, ErrorCode::Denied, message));
     };
     let blobs = api.registry.not_in_form(form).await?;
-    let (lines, written) = mpsc::channel(16);
+    let (lines, events) = mpsc::channel(ndjson::AHEAD);
     let (registry, stopping) = (Arc::clone(&api.registry), api.stopping.clone());
     tokio::spawn(async move {
         let _turn = turn;
         rewrite_all(&registry, blobs, form, &lines, &stopping).await;
     });
-    let lines = stream::unfold(written, async |mut written| Some((written.recv().await?, written)));
-    let lines = Body::from_stream(futures::StreamExt::map(lines, Ok::<Bytes, std::convert::Infallible>));
-    Ok(([(CONTENT_TYPE, "application/x-ndjson")], lines).into_response())
+    Ok(ndjson::answer(events))
 }
 
 /// Rewrites blobs one after the other, for as long as somebody reads what happens.
@@ -60,11 +54,11 @@ async fn rewrite_all(
     registry: &Registry,
     blobs: Vec<(Digest, u64)>,
     form: Form,
-    lines: &mpsc::Sender<Bytes>,
+    lines: &mpsc::Sender<Value>,
     stopping: &CancellationToken,
 ) {
     let total: u64 = blobs.iter().map(|(_, size)| size).sum();
-    if !say(lines, &json!({ "blobs": blobs.len(), "bytes": total })).await {
+    if !say(lines, json!({ "blobs": blobs.len(), "bytes": total })).await {
         return;
     }
     for (digest, size) in blobs {
@@ -78,7 +72,7 @@ async fn rewrite_all(
                 outcome = &mut rewrite => break outcome,
                 // That nobody reads it any more is noticed behind the blob: half of one would be garbage.
                 _ = ticks.tick() => {
-                    let _ = say(lines, &json!({ "passed": passed.load(Ordering::Relaxed) })).await;
+                    let _ = say(lines, json!({ "passed": passed.load(Ordering::Relaxed) })).await;
                 }
             }
         };
@@ -90,13 +84,13 @@ async fn rewrite_all(
                 json!({ "digest": digest, "size": size, "outcome": "failed", "error": error.to_string() })
             }
         };
-        if !say(lines, &line).await || stopping.is_cancelled() {
+        if !say(lines, line).await || stopping.is_cancelled() {
             return;
         }
     }
 }
 
 /// Adds a line; `false` when nobody reads it.
-async fn say(lines: &mpsc::Sender<Bytes>, line: &Value) -> bool {
-    lines.send(format!("{line}\n").into()).await.is_ok()
+async fn say(lines: &mpsc::Sender<Value>, line: Value) -> bool {
+    lines.send(line).await.is_ok()
 }

@@ -13,7 +13,7 @@ use super::error::ApiError;
 use super::route::{Route, parse};
 use super::{
     Api, access_log, blobs, chunks, collect, disks, health, image_uploads, manifests, referrers, rewrite,
-    stats, tags, uploads,
+    stats, tags, uploads, verify,
 };
 
 /// The whole HTTP interface; `more` are further paths.
@@ -25,6 +25,7 @@ pub fn router(api: Api, more: Router) -> Router {
         .route(stats::PATH, get(stats::get)) //                                        (DVCR's)
         .route(collect::PATH, any(collect::handle)) //                                 (DVCR's)
         .route(rewrite::PATH, any(rewrite::handle)) //                                 (DVCR's)
+        .route(verify::PATH, any(verify::handle)) //                                   (DVCR's)
         .route("/v2/{*path}", any(dispatch)) //                                        all others
         .method_not_allowed_fallback(async || ApiError::method_not_allowed("GET, HEAD"))
         .layer(map_response(with_api_version));

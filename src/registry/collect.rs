@@ -22,10 +22,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Registry, Result};
-
-/// Records that are read at one time.
-const LOOKUPS: usize = 16;
+use super::{Registry, Result, milliseconds, now};
 
 /// What a collection did; or would do in the end, if it was only to look.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,7 +60,7 @@ pub struct Amount {
 }
 
 impl Amount {
-    fn add(&mut self, bytes: u64) {
+    pub(super) fn add(&mut self, bytes: u64) {
         self.count += 1;
         self.bytes += bytes;
     }
@@ -91,15 +88,6 @@ impl Run {
         let modified = milliseconds(modified.duration_since(UNIX_EPOCH).unwrap_or_default());
         modified.saturating_add(milliseconds(self.grace)) > self.begun
     }
-}
-
-/// Milliseconds since 1970.
-fn now() -> u64 {
-    milliseconds(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
-}
-
-fn milliseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Registry {

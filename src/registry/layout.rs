@@ -7,6 +7,8 @@
 //! index/<uuid>                                         the recipes of a blob that was published
 //! condemned/<uuid>                                     data and recipes that nothing refers to, before they are deleted
 //! condemned/<uuid>!<uuid>                              of those, what an upload has come to use meanwhile
+//! quarantine/<uuid>                                    an object that was found damaged, and where it was
+//! verification                                         how far a verification is that was broken off
 //! uploads/<uuid>                                       an upload session
 //! uploads/<uuid>!<uuid>                                extents of a session that has very many
 //! catalog/<encoded name>                               empty; there is such a repository
@@ -36,7 +38,7 @@
 //!
 //! What is deleted while others may write it stays behind as a small object: a tag or a referrer, which goes with its
 //! manifest, as an empty one, and the record of a blob, and that a repository has it, as a tombstone of its own
-//! ([`record`](super::record)). Stores have compare-and-swap but no compare-and-delete, and a plain delete could hit
+//! (`record.rs`). Stores have compare-and-swap but no compare-and-delete, and a plain delete could hit
 //! what was just pushed again.
 
 use storage_backends::Key;
@@ -136,6 +138,24 @@ pub fn objection_to(entry: &Key) -> Option<Uuid> {
     with_owner(entry)
 }
 
+/// All that was found damaged.
+#[must_use]
+pub fn quarantine() -> Key {
+    key("quarantine".to_owned())
+}
+
+/// Something that was found damaged.
+#[must_use]
+pub fn quarantined(id: Uuid) -> Key {
+    key(format!("quarantine/{id}"))
+}
+
+/// How far a verification is.
+#[must_use]
+pub fn verification() -> Key {
+    key("verification".to_owned())
+}
+
 /// All upload sessions.
 #[must_use]
 pub fn sessions() -> Key {
@@ -213,6 +233,18 @@ pub fn member(entry: &Key) -> Option<(RepositoryName, Digest)> {
 #[must_use]
 pub fn manifest_of(entry: &Key) -> Option<(RepositoryName, Digest)> {
     of_repository(entry, "/_manifests/")
+}
+
+/// The repository of an object below [`repositories`], if it is a tag.
+#[must_use]
+pub fn repository_of_tag(entry: &Key) -> Option<RepositoryName> {
+    entry.as_str().strip_prefix("repositories/")?.split_once("/_tags/")?.0.parse().ok()
+}
+
+/// The repository of an object below [`repositories`], if it is a referrer.
+#[must_use]
+pub fn repository_of_referrer(entry: &Key) -> Option<RepositoryName> {
+    entry.as_str().strip_prefix("repositories/")?.split_once("/_referrers/")?.0.parse().ok()
 }
 
 /// That a blob belongs to a repository.

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
-use storage_backends::{Condition, Key};
+use storage_backends::{Condition, Key, Object};
 
 use super::blocking::blocking;
 use super::record::{ManifestHeader, Record};
@@ -160,9 +160,9 @@ impl Registry {
         Ok(())
     }
 
-    async fn has_manifest(&self, name: &RepositoryName, digest: &Digest) -> Result<bool> {
+    pub(super) async fn has_manifest(&self, name: &RepositoryName, digest: &Digest) -> Result<bool> {
         match self.store.get(&layout::manifest(name, digest)).await {
-            Ok(_) => Ok(true),
+            Ok(object) => Ok(!record::is_tombstone(object.bytes.len() as u64)),
             Err(storage_backends::Error::NotFound { .. }) => Ok(false),
             Err(error) => Err(error.into()),
         }
@@ -175,10 +175,21 @@ impl Registry {
     ) -> Result<Option<StoredManifest>> {
         let key = layout::manifest(name, digest);
         let stored = match self.store.get(&key).await {
-            Ok(object) => object.bytes,
+            Ok(object) if record::is_tombstone(object.bytes.len() as u64) => return Ok(None),
+            Ok(object) => object,
             Err(storage_backends::Error::NotFound { .. }) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
+        Self::decode_manifest(name, digest, &stored).map(Some)
+    }
+
+    /// A manifest out of what is stored under its key.
+    pub(super) fn decode_manifest(
+        name: &RepositoryName,
+        digest: &Digest,
+        stored: &Object,
+    ) -> Result<StoredManifest> {
+        let (key, stored) = (layout::manifest(name, digest), &stored.bytes);
         let end = stored
             .iter()
             .position(|b| *b == b'\n')
@@ -189,12 +200,12 @@ impl Registry {
         if Digest::of(digest.algorithm(), &bytes) != *digest {
             return Err(Error::Record { key, reason: "it is not what was pushed".to_owned() });
         }
-        Ok(Some(StoredManifest {
+        Ok(StoredManifest {
             digest: digest.clone(),
             media_type: header.media_type,
             bytes,
             subject: header.subject,
-        }))
+        })
     }
 
     /// Makes sure that a manifest's `blobs` are there, and that no collection takes what is there of its `content`.

@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use storage_backends::ByteStream;
 use uuid::Uuid;
@@ -56,6 +57,25 @@ pub(super) async fn open(
         }
     });
     Ok(pieces.buffered(AHEAD).try_flatten().boxed())
+}
+
+/// Reads chunks as they are stored and compares them with their hashes. Gives the places of those that are right, as it goes.
+pub(super) fn check(
+    source: &Arc<Source>,
+    chunks: &[Entry],
+) -> BoxStream<'static, storage_backends::Result<Vec<Place>>> {
+    let runs = runs(chunks, &(0..u64::MAX), false);
+    let source = Arc::clone(source);
+    let checked = stream::iter(runs).map(move |run| {
+        let source = Arc::clone(&source);
+        async move {
+            let Run::Chunks(read) = run else { return Ok(Vec::new()) };
+            let places = read.places();
+            detached(async move { read.perform(&source).await }).await?;
+            Ok(places)
+        }
+    });
+    checked.buffered(AHEAD).boxed()
 }
 
 /// What is read in one go.
@@ -157,6 +177,15 @@ impl Read {
         self.range.end = extent(place).end;
         self.length += u64::from(place.length);
         self.pieces.push(piece);
+    }
+
+    /// The chunks that are read.
+    fn places(&self) -> Vec<Place> {
+        let place = |piece: &Piece| match piece {
+            Piece::Chunk { place, .. } => Some(*place),
+            Piece::Zeros(_) => None,
+        };
+        self.pieces.iter().filter_map(place).collect()
     }
 
     async fn perform(self, source: &Source) -> storage_backends::Result<Vec<Bytes>> {

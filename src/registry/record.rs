@@ -325,17 +325,22 @@ pub(super) async fn find_stored<T: Record + Send + 'static>(
 }
 
 /// Bytes as base64 text.
-mod inline {
+pub(super) mod inline {
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD as BASE64;
 
     use super::{Bytes, Deserialize};
 
-    pub(super) fn serialize<S: serde::Serializer>(bytes: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::registry) fn serialize<S: serde::Serializer>(
+        bytes: &Bytes,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&BASE64.encode(bytes))
     }
 
-    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+    pub(in crate::registry) fn deserialize<'de, D: serde::Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Bytes, D::Error> {
         let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
         BASE64.decode(text.as_bytes()).map(Bytes::from).map_err(serde::de::Error::custom)
     }

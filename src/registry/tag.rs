@@ -16,8 +16,9 @@ impl Registry {
         if limit > 0 {
             let mut entries = self.store.list(&layout::tags(name), after.as_ref());
             while let Some(entry) = entries.try_next().await? {
-                // An empty object is a deleted tag.
-                let Some(tag) = layout::tag_name(&entry.key).filter(|_| entry.size > 0) else { continue };
+                // Of a deleted tag something stays.
+                let is_there = !record::is_tombstone(entry.size);
+                let Some(tag) = layout::tag_name(&entry.key).filter(|_| is_there) else { continue };
                 if page.entries.len() == limit {
                     page.more = true;
                     break;

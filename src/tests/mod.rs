@@ -22,4 +22,5 @@ mod rewrite;
 mod sessions;
 mod stats;
 mod uploaded_files;
+mod verify;
 mod written_once;

@@ -12,7 +12,7 @@ use super::{Run, Step};
 use crate::oci::Digest;
 use crate::registry::condemn::{self, Condemned};
 use crate::registry::record::BlobRecord;
-use crate::registry::{Registry, Result, layout, record};
+use crate::registry::{Registry, Result, layout, now, record};
 
 impl Registry {
     /// Buries the records of blobs that are in no repository; in a run that only looks, `but` those members. Gives the blobs.
@@ -49,7 +49,7 @@ impl Registry {
             let key = layout::blob(&digest);
             let found = record::find_stored::<BlobRecord>(store, &key).await;
             if let Some(found) = record::unless_damaged(found)?
-                && let Some(found) = condemn::condemn(store, &key, found, super::now()).await?
+                && let Some(found) = condemn::condemn(store, &key, found, now()).await?
             {
                 condemned.push((digest, key, found));
             }

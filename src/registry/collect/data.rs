@@ -5,7 +5,7 @@
 //! needed; what is left on the list then is deleted. Each of that is one write, and a collection that dies is taken up by the
 //! next one.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::time::Duration;
 
 use futures::TryStreamExt as _;
@@ -13,11 +13,12 @@ use storage_backends::{Condition, Entry, Key, Version};
 use uuid::Uuid;
 
 use super::mark::Needed;
-use super::{Collected, Run};
+use super::{Amount, Collected, Run};
 use crate::oci::Digest;
 use crate::registry::claims::KEPT;
 use crate::registry::record::{CondemnedData, IndexEntry, Objection, Stage};
-use crate::registry::{Error, Registry, Result, layout, record};
+use crate::registry::stored::Stored;
+use crate::registry::{Error, Registry, Result, layout, milliseconds, now, record};
 
 /// Objects on one list, at most.
 const MOST: usize = 10_000;
@@ -33,30 +34,6 @@ struct List {
     objections: Vec<Key>,
 }
 
-/// What is stored, with sizes.
-#[derive(Debug, Default)]
-struct Stored {
-    data: HashMap<Uuid, u64>,
-    recipes: HashMap<Uuid, u64>,
-}
-
-impl Stored {
-    fn size_of(&self, object: &Uuid) -> Option<u64> {
-        self.data.get(object).or_else(|| self.recipes.get(object)).copied()
-    }
-
-    /// What nothing needs, except for what is `pending`, with sizes.
-    fn unneeded(
-        &self,
-        run: Run,
-        needed: &Needed,
-        pending: &HashSet<Uuid>,
-    ) -> impl Iterator<Item = (Uuid, u64)> {
-        let all = self.data.iter().chain(&self.recipes).map(|(id, size)| (*id, *size));
-        all.filter(move |(id, _)| !needed.has(id) && !pending.contains(id) && !run.is_recent(*id))
-    }
-}
-
 impl Registry {
     /// Deletes data, and condemns more; in a run that only looks, that of the blobs `gone` too.
     pub(super) async fn collect_data(
@@ -66,12 +43,10 @@ impl Registry {
         collected: &mut Collected,
     ) -> Result<()> {
         if run.only_look {
-            let (needed, stored) = (self.mark(gone).await?, self.stored().await?);
-            collected.unreadable = needed.unreadable;
-            let none = HashSet::new();
-            stored.unneeded(run, &needed, &none).for_each(|(_, size)| collected.data.deleted.add(size));
+            (collected.data.deleted, collected.unreadable) = self.orphaned_but_for(run, gone).await?;
             return Ok(());
         }
+        self.forget_quarantined(run).await?;
         let mut lists = self.lists().await?;
         self.close(run, &mut lists).await?;
         // Behind the closing: what comes to be needed from now on is nothing that is on these lists.
@@ -97,6 +72,34 @@ impl Registry {
         }
         self.condemn_data(run, &needed, &stored, &pending, collected).await?;
         self.prune_index(run, &needed).await
+    }
+
+    /// Objects that nothing refers to.
+    pub(in crate::registry) async fn orphaned(&self) -> Result<Amount> {
+        let run = Run { begun: now(), grace: self.rules.grace, only_look: true };
+        Ok(self.orphaned_but_for(run, &HashSet::new()).await?.0)
+    }
+
+    /// Objects that nothing but these blobs refers to, and how many records of others cannot be read.
+    async fn orphaned_but_for(&self, run: Run, blobs: &HashSet<Digest>) -> Result<(Amount, u64)> {
+        let (needed, stored, mut orphaned) =
+            (self.mark(blobs).await?, self.stored().await?, Amount::default());
+        for (_, size) in stored.others(|id| needed.has(id) || run.is_recent(*id)) {
+            orphaned.add(size);
+        }
+        Ok((orphaned, needed.unreadable))
+    }
+
+    /// Deletes what was put aside long ago.
+    async fn forget_quarantined(&self, run: Run) -> Result<()> {
+        let run = Run { grace: self.rules.abandoned, ..run };
+        let mut entries = self.store.list(&layout::quarantine(), None);
+        while let Some(entry) = entries.try_next().await? {
+            if !run.is_young(entry.modified) {
+                self.store.delete(&entry.key).await?;
+            }
+        }
+        Ok(())
     }
 
     /// All lists; objections are not heard yet.
@@ -208,22 +211,6 @@ impl Registry {
         Ok(condemned)
     }
 
-    /// What is stored below `data/` and `recipes/`.
-    async fn stored(&self) -> Result<Stored> {
-        let mut stored = Stored::default();
-        for (folder, into) in
-            [(layout::data_objects(), &mut stored.data), (layout::recipes(), &mut stored.recipes)]
-        {
-            let mut entries = self.store.list(&folder, None);
-            while let Some(entry) = entries.try_next().await? {
-                if let Some(id) = layout::id(&entry.key) {
-                    into.insert(id, entry.size);
-                }
-            }
-        }
-        Ok(stored)
-    }
-
     /// Puts what nothing needs on lists.
     async fn condemn_data(
         &self,
@@ -234,14 +221,15 @@ impl Registry {
         collected: &mut Collected,
     ) -> Result<()> {
         let (mut data, mut recipes) = (Vec::new(), Vec::new());
-        for (id, size) in stored.unneeded(run, needed, pending) {
+        let stays = |id: &Uuid| needed.has(id) || pending.contains(id) || run.is_recent(*id);
+        for (id, size) in stored.others(stays) {
             collected.data.condemned.add(size);
             if stored.recipes.contains_key(&id) { recipes.push(id) } else { data.push(id) }
         }
         let lists = data.chunks(MOST).map(|data| (data, &[][..]));
         for (data, recipes) in lists.chain(recipes.chunks(MOST).map(|recipes| (&[][..], recipes))) {
             let (data, recipes) = (data.to_vec(), recipes.to_vec());
-            let list = CondemnedData { since: super::now(), data, recipes, stage: Stage::Open };
+            let list = CondemnedData { since: now(), data, recipes, stage: Stage::Open };
             let key = layout::condemned_list(Uuid::now_v7());
             self.store.put(&key, record::encode_unique(&list), Condition::Absent).await?;
         }
@@ -273,6 +261,6 @@ impl Run {
             let (seconds, nanoseconds) = timestamp.to_unix();
             Duration::new(seconds, nanoseconds)
         });
-        begun.is_some_and(|begun| super::milliseconds(begun + self.grace) > self.begun)
+        begun.is_some_and(|begun| milliseconds(begun + self.grace) > self.begun)
     }
 }

@@ -6,13 +6,13 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use storage_backends::Key;
 use uuid::Uuid;
 
-use super::LOOKUPS;
 use crate::chunk::ChunkId;
 use crate::oci::Digest;
 use crate::registry::ingest::object_of;
+use crate::registry::quarantine::Quarantined;
 use crate::registry::recipe::Entry;
 use crate::registry::record::{BlobRecord, Ending, Extent, Segment, SessionRecord};
-use crate::registry::{Error, Registry, Result, layout, record};
+use crate::registry::{Error, LOOKUPS, Registry, Result, layout, record};
 
 /// What is needed.
 #[derive(Debug, Default)]
@@ -54,10 +54,25 @@ impl Registry {
     /// Uploads are read before the records of blobs: one that is finished meanwhile has its data in one or the other.
     pub(super) async fn mark(&self, gone: &HashSet<Digest>) -> Result<Needed> {
         let mut needed = Needed::default();
+        self.mark_quarantined(&mut needed).await?;
         self.mark_uploads(&mut needed).await?;
         let of_blobs = self.mark_blobs(gone, &mut needed).await?;
         self.mark_packs(&of_blobs, &mut needed).await?;
         Ok(needed)
+    }
+
+    /// What was put aside refers to data as it did before.
+    async fn mark_quarantined(&self, needed: &mut Needed) -> Result<()> {
+        let mut entries = self.store.list(&layout::quarantine(), None);
+        while let Some(entry) = entries.try_next().await? {
+            let found = record::find::<Quarantined>(self.store.as_ref(), &entry.key).await;
+            if let Some((aside, _)) = record::unless_damaged(found)?
+                && let Some(blob) = aside.blob()
+            {
+                needed.add(&blob.extents);
+            }
+        }
+        Ok(())
     }
 
     async fn mark_uploads(&self, needed: &mut Needed) -> Result<()> {

@@ -8,11 +8,11 @@ use std::collections::{HashMap, HashSet};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use storage_backends::Entry;
 
-use super::{LOOKUPS, Run, Step};
+use super::{Run, Step};
 use crate::oci::{Digest, Manifest, RepositoryName};
 use crate::registry::condemn::{self, Condemned};
 use crate::registry::record::Membership;
-use crate::registry::{Error, Registry, Result, layout, record};
+use crate::registry::{Error, LOOKUPS, Registry, Result, layout, now, record};
 
 /// A blob of a repository.
 pub(super) type Member = (RepositoryName, Digest);
@@ -70,7 +70,7 @@ impl Registry {
         }
         let (store, mut over) = (self.store.as_ref(), Vec::new());
         for (digest, key, found) in unneeded {
-            let Some(found) = condemn::condemn(store, &key, found, super::now()).await? else { continue };
+            let Some(found) = condemn::condemn(store, &key, found, now()).await? else { continue };
             if run.is_over(found.since) {
                 over.push((digest, key, found));
             } else {
