@@ -10,6 +10,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use super::sync::Directories;
 use super::{blocking, failed, sync};
 use crate::{DataWriter, Error, Key, Paused, Result, WriterState};
 
@@ -25,12 +26,10 @@ pub(super) struct FileWriter {
 }
 
 impl FileWriter {
-    pub(super) async fn create(path: PathBuf, key: Key) -> Result<Self> {
+    pub(super) async fn create(path: PathBuf, key: Key, directories: Arc<Directories>) -> Result<Self> {
         let target = path.clone();
         let file = blocking(move || {
-            if let Some(parent) = target.parent() {
-                sync::create_dir_all(parent)?;
-            }
+            directories.make_parent(&target)?;
             File::options().write(true).create_new(true).open(&target)
         })
         .await
