@@ -35,11 +35,7 @@ class Layers:
 
 
 class Cut(Exception):
-    """The server went away before it answered."""
-
-
-class Refused(Exception):
-    """The server cannot do it now; trying again may help."""
+    """Nobody knows whether what was asked for was done: the server went away, or told of a failure that may pass."""
 
 
 class Person:
@@ -49,7 +45,8 @@ class Person:
         self.number, self.hosts, self.ledger, self.layers = number, hosts, ledger, layers
         self.name, self.others = f"crowd/{number}", [f"crowd/{other}" for other in range(others)]
         self.dice = random.Random(f"{seed}-{number}")
-        self.wait = wait
+        self.wait, self.failures = wait, ()
+        """For how long it waits, and the statuses that may pass."""
         self.images, self.tags, self.blobs, self.open = {}, {}, set(), {}
         self.made = 0
         self.counts = {}
@@ -269,30 +266,23 @@ class Person:
 
     def send(self, method, path, body=None, headers=None):
         try:
-            return Client(self.dice.choice(self.hosts())).send(method, path, body, headers, timeout=self.wait)
+            answer = Client(self.dice.choice(self.hosts())).send(method, path, body, headers, timeout=self.wait)
         except (OSError, http.client.HTTPException) as error:
             raise Cut(f"{method} {path}") from error
+        if answer.status in self.failures:
+            raise Cut(f"{method} {path}: {answer}")
+        return answer
 
     def remember(self, look):
         """Takes what is there for what is there, after it was not known."""
+        self.images, self.tags, self.open = {}, {}, {}
         for (kind, name, what), value in look.seen.items():
-            if kind == "upload":
-                if self.ledger.uploads[name][0] == self.name:
-                    self.ledger.know((kind, name, what), value)
-                    self.open.pop(name, None)
-                    if value != GONE:
-                        self.open[name] = value if value > 1 else 0
-            elif name == self.name:
-                if kind != "blob" or value:
-                    self.ledger.know((kind, name, what), value)
-                if kind == "tag":
-                    self.tags.pop(what, None)
-                    if value:
-                        self.tags[what] = value
-                elif kind == "manifest":
-                    self.images.pop(what, None)
-                    if value:
-                        self.images[what] = self.ledger.manifests[what][1]
+            if kind == "upload" and value != GONE and self.ledger.uploads[name][0] == self.name:
+                self.open[name] = value if value > 1 else 0
+            elif kind == "manifest" and name == self.name and value:
+                self.images[what] = self.ledger.manifests[what][1]
+            elif kind == "tag" and name == self.name and value:
+                self.tags[what] = value
 
 
 def crowd(people, stop):

@@ -20,9 +20,9 @@ from ledger import Ledger, Look, resume
 from power import Recorded, fingerprint, remove, write
 from wire import Client, eventually
 
-SEED = int(os.environ.get("DVCR_SEED", "1"))
-SECONDS = float(os.environ.get("DVCR_SECONDS", "5"))
-CUTS = int(os.environ.get("DVCR_CUTS", "25"))
+SEED = int(os.environ.get("CONFORMANCE_SEED", "1"))
+SECONDS = float(os.environ.get("CONFORMANCE_SECONDS", "5"))
+CUTS = int(os.environ.get("CONFORMANCE_CUTS", "25"))
 PEOPLE = 5
 
 SETTINGS = {"DVCR_EMBEDDED_API": "false", "DVCR_COLLECT_INTERVAL": "0", "DVCR_LOG_LEVEL": "warn", "DVCR_CHUNK_FROM": "65536"}

@@ -114,6 +114,10 @@ impl Store for Faulty {
         self.inner.capabilities()
     }
 
+    async fn room(&self) -> Result<()> {
+        self.inner.room().await
+    }
+
     async fn put(&self, key: &Key, bytes: Bytes, condition: Condition) -> Result<Version> {
         suffer(&self.armed, Operation::Put, self.inner.put(key, bytes, condition)).await
     }

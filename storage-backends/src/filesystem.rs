@@ -11,6 +11,7 @@ mod data;
 mod list;
 mod publish;
 mod read;
+mod reserve;
 mod sync;
 
 use std::fs::{File, TryLockError};
@@ -24,6 +25,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 
 use self::publish::Publisher;
+use self::reserve::{Reserve, is_full};
 use self::sync::Directories;
 use crate::lock::KeyLocks;
 use crate::store::Stamp;
@@ -38,6 +40,7 @@ pub struct Filesystem {
     root: Arc<Path>,
     publisher: Arc<Publisher>,
     directories: Arc<Directories>,
+    reserve: Arc<Reserve>,
     locks: KeyLocks,
     /// Held open for its lock, which the operating system drops with the process.
     _owner: File,
@@ -49,6 +52,9 @@ impl Filesystem {
 
     /// Where small objects are written before they have their names. It is no key either.
     const STAGING: &'static str = "dvcr.staging";
+
+    /// What takes space for when there is no other. No key either.
+    const RESERVE: &'static str = "dvcr.reserve";
 
     /// Opens the directory `root`, creating it if needed, and takes possession of it.
     pub async fn open(root: impl Into<PathBuf>) -> Result<Self> {
@@ -79,8 +85,10 @@ impl Filesystem {
         let publisher = Publisher::open(root.join(Self::STAGING)).map_err(fail)?;
         // A process that was killed may have left what it did not sync, and whoever sees it will rely on it.
         sync::sync_all(&root).map_err(fail)?;
+        let reserve = Reserve::open(root.join(Self::RESERVE), &root).map_err(fail)?;
         let root: Arc<Path> = root.into();
         Ok(Self {
+            reserve: Arc::new(reserve),
             publisher: Arc::new(publisher),
             directories: Arc::new(Directories::below(&root)),
             locks: KeyLocks::new(),
@@ -124,9 +132,14 @@ impl Store for Filesystem {
             }
         }
         let (path, replace) = (self.path(key), condition != Condition::Absent);
-        let (publisher, directories, content) =
-            (Arc::clone(&self.publisher), Arc::clone(&self.directories), bytes.clone());
-        let published = blocking(move || publisher.publish(&directories, &path, &content, replace)).await;
+        let (publisher, directories) = (Arc::clone(&self.publisher), Arc::clone(&self.directories));
+        let (reserve, content) = (Arc::clone(&self.reserve), bytes.clone());
+        let published = blocking(move || {
+            let publish = || publisher.publish(&directories, &path, &content, replace);
+            publish()
+                .or_else(|error| if is_full(&error) && reserve.release() { publish() } else { Err(error) })
+        })
+        .await;
         match published {
             Ok(()) => Ok(Version(Stamp::Content(bytes))),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && !replace => {
@@ -163,15 +176,21 @@ impl Store for Filesystem {
         blocking(move || sync::remove_file(&path)).await.map_err(|e| failed("delete", key, e))
     }
 
+    async fn room(&self) -> Result<()> {
+        let reserve = Arc::clone(&self.reserve);
+        if blocking(move || reserve.fill()).await { Ok(()) } else { Err(no_room()) }
+    }
+
     async fn create_data(&self, key: &Key) -> Result<Box<dyn DataWriter>> {
-        let writer =
-            data::FileWriter::create(self.path(key), key.clone(), Arc::clone(&self.directories)).await?;
+        let (directories, reserve) = (Arc::clone(&self.directories), Arc::clone(&self.reserve));
+        let writer = data::FileWriter::create(self.path(key), key.clone(), &directories, reserve).await?;
         Ok(Box::new(writer))
     }
 
     async fn resume_data(&self, state: &WriterState) -> Result<Resumed> {
         let key = data_key(state)?;
-        let writer = data::FileWriter::resume(self.path(&key), key, state.length).await?;
+        let writer =
+            data::FileWriter::resume(self.path(&key), key, state.length, Arc::clone(&self.reserve)).await?;
         Ok(Resumed::Open(Box::new(writer)))
     }
 
@@ -191,6 +210,11 @@ fn failed(operation: &'static str, key: &Key, error: io::Error) -> Error {
     } else {
         Error::unavailable(operation, key.as_str(), error)
     }
+}
+
+/// There is space for nothing but what makes space.
+fn no_room() -> Error {
+    Error::Full { source: Box::new(io::Error::from(io::ErrorKind::StorageFull)) }
 }
 
 /// Runs file operations off the async threads.
