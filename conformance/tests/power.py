@@ -28,6 +28,8 @@ CHANGING = [
 """Every call by which files, directories and descriptors change. Of those the server does not use, `Disk` knows nothing,
 and says so when it meets one."""
 
+SYNCS = ("fsync", "fdatasync", "syncfs")
+
 SECTOR = 512
 """What a disk writes whole."""
 
@@ -67,11 +69,14 @@ class Recorded(Dvcr):
 
 
 class Event:
-    """A call that succeeded: when it began, when it ended, which descriptors it is about."""
+    """A call that succeeded: when it began and ended, by the clock and by its lines in the record.
 
-    def __init__(self, name, arguments, result, begun, ended, process):
-        self.name, self.arguments, self.result = name, arguments, result
-        self.begun, self.ended, self.process = begun, ended, process
+    The lines are in the order in which things happened. The clock is good for telling what was before an answer.
+    """
+
+    def __init__(self, name, arguments, result, began, ended, process):
+        self.name, self.arguments, self.result, self.process = name, arguments, result, process
+        (self.first, self.begun), (self.last, self.ended) = began, ended
         self.texts = None
 
     def paths(self):
@@ -95,18 +100,20 @@ def unhex(text):
 
 def read(trace, process):
     """The calls of a trace."""
-    begun = {}
+    began = {}
     with open(trace, encoding="ascii", errors="replace") as lines:
-        for line in lines:
+        for number, line in enumerate(lines):
             thread, time, rest = LINE.match(line.rstrip("\n")).groups()
-            time = float(time)
+            place = (process, number), float(time)
             if rest.startswith(("+++", "---")):
                 continue
             if rest.endswith("<unfinished ...>"):
-                begun[thread] = time, rest.removesuffix("<unfinished ...>")
+                began[thread] = place, rest.removesuffix("<unfinished ...>")
                 continue
-            if rest.startswith("<... "):
-                time, first = begun.pop(thread)
+            is_resumed = rest.startswith("<... ")
+            begun = place
+            if is_resumed:
+                begun, first = began.pop(thread)
                 rest = first + rest.split(" resumed>", 1)[1]
             found = CALL.match(rest)
             assert found, f"strace wrote what is not understood: {line[:300]}"
@@ -116,12 +123,13 @@ def read(trace, process):
                 continue
             result = -1 if result == "?" else int(result, 0)
             if result >= 0:
-                yield Event(name, arguments, result, time, time + float(took or 0), process)
+                ended = place if is_resumed else (place[0], place[1] + float(took or 0))
+                yield Event(name, arguments, result, begun, ended, process)
         # Of what had not ended when the process was killed nobody knows whether it was done.
-        for time, rest in begun.values():
+        for begun, rest in began.values():
             name, _, arguments = rest.partition("(")
             size = sum(len(unhex(text)) for text in TEXT.findall(arguments)) if "write" in name else 0
-            yield Event(name, arguments, size, time, float("inf"), process)
+            yield Event(name, arguments, size, begun, ((process, float("inf")), float("inf")), process)
 
 
 class Recording:
@@ -130,12 +138,11 @@ class Recording:
     def __init__(self, folder, events):
         self.folder = str(folder)
         # A descriptor is free for others while it is being closed.
-        self.events = sorted(events, key=lambda event: event.begun if event.name == "close" else event.ended)
+        self.events = sorted(events, key=lambda event: event.first if event.name == "close" else event.last)
 
     def syncs(self, since=0.0):
         """When syncs end: what was not safe before is safe then."""
-        names = ("fsync", "fdatasync", "syncfs")
-        return [event.ended for event in self.events if event.name in names and event.ended > since]
+        return [event.ended for event in self.events if event.name in SYNCS and event.ended > since]
 
     def disk(self, until, believing=lambda path: True):
         """The disk at a moment. Syncs of paths that are not believed in do nothing."""
@@ -143,7 +150,7 @@ class Recording:
         for event in self.events:
             if event.ended <= until:
                 disk.apply(event)
-            elif event.begun <= until and not event.name.endswith("sync"):
+            elif event.begun <= until and event.name not in SYNCS:
                 disk.apply(event)
         return disk
 
@@ -161,7 +168,7 @@ class File:
         change(self.now, offset, data)
 
     def sync(self, begun):
-        covered = [change_ for change_ in self.pending if change_[0] <= begun]
+        covered = [change_ for change_ in self.pending if change_[0] < begun]
         self.pending = [change_ for change_ in self.pending if change_[0] > begun]
         for _, offset, data in covered:
             change(self.safe, offset, data)
@@ -191,7 +198,7 @@ class Folder:
             del self.now[name]
 
     def sync(self, begun):
-        for _, _, name, node in (change_ for change_ in self.pending if change_[0] <= begun):
+        for _, _, name, node in (change_ for change_ in self.pending if change_[0] < begun):
             self.safe[name] = node
         self.pending = [change_ for change_ in self.pending if change_[0] > begun]
 
@@ -247,9 +254,9 @@ class Disk:
                 # It went while it was opened to be read.
                 return
             node = File(path[len(self.root) :])
-            folder.put(event.ended, next(self.calls), name, node)
+            folder.put(event.last, next(self.calls), name, node)
         if "O_TRUNC" in event.arguments:
-            node.write(event.ended, 0, None)
+            node.write(event.last, 0, None)
         assert "O_APPEND" not in event.arguments and "O_TMPFILE" not in event.arguments, event
         self.handles[event.process, event.result] = Handle(node)
 
@@ -259,7 +266,7 @@ class Disk:
         (path,) = event.paths()
         if found := self.find(path):
             folder, name, _ = found
-            folder.put(event.ended, next(self.calls), name, Folder(path[len(self.root) :]))
+            folder.put(event.last, next(self.calls), name, Folder(path[len(self.root) :]))
 
     mkdirat = mkdir
 
@@ -270,8 +277,8 @@ class Disk:
         (folder, name, node), (to, new_name, _), call = old, new, next(self.calls)
         assert node is not None, event
         # File systems do both or neither.
-        folder.put(event.ended, call, name, None)
-        to.put(event.ended, call, new_name, node)
+        folder.put(event.last, call, name, None)
+        to.put(event.last, call, new_name, node)
 
     renameat = renameat2 = rename
 
@@ -280,7 +287,7 @@ class Disk:
         if old is not None:
             (_, _, node), (to, new_name, _) = old, new
             assert node is not None, event
-            to.put(event.ended, next(self.calls), new_name, node)
+            to.put(event.last, next(self.calls), new_name, node)
 
     linkat = link
 
@@ -288,7 +295,7 @@ class Disk:
         (path,) = event.paths()
         if (found := self.find(path)) and found[2] is not None:
             folder, name, _ = found
-            folder.put(event.ended, next(self.calls), name, None)
+            folder.put(event.last, next(self.calls), name, None)
 
     unlinkat = rmdir = unlink
 
@@ -317,29 +324,34 @@ class Disk:
 
     def write(self, event):
         if handle := self.handle(event):
-            handle.node.write(event.ended, handle.position, event.data())
+            handle.node.write(event.last, handle.position, event.data())
             handle.position += event.result
 
     writev = write
 
     def pwrite64(self, event):
         if handle := self.handle(event):
-            handle.node.write(event.ended, int(event.arguments.rsplit(", ", 1)[1]), event.data())
+            handle.node.write(event.last, int(event.arguments.rsplit(", ", 1)[1]), event.data())
 
     def ftruncate(self, event):
         if handle := self.handle(event):
-            handle.node.write(event.ended, event.number(1), None)
+            handle.node.write(event.last, event.number(1), None)
+
+    def fallocate(self, event):
+        assert event.number(1) == 0, event
+        if handle := self.handle(event):
+            handle.node.write(event.last, event.number(2) + event.number(3), b"")
 
     def fsync(self, event):
         if (handle := self.handle(event)) and self.believing(handle.node.path):
-            handle.node.sync(event.begun)
+            handle.node.sync(event.first)
 
     fdatasync = fsync
 
     def syncfs(self, event):
         if self.handle(event) and self.believing(""):
             for node in self.nodes():
-                node.sync(event.begun)
+                node.sync(event.first)
 
     def nodes(self):
         """Everything that is there or was, and may be seen again."""
