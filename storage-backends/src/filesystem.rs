@@ -134,13 +134,13 @@ impl Store for Filesystem {
         let (path, replace) = (self.path(key), condition != Condition::Absent);
         let (publisher, directories) = (Arc::clone(&self.publisher), Arc::clone(&self.directories));
         let (reserve, content) = (Arc::clone(&self.reserve), bytes.clone());
-        let published = blocking(move || {
+        let outcome = blocking(move || {
             let publish = || publisher.publish(&directories, &path, &content, replace);
             publish()
                 .or_else(|error| if is_full(&error) && reserve.release() { publish() } else { Err(error) })
         })
         .await;
-        match published {
+        match outcome {
             Ok(()) => Ok(Version(Stamp::Content(bytes))),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && !replace => {
                 // It may stem from an attempt whose last sync failed, and the caller will rely on it.
