@@ -15,8 +15,8 @@ pub(crate) struct KeyLocks {
 }
 
 impl KeyLocks {
-    /// Arbitrary; well above the number of requests that write at one time.
-    const STRIPES: usize = 256;
+    /// Arbitrary; so far above the number of requests that write at one time that who reads seldom waits for another key.
+    const STRIPES: usize = 4096;
 
     pub(crate) fn new() -> Self {
         Self {

@@ -39,3 +39,16 @@ async fn what_a_killed_process_has_staged_goes_when_the_next_one_begins() {
     assert_eq!(std::fs::read_dir(&staging).unwrap().count(), 0);
     assert_eq!(second.get(&key).await.unwrap().bytes, "whole");
 }
+
+#[tokio::test]
+async fn a_folder_that_somebody_removes_is_made_again() {
+    let keep = tempfile::tempdir().unwrap();
+    let key = Key::parse("one/two/three").unwrap();
+    let store = Filesystem::open(keep.path()).await.unwrap();
+    for _ in 0..2 {
+        store.put(&key, Bytes::from_static(b"x"), Condition::Absent).await.unwrap();
+        std::fs::remove_dir_all(keep.path().join("one")).unwrap();
+        drop(store.create_data(&key).await.unwrap());
+        std::fs::remove_dir_all(keep.path().join("one")).unwrap();
+    }
+}

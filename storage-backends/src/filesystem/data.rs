@@ -36,8 +36,7 @@ impl FileWriter {
     ) -> Result<Self> {
         let (target, directories) = (path.clone(), Arc::clone(directories));
         let file = blocking(move || {
-            directories.make_parent(&target)?;
-            File::options().write(true).create_new(true).open(&target)
+            directories.within(&target, || File::options().write(true).create_new(true).open(&target))
         })
         .await
         .map_err(|e| Error::unavailable("create", key.as_str(), e))?;

@@ -35,14 +35,12 @@ impl Publisher {
         bytes: &[u8],
         replace: bool,
     ) -> io::Result<()> {
-        directories.make_parent(target)?;
-        let staged = self.stage(bytes)?;
+        let mut staged = self.stage(bytes)?;
         if replace {
-            fs::rename(&staged.0, target)?;
-            // The name is not there any more.
-            std::mem::forget(staged);
+            directories.within(target, || fs::rename(&staged.path, target))?;
+            staged.is_there = false;
         } else {
-            fs::hard_link(&staged.0, target)?;
+            directories.within(target, || fs::hard_link(&staged.path, target))?;
         }
         sync::sync_parent(target)
     }
@@ -50,20 +48,25 @@ impl Publisher {
     fn stage(&self, bytes: &[u8]) -> io::Result<Staged> {
         let path = self.staging.join(self.number.fetch_add(1, Ordering::Relaxed).to_string());
         let mut file = File::options().write(true).create_new(true).open(&path)?;
-        let staged = Staged(path);
+        let staged = Staged { path, is_there: true };
         file.write_all(bytes)?;
         file.sync_all()?;
         Ok(staged)
     }
 }
 
-/// A file that has no name of its own yet. Dropping it removes it.
-struct Staged(PathBuf);
+/// A file that was written aside. Dropping it removes it.
+struct Staged {
+    path: PathBuf,
+    is_there: bool,
+}
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_file(&self.0) {
-            tracing::warn!(%error, path = %self.0.display(), "failed to remove a staged file; the next start does");
+        if self.is_there
+            && let Err(error) = fs::remove_file(&self.path)
+        {
+            tracing::warn!(%error, path = %self.path.display(), "failed to remove a staged file; the next start does");
         }
     }
 }

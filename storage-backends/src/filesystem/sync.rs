@@ -24,8 +24,21 @@ impl Directories {
         Self { root: Arc::clone(root), safe: Mutex::default() }
     }
 
-    /// Makes the directory that `path` is in, and those above it, unless they are there; durably in any case.
-    pub(super) fn make_parent(&self, path: &Path) -> io::Result<()> {
+    /// Does something in the directory that `path` is in. It is made with those above it, unless they are there; durably in any case.
+    pub(super) fn within<T>(&self, path: &Path, work: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        self.make_parent(path)?;
+        match work() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // Somebody has removed directories that were empty.
+                self.safe().clear();
+                self.make_parent(path)?;
+                work()
+            }
+            done => done,
+        }
+    }
+
+    fn make_parent(&self, path: &Path) -> io::Result<()> {
         path.parent().map_or(Ok(()), |parent| self.make(parent))
     }
 
