@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export CARGO_TERM_PROGRESS_WHEN ?= never
 
-.PHONY: help check test unit conformance bench bench-import bench-series bench-cutters bench-floors build clean
+.PHONY: help check test unit conformance soak-kills soak-power bench bench-import bench-series bench-cutters bench-floors build clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -24,6 +24,13 @@ conformance: build ## The built binary against real clients, real servers and th
 	conformance/with-s3 conformance/pytest
 
 test: check unit conformance ## Everything, from a fresh machine
+
+soak-kills: build ## Kill servers for half an hour; CONFORMANCE_SEED and CONFORMANCE_SECONDS (of each backend) choose another run
+	CONFORMANCE_SECONDS=$${CONFORMANCE_SECONDS:-900} conformance/with-s3 conformance/pytest -s conformance/tests/test_kills.py
+
+soak-power: build ## Cut the power a thousand times; CONFORMANCE_SEED, CONFORMANCE_SECONDS (recorded) and CONFORMANCE_CUTS choose another run
+	CONFORMANCE_SECONDS=$${CONFORMANCE_SECONDS:-20} CONFORMANCE_CUTS=$${CONFORMANCE_CUTS:-1000} \
+	  conformance/with-s3 conformance/pytest -s conformance/tests/test_power_cuts.py
 
 bench: build ## docker push and pull of a 2 GiB disk image beside Debian's docker-registry
 	conformance/setup >/dev/null

@@ -209,7 +209,7 @@ def as_one_stream(disk):
 
 
 def in_use(folder):
-    return int(run("du", "-s", "--block-size=1", folder).split()[0])
+    return int(run("du", "-s", "--block-size=1", "--exclude=dvcr.reserve", folder).split()[0])
 
 
 def measure(versions, folder):

@@ -33,6 +33,9 @@ def free_port():
 class Dvcr:
     """One `dvcr serve` process. `storage` is the arguments that say where its data is."""
 
+    under = ()
+    """What it runs under: a command and its arguments, which must make way for the process that is started."""
+
     def __init__(self, storage, log, environment=None, port=None):
         self.storage = storage
         self.log = pathlib.Path(log)
@@ -52,7 +55,7 @@ class Dvcr:
         environment = {**os.environ, **self.environment}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [BINARY, "serve", "--listen", self.host, *self.storage],
+                [*self.under, BINARY, "serve", "--listen", self.host, *self.storage],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

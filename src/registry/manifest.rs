@@ -68,6 +68,7 @@ impl Registry {
         bytes: Bytes,
     ) -> Result<PushedManifest> {
         let manifest = Manifest::parse(&bytes, content_type)?;
+        self.store.room().await?;
         let (algorithm, tags) = match reference {
             Reference::Tag(tag) => (Algorithm::Sha256, std::slice::from_ref(tag)),
             Reference::Digest(expected) => (expected.algorithm(), tags),

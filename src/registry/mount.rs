@@ -19,7 +19,10 @@ impl Registry {
             None => self.find_blob(digest).await?.map(|record| record.size),
         };
         match size {
-            Some(size) => self.join(name, digest, size).await,
+            Some(size) => {
+                self.store.room().await?;
+                self.join(name, digest, size).await
+            }
             None => Ok(false),
         }
     }

@@ -36,6 +36,7 @@ impl Registry {
     /// Begins an upload to repository `name` (end-4a). With the algorithm of the digest that will close it, the
     /// bytes need not be read again.
     pub async fn begin_upload(&self, name: &RepositoryName, algorithm: Algorithm) -> Result<UploadStatus> {
+        self.store.room().await?;
         let session = Session::create(self.store.as_ref(), name, algorithm).await?;
         Ok(UploadStatus { id: session.id, length: 0 })
     }
@@ -60,6 +61,7 @@ impl Registry {
             return Err(Error::SessionUnknown { id: id.to_string() });
         }
         check_start(&session, append)?;
+        self.store.room().await?;
         let mut ingest =
             Ingest::resume(&self.store, self.rules, &self.index, &self.claims, &mut session).await?;
         match ingest.receive(body, append.length, &mut session).await {
@@ -98,6 +100,7 @@ impl Registry {
         body: &mut Body,
         digest: &Digest,
     ) -> Result<()> {
+        self.store.room().await?;
         let session = Session::transient(name, digest.algorithm());
         self.complete(session, append, body, digest).await
     }

@@ -12,7 +12,7 @@ use storage_backends::fault::{Fault, Faulty};
 use storage_backends::{Condition, Key, Store};
 
 use super::registry_under_test::{
-    Client, at, body, chunked_rules, memory, name, objects, rules, sample, sha256,
+    Client, at, body, chunked_rules, is_tombstone, memory, name, objects, rules, sample, sha256,
 };
 
 /// Nothing has to wait but for the next collection.
@@ -27,11 +27,6 @@ fn registry(store: &Arc<dyn Store>, rules: Rules) -> Registry {
 /// Uploads do not end, and everything else goes as soon as it is seen twice.
 fn keeping_uploads(rules: Rules) -> Rules {
     Rules { abandoned: Duration::from_hours(1), ..at_once(rules) }
-}
-
-/// A tombstone has 16 bytes; of a tag or a referrer it is empty.
-fn is_tombstone(size: u64) -> bool {
-    size == 0 || size == 16
 }
 
 /// Objects that are records.

@@ -50,6 +50,11 @@ pub(crate) fn faulty(rules: Rules) -> (Arc<Faulty>, Registry) {
     (faulty, Registry::with_rules(store, rules))
 }
 
+/// Whether an object only says that there was one: a tombstone has 16 bytes, and that of a tag or a referrer none.
+pub(crate) fn is_tombstone(size: u64) -> bool {
+    size == 0 || size == 16
+}
+
 /// The keys of what is stored in a folder.
 pub(crate) async fn objects(store: &Arc<dyn Store>, folder: &str) -> Vec<Key> {
     let entries = store.list(&Key::parse(folder).unwrap(), None);

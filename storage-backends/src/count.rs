@@ -59,6 +59,10 @@ impl Store for Counting {
         self.inner.capabilities()
     }
 
+    async fn room(&self) -> Result<()> {
+        self.inner.room().await
+    }
+
     async fn put(&self, key: &Key, bytes: Bytes, condition: Condition) -> Result<Version> {
         self.tally.small_written.fetch_add(bytes.len() as u64, Relaxed);
         self.inner.put(key, bytes, condition).await

@@ -71,6 +71,10 @@ impl Store for Dawdling {
         self.inner.capabilities()
     }
 
+    async fn room(&self) -> Result<()> {
+        self.inner.room().await
+    }
+
     async fn put(&self, key: &Key, bytes: Bytes, condition: Condition) -> Result<Version> {
         self.pace.around(self.inner.put(key, bytes, condition)).await
     }

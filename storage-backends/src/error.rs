@@ -111,8 +111,33 @@ impl Error {
 /// Whether "no space" is anywhere in the chain of causes: backends bury it under their own errors.
 fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
     std::iter::successors(Some(error), |e| e.source()).any(|e| {
-        e.downcast_ref::<std::io::Error>().is_some_and(|io| {
-            matches!(io.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
-        })
+        if let Some(io) = e.downcast_ref::<std::io::Error>() {
+            return matches!(io.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
+        }
+        // Of what an S3 server answers there is only the text.
+        e.is::<object_store::Error>() && FULL.iter().any(|code| e.to_string().contains(code))
     })
+}
+
+/// What S3 servers say of a full disk or a quota: AWS, Ceph and MinIO; and the status that [`crate::s3`] gives to "insufficient storage".
+const FULL: [&str; 5] =
+    ["413 Payload Too Large", "QuotaExceeded", "InsufficientCapacity", "StorageFull", "InsufficientStorage"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_a_server(answer: &str) -> Error {
+        let source = object_store::Error::Generic { store: "S3", source: answer.to_owned().into() };
+        Error::from_object_store("write", &Key::parse("a/b").unwrap(), source)
+    }
+
+    #[test]
+    fn a_full_bucket_is_told_from_one_that_fails() {
+        let quota = "status code: 403 Forbidden: <Error><Code>QuotaExceeded</Code></Error>";
+        assert!(matches!(of_a_server(quota), Error::Full { .. }));
+        assert!(matches!(of_a_server("status code: 413 Payload Too Large: "), Error::Full { .. }));
+        let busy = "status code: 503 Service Unavailable: <Error><Code>SlowDown</Code></Error>";
+        assert!(matches!(of_a_server(busy), Error::Unavailable { .. }));
+    }
 }

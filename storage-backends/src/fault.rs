@@ -2,10 +2,12 @@
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::{StreamExt, stream};
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
 
 use crate::{
     ByteStream, Capabilities, Condition, DataWriter, EntryStream, Error, Key, Object, Paused, Result,
@@ -37,6 +39,18 @@ pub enum Fault {
     Fails,
     /// After it took effect: the reply was lost.
     LosesReply,
+    /// It has no effect, and fails so late that whoever waits may have given up.
+    Stalls,
+    /// It takes effect, and fails as late.
+    StallsBehind,
+}
+
+impl Fault {
+    /// How late a call fails that stalls.
+    pub const STALL: Duration = Duration::from_millis(150);
+
+    /// Every way to fail.
+    pub const ALL: [Self; 4] = [Self::Fails, Self::LosesReply, Self::Stalls, Self::StallsBehind];
 }
 
 #[derive(Debug)]
@@ -105,13 +119,42 @@ async fn suffer<T>(
             call.await?;
             Err(injected(operation))
         }
+        Some(Fault::Stalls) => stall(operation).await,
+        Some(Fault::StallsBehind) => {
+            call.await?;
+            stall(operation).await
+        }
     }
+}
+
+async fn stall<T>(operation: Operation) -> Result<T> {
+    tokio::time::sleep(Fault::STALL).await;
+    Err(injected(operation))
+}
+
+/// What is left of a stream that suffers `fault`: its first item, then an error.
+fn broken<T: Send + 'static>(
+    stream: BoxStream<'static, Result<T>>,
+    operation: Operation,
+    fault: Fault,
+) -> BoxStream<'static, Result<T>> {
+    let end = async move {
+        match fault {
+            Fault::Fails | Fault::LosesReply => Err(injected(operation)),
+            Fault::Stalls | Fault::StallsBehind => stall(operation).await,
+        }
+    };
+    stream.take(1).chain(stream::once(end)).boxed()
 }
 
 #[async_trait]
 impl Store for Faulty {
     fn capabilities(&self) -> Capabilities {
         self.inner.capabilities()
+    }
+
+    async fn room(&self) -> Result<()> {
+        self.inner.room().await
     }
 
     async fn put(&self, key: &Key, bytes: Bytes, condition: Condition) -> Result<Version> {
@@ -126,7 +169,7 @@ impl Store for Faulty {
         let stream = self.inner.read(key, range).await?;
         Ok(match trip(&self.armed, Operation::Read) {
             None => stream,
-            Some(_) => stream.take(1).chain(stream::once(async { Err(injected(Operation::Read)) })).boxed(),
+            Some(fault) => broken(stream, Operation::Read, fault),
         })
     }
 
@@ -134,7 +177,7 @@ impl Store for Faulty {
         let entries = self.inner.list(prefix, after);
         match trip(&self.armed, Operation::List) {
             None => entries,
-            Some(_) => entries.take(1).chain(stream::once(async { Err(injected(Operation::List)) })).boxed(),
+            Some(fault) => broken(entries, Operation::List, fault),
         }
     }
 
@@ -178,6 +221,11 @@ impl DataWriter for FaultyWriter {
                 let half = pieces.iter().map(|piece| piece.slice(..piece.len() / 2)).collect();
                 self.inner.write(half).await?;
                 Err(injected(Operation::WriteData))
+            }
+            Some(Fault::Stalls) => stall(Operation::WriteData).await,
+            Some(Fault::StallsBehind) => {
+                self.inner.write(pieces).await?;
+                stall(Operation::WriteData).await
             }
         }
     }

@@ -1,15 +1,17 @@
 //! A directory as a store.
 //!
-//! Small objects are staged, synced and published by `object_store`'s local filesystem with its fsync
-//! option: file first, then directory, then success. What it does not do is done here, in the files beside
-//! this one: listing in order (it lists in directory order), deletes that survive a power cut, compare-and-swap,
-//! reads in large pieces (it reads 8 KiB at a time) and data files that are appended to across requests.
+//! What somebody is told of survives a power cut: the bytes of a file are synced before it has its name, the name before the
+//! answer, and with it the names of all folders above. That holds for what is read too. Whoever reads what another request is
+//! just writing waits until it is durable; and what an earlier process has left behind, killed before it could sync it, is made
+//! durable when the directory is opened. `object_store`'s local filesystem does not go as far, so this is our own.
 //!
 //! One process owns the directory, by a lock on `dvcr.lock`, because compare-and-swap is a lock in memory.
 
 mod data;
 mod list;
+mod publish;
 mod read;
+mod reserve;
 mod sync;
 
 use std::fs::{File, TryLockError};
@@ -21,9 +23,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
-use object_store::local::LocalFileSystem;
-use object_store::{ObjectStore, PutMode, PutOptions, PutPayload};
 
+use self::publish::Publisher;
+use self::reserve::{Reserve, is_full};
+use self::sync::Directories;
 use crate::lock::KeyLocks;
 use crate::store::Stamp;
 use crate::{
@@ -35,7 +38,9 @@ use crate::{
 #[derive(Debug)]
 pub struct Filesystem {
     root: Arc<Path>,
-    publisher: LocalFileSystem,
+    publisher: Arc<Publisher>,
+    directories: Arc<Directories>,
+    reserve: Arc<Reserve>,
     locks: KeyLocks,
     /// Held open for its lock, which the operating system drops with the process.
     _owner: File,
@@ -44,6 +49,12 @@ pub struct Filesystem {
 impl Filesystem {
     /// The lock file. It is no key: listings begin below a folder.
     const OWNER: &'static str = "dvcr.lock";
+
+    /// Where small objects are written before they have their names. It is no key either.
+    const STAGING: &'static str = "dvcr.staging";
+
+    /// What takes space for when there is no other. No key either.
+    const RESERVE: &'static str = "dvcr.reserve";
 
     /// Opens the directory `root`, creating it if needed, and takes possession of it.
     pub async fn open(root: impl Into<PathBuf>) -> Result<Self> {
@@ -71,10 +82,26 @@ impl Filesystem {
             )),
             TryLockError::Error(source) => fail(source),
         })?;
-        let publisher = LocalFileSystem::new_with_prefix(&root)
-            .map_err(|source| Error::unavailable("open", root.display().to_string(), source))?
-            .with_fsync(true);
-        Ok(Self { root: root.into(), publisher, locks: KeyLocks::new(), _owner: owner })
+        let publisher = Publisher::open(root.join(Self::STAGING)).map_err(fail)?;
+        // A process that was killed may have left what it did not sync, and whoever sees it will rely on it.
+        sync::sync_all(&root).map_err(fail)?;
+        let reserve = Reserve::open(root.join(Self::RESERVE), &root).map_err(fail)?;
+        let root: Arc<Path> = root.into();
+        Ok(Self {
+            reserve: Arc::new(reserve),
+            publisher: Arc::new(publisher),
+            directories: Arc::new(Directories::below(&root)),
+            locks: KeyLocks::new(),
+            _owner: owner,
+            root,
+        })
+    }
+
+    async fn load(&self, key: &Key) -> Result<Object> {
+        let path = self.path(key);
+        let bytes: Bytes =
+            blocking(move || std::fs::read(path)).await.map_err(|e| failed("read", key, e))?.into();
+        Ok(Object { version: Version(Stamp::Content(bytes.clone())), bytes })
     }
 
     fn path(&self, key: &Key) -> PathBuf {
@@ -97,36 +124,42 @@ impl Store for Filesystem {
 
     async fn put(&self, key: &Key, bytes: Bytes, condition: Condition) -> Result<Version> {
         let _guard = self.locks.lock(key).await;
-        let mode = match condition {
-            Condition::None => PutMode::Overwrite,
-            Condition::Absent => PutMode::Create,
-            Condition::Unchanged(version) => {
-                match self.get(key).await {
-                    Ok(current) if current.version == version => {}
-                    Ok(_) | Err(Error::NotFound { .. }) => return Err(Error::Changed { key: key.clone() }),
-                    Err(error) => return Err(error),
-                }
-                PutMode::Overwrite
+        if let Condition::Unchanged(version) = &condition {
+            match self.load(key).await {
+                Ok(current) if current.version == *version => {}
+                Ok(_) | Err(Error::NotFound { .. }) => return Err(Error::Changed { key: key.clone() }),
+                Err(error) => return Err(error),
             }
-        };
-        let payload = PutPayload::from_bytes(bytes.clone());
-        match self.publisher.put_opts(&key.to_path(), payload, PutOptions::from(mode)).await {
-            Ok(_) => Ok(Version(Stamp::Content(bytes))),
-            Err(object_store::Error::AlreadyExists { .. }) => {
+        }
+        let (path, replace) = (self.path(key), condition != Condition::Absent);
+        let (publisher, directories) = (Arc::clone(&self.publisher), Arc::clone(&self.directories));
+        let (reserve, content) = (Arc::clone(&self.reserve), bytes.clone());
+        let outcome = blocking(move || {
+            let publish = || publisher.publish(&directories, &path, &content, replace);
+            publish()
+                .or_else(|error| if is_full(&error) && reserve.release() { publish() } else { Err(error) })
+        })
+        .await;
+        match outcome {
+            Ok(()) => Ok(Version(Stamp::Content(bytes))),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && !replace => {
                 // It may stem from an attempt whose last sync failed, and the caller will rely on it.
                 let path = self.path(key);
                 blocking(move || sync::sync_parent(&path)).await.map_err(|e| failed("sync", key, e))?;
                 Err(Error::AlreadyExists { key: key.clone() })
             }
-            Err(error) => Err(Error::from_object_store("write", key, error)),
+            Err(error) => Err(Error::unavailable("write", key.as_str(), error)),
         }
     }
 
     async fn get(&self, key: &Key) -> Result<Object> {
-        let path = self.path(key);
-        let bytes: Bytes =
-            blocking(move || std::fs::read(path)).await.map_err(|e| failed("read", key, e))?.into();
-        Ok(Object { version: Version(Stamp::Content(bytes.clone())), bytes })
+        let found = self.load(key).await;
+        if self.locks.is_free(key) {
+            return found;
+        }
+        // Somebody is writing, perhaps this very object: what was read may not survive a power cut yet.
+        let _nobody_writes = self.locks.share(key).await;
+        self.load(key).await
     }
 
     async fn read(&self, key: &Key, range: Range<u64>) -> Result<ByteStream> {
@@ -143,14 +176,21 @@ impl Store for Filesystem {
         blocking(move || sync::remove_file(&path)).await.map_err(|e| failed("delete", key, e))
     }
 
+    async fn room(&self) -> Result<()> {
+        let reserve = Arc::clone(&self.reserve);
+        if blocking(move || reserve.fill()).await { Ok(()) } else { Err(no_room()) }
+    }
+
     async fn create_data(&self, key: &Key) -> Result<Box<dyn DataWriter>> {
-        let writer = data::FileWriter::create(self.path(key), key.clone()).await?;
+        let (directories, reserve) = (Arc::clone(&self.directories), Arc::clone(&self.reserve));
+        let writer = data::FileWriter::create(self.path(key), key.clone(), &directories, reserve).await?;
         Ok(Box::new(writer))
     }
 
     async fn resume_data(&self, state: &WriterState) -> Result<Resumed> {
         let key = data_key(state)?;
-        let writer = data::FileWriter::resume(self.path(&key), key, state.length).await?;
+        let writer =
+            data::FileWriter::resume(self.path(&key), key, state.length, Arc::clone(&self.reserve)).await?;
         Ok(Resumed::Open(Box::new(writer)))
     }
 
@@ -170,6 +210,11 @@ fn failed(operation: &'static str, key: &Key, error: io::Error) -> Error {
     } else {
         Error::unavailable(operation, key.as_str(), error)
     }
+}
+
+/// There is space for nothing but what makes space.
+fn no_room() -> Error {
+    Error::Full { source: Box::new(io::Error::from(io::ErrorKind::StorageFull)) }
 }
 
 /// Runs file operations off the async threads.

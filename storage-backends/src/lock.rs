@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::Key;
 
@@ -10,24 +10,38 @@ use crate::Key;
 /// correctness, and needs no bookkeeping.
 #[derive(Debug)]
 pub(crate) struct KeyLocks {
-    stripes: Vec<Mutex<()>>,
+    stripes: Vec<RwLock<()>>,
     hasher: RandomState,
 }
 
 impl KeyLocks {
-    /// Arbitrary; well above the number of requests that write at one time.
-    const STRIPES: usize = 256;
+    /// Arbitrary; so far above the number of requests that write at one time that who reads seldom waits for another key.
+    const STRIPES: usize = 4096;
 
     pub(crate) fn new() -> Self {
         Self {
-            stripes: std::iter::repeat_with(|| Mutex::new(())).take(Self::STRIPES).collect(),
+            stripes: std::iter::repeat_with(|| RwLock::new(())).take(Self::STRIPES).collect(),
             hasher: RandomState::new(),
         }
     }
 
-    pub(crate) async fn lock(&self, key: &Key) -> MutexGuard<'_, ()> {
+    pub(crate) async fn lock(&self, key: &Key) -> RwLockWriteGuard<'_, ()> {
+        self.stripe(key).write().await
+    }
+
+    /// Whether nobody holds the lock, or waits for it.
+    pub(crate) fn is_free(&self, key: &Key) -> bool {
+        self.stripe(key).try_read().is_ok()
+    }
+
+    /// Keeps others from taking the lock, once nobody has it.
+    pub(crate) async fn share(&self, key: &Key) -> RwLockReadGuard<'_, ()> {
+        self.stripe(key).read().await
+    }
+
+    fn stripe(&self, key: &Key) -> &RwLock<()> {
         #[expect(clippy::cast_possible_truncation, reason = "only the remainder matters")]
         let stripe = self.hasher.hash_one(key) as usize % Self::STRIPES;
-        self.stripes[stripe].lock().await
+        &self.stripes[stripe]
     }
 }

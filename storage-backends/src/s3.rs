@@ -1,5 +1,6 @@
 //! S3, and servers that speak it, as a store.
 
+mod full;
 mod probe;
 
 use std::time::Duration;
@@ -78,6 +79,7 @@ fn connect(options: &S3Options) -> Result<AmazonS3> {
         .with_disable_bulk_delete(true)
         // Signing a payload hashes it a second time. TLS protects it on the way to AWS.
         .with_unsigned_payload(true)
+        .with_http_connector(full::Connector)
         .with_retry(retry);
     if let Some(endpoint) = &options.endpoint {
         builder = builder.with_endpoint(endpoint);

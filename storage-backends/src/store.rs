@@ -73,6 +73,10 @@ pub trait Store: Debug + Send + Sync {
     /// What this store can do beyond the contract.
     fn capabilities(&self) -> Capabilities;
 
+    /// Fails with [`Full`](crate::Error::Full) where the store has space for nothing but what makes space. Whoever brings something new
+    /// asks for it first; whoever deletes does not.
+    async fn room(&self) -> Result<()>;
+
     /// Writes a small object, whole or not at all, durable when this returns.
     ///
     /// Fails with [`AlreadyExists`](crate::Error::AlreadyExists) or [`Changed`](crate::Error::Changed) when

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use super::reserve::Reserve;
+use super::sync::Directories;
 use super::{blocking, failed, sync};
 use crate::{DataWriter, Error, Key, Paused, Result, WriterState};
 
@@ -22,23 +24,26 @@ pub(super) struct FileWriter {
     length: u64,
     /// Bytes that the last sync covered; `None` until the directory entry was synced too.
     synced: Option<u64>,
+    reserve: Arc<Reserve>,
 }
 
 impl FileWriter {
-    pub(super) async fn create(path: PathBuf, key: Key) -> Result<Self> {
-        let target = path.clone();
+    pub(super) async fn create(
+        path: PathBuf,
+        key: Key,
+        directories: &Arc<Directories>,
+        reserve: Arc<Reserve>,
+    ) -> Result<Self> {
+        let (target, directories) = (path.clone(), Arc::clone(directories));
         let file = blocking(move || {
-            if let Some(parent) = target.parent() {
-                sync::create_dir_all(parent)?;
-            }
-            File::options().write(true).create_new(true).open(&target)
+            directories.within(&target, || File::options().write(true).create_new(true).open(&target))
         })
         .await
         .map_err(|e| Error::unavailable("create", key.as_str(), e))?;
-        Ok(Self { file: Arc::new(file), path, key, length: 0, synced: None })
+        Ok(Self { file: Arc::new(file), path, key, length: 0, synced: None, reserve })
     }
 
-    pub(super) async fn resume(path: PathBuf, key: Key, length: u64) -> Result<Self> {
+    pub(super) async fn resume(path: PathBuf, key: Key, length: u64, reserve: Arc<Reserve>) -> Result<Self> {
         let target = path.clone();
         let opened = blocking(move || -> io::Result<Result<File, u64>> {
             let mut file = File::options().write(true).open(&target)?;
@@ -53,7 +58,9 @@ impl FileWriter {
         .await;
         let lost = |reason: String| Error::DataLost { key: key.clone(), reason };
         match opened {
-            Ok(Ok(file)) => Ok(Self { file: Arc::new(file), path, key, length, synced: Some(length) }),
+            Ok(Ok(file)) => {
+                Ok(Self { file: Arc::new(file), path, key, length, synced: Some(length), reserve })
+            }
             Ok(Err(found)) => Err(lost(format!("{found} of {length} bytes are left"))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(lost("the file is gone".into())),
             Err(error) => Err(Error::unavailable("open", key.as_str(), error)),
@@ -83,10 +90,10 @@ impl FileWriter {
 #[async_trait]
 impl DataWriter for FileWriter {
     async fn write(&mut self, pieces: Vec<Bytes>) -> Result<()> {
-        let file = Arc::clone(&self.file);
-        let written = blocking(move || write_all(&file, &pieces))
-            .await
-            .map_err(|e| Error::unavailable("write", self.key.as_str(), e))?;
+        let (file, reserve) = (Arc::clone(&self.file), Arc::clone(&self.reserve));
+        // What was given up is for what makes space, not for more data.
+        let write = move || if reserve.fill() { write_all(&file, &pieces) } else { Err(full()) };
+        let written = blocking(write).await.map_err(|e| Error::unavailable("write", self.key.as_str(), e))?;
         self.length += written;
         Ok(())
     }
@@ -114,6 +121,10 @@ impl DataWriter for FileWriter {
         let Self { path, key, .. } = *self;
         blocking(move || sync::remove_file(&path)).await.map_err(|e| failed("delete", &key, e))
     }
+}
+
+fn full() -> io::Error {
+    io::ErrorKind::StorageFull.into()
 }
 
 /// Writes all pieces with as few calls as the system allows, and says how many bytes that was.

@@ -68,7 +68,7 @@ impl Walk {
         let first = self.pending.len();
         for entry in entries {
             let entry = entry?;
-            // Names that are no keys are object_store's staging files (`name#1`) or somebody else's.
+            // Names that are no keys are staging files of earlier versions (`name#1`) or somebody else's.
             let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
             let is_directory = entry.file_type()?.is_dir();
             let path = format!("{directory}{name}{}", if is_directory { "/" } else { "" });

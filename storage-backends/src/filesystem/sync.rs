@@ -1,8 +1,70 @@
 //! Directory changes that survive a power cut: a name is only as durable as the last sync of its directory.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The directories below a root whose names are known to be durable.
+///
+/// That a directory is there says nothing: somebody else may have made it just now, and not have synced it yet.
+#[derive(Debug)]
+pub(super) struct Directories {
+    root: Arc<Path>,
+    safe: Mutex<HashSet<PathBuf>>,
+}
+
+impl Directories {
+    /// So many are remembered. Arbitrary: some megabytes; of one that is forgotten the name is synced once more.
+    const MOST: usize = 20_000;
+
+    /// Those below `root`, which is durable itself.
+    pub(super) fn below(root: &Arc<Path>) -> Self {
+        Self { root: Arc::clone(root), safe: Mutex::default() }
+    }
+
+    /// Does something in the directory that `path` is in. It is made with those above it, unless they are there; durably in any case.
+    pub(super) fn within<T>(&self, path: &Path, work: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        self.make_parent(path)?;
+        match work() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // Somebody has removed directories that were empty.
+                self.safe().clear();
+                self.make_parent(path)?;
+                work()
+            }
+            done => done,
+        }
+    }
+
+    fn make_parent(&self, path: &Path) -> io::Result<()> {
+        path.parent().map_or(Ok(()), |parent| self.make(parent))
+    }
+
+    fn make(&self, path: &Path) -> io::Result<()> {
+        if *path == *self.root || self.safe().contains(path) {
+            return Ok(());
+        }
+        self.make_parent(path)?;
+        match fs::create_dir(path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !path.is_dir() => {
+                return Err(error);
+            }
+            _ => sync_parent(path)?,
+        }
+        let mut safe = self.safe();
+        if safe.len() >= Self::MOST {
+            safe.clear();
+        }
+        safe.insert(path.to_owned());
+        Ok(())
+    }
+
+    fn safe(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
+        self.safe.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// Syncs the directory that holds `path`, making its entry durable.
 pub(super) fn sync_parent(path: &Path) -> io::Result<()> {
@@ -29,11 +91,20 @@ pub(super) fn create_dir_all(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes a file and its entry, durably. A file that is not there is removed already.
+/// Makes everything durable that is in the file system of `path`, whoever wrote it.
+pub(super) fn sync_all(path: &Path) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(File::open(path)?)?)
+}
+
+/// Removes a file and its entry, durably, also one that somebody else has removed and not synced.
 pub(super) fn remove_file(path: &Path) -> io::Result<()> {
+    let is_gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
     match fs::remove_file(path) {
-        Ok(()) => sync_parent(path),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
+        Err(error) if !is_gone(&error) => Err(error),
+        _ => match sync_parent(path) {
+            // There never was such a directory.
+            Err(error) if is_gone(&error) => Ok(()),
+            synced => synced,
+        },
     }
 }

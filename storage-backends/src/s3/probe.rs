@@ -83,6 +83,9 @@ mod tests {
         fn capabilities(&self) -> Capabilities {
             self.inner.capabilities()
         }
+        async fn room(&self) -> Result<()> {
+            self.inner.room().await
+        }
         async fn put(&self, key: &Key, bytes: Bytes, condition: Condition) -> Result<Version> {
             let condition = if (self.ignores)(&condition) { Condition::None } else { condition };
             self.inner.put(key, bytes, condition).await

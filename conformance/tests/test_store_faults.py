@@ -1,0 +1,172 @@
+"""The store fails under the registry: it is down, slow, full, or its answers are lost. Clients are told of a failure that passes, or of success."""
+
+import contextlib
+import json
+import os
+import random
+import subprocess
+import time
+
+import pytest
+
+from conftest import s3_storage
+from disk import MIB
+from store_proxy import INSUFFICIENT, QUOTA, StoreProxy
+from test_collect import collect, quick, stored
+from test_kills import SEED, SETTINGS, Trial
+from wire import Client, digest_of, encode, eventually
+
+NAME = "disks/ubuntu"
+SECONDS = float(os.environ.get("CONFORMANCE_SECONDS", "20"))
+SHARE = 0.12
+"""Of all requests to the store so many come to grief."""
+
+
+@pytest.fixture
+def store(opened):
+    """A wire to the S3 server that can be told to fail."""
+    return opened(StoreProxy(os.environ["CONFORMANCE_S3_ENDPOINT"]))
+
+
+@pytest.fixture
+def through(start, store):
+    """Starts servers over one prefix behind that wire."""
+    arguments, environment = s3_storage()
+    arguments[3] = store.endpoint
+    return lambda **settings: start("s3", (arguments, environment), **settings)
+
+
+@pytest.mark.slow
+def test_a_store_that_fails_at_random_loses_nothing(store, through):
+    """Requests are cut, answers are lost, slow or half, and the store wants everybody to slow down; two servers collect meanwhile."""
+    servers = [through(**SETTINGS) for _ in range(2)]
+    trial = Trial(servers, SEED)
+    for person in trial.people:
+        person.failures = (503,)
+    until = time.monotonic() + SECONDS
+    while time.monotonic() < until:
+
+        def trouble():
+            store.fails_now_and_then(f"{SEED}-{trial.rounds}", SHARE)
+            time.sleep(2)
+            store.heal()
+
+        trial.round(trouble)
+        trial.look()
+    trial.end()
+    print(f"seed {SEED}: {trial.rounds} rounds, {trial.counts()}, {store.happened}")
+    assert len(store.happened) >= 6, store.happened
+
+
+def assert_full(answer):
+    assert answer.status == 507 and answer.codes() == ["UNAVAILABLE"], answer
+    assert "full" in answer.json()["errors"][0]["message"]
+
+
+def assert_reads_go_on(client, images):
+    for tag, (digest, layer) in images.items():
+        answer = client.get(f"/v2/{NAME}/manifests/{tag}")
+        assert answer.status == 200 and digest_of(answer.body) == digest
+        answer = client.get(f"/v2/{NAME}/blobs/{digest_of(layer)}")
+        assert answer.status == 200 and answer.body == layer
+    assert client.get(f"/v2/{NAME}/tags/list").json()["tags"] == sorted(images)
+
+
+def push(client, images, tag, layer):
+    images[tag] = client.push_image(NAME, tag, layer), layer
+
+
+def pushes(client):
+    """What is answered to every way to bring something new."""
+    small, large = os.urandom(100), os.urandom(2 * MIB)
+    for data in (small, large):
+        headers = {"Content-Type": "application/octet-stream"}
+        yield client.send("POST", f"/v2/{NAME}/blobs/uploads/?digest={digest_of(data)}", data, headers)
+    yield client.send("POST", f"/v2/{NAME}/blobs/uploads/")
+
+
+@pytest.mark.parametrize("answer", [INSUFFICIENT, QUOTA], ids=["full", "quota"])
+def test_a_full_bucket_takes_nothing_and_loses_nothing(store, through, answer):
+    client, images, dice = Client(through().host), {}, random.Random(SEED)
+    push(client, images, "small", dice.randbytes(1000))
+    push(client, images, "large", dice.randbytes(3 * MIB))
+    location, rest = client.begin(NAME), dice.randbytes(20_000)
+    manifest = json.loads(client.get(f"/v2/{NAME}/manifests/small").body)
+    store.full(answer)
+    for refused in pushes(client):
+        assert_full(refused)
+    assert_full(client.patch(location, rest))
+    assert_full(client.finish(location, digest_of(rest), rest))
+    assert_full(client.put_manifest(NAME, "new", encode({**manifest, "annotations": {"new": "yes"}})))
+    assert_reads_go_on(client, images)
+    store.heal()
+    assert client.patch(location, rest).status == 202
+    assert client.finish(location, digest_of(rest)).status == 201
+    push(client, images, "new", dice.randbytes(2 * MIB))
+    assert_reads_go_on(client, images)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 48 MiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", folder], check=True)
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def fill(folder):
+    """Somebody else takes all space that is left."""
+    with contextlib.suppress(OSError), open(folder / "filler", "wb") as file:
+        while True:
+            file.write(bytes(4096))
+            file.flush()
+
+
+def test_a_full_disk_takes_nothing_loses_nothing_and_can_be_cleared(start, small_disk):
+    """Also when nothing at all is left of it, and the server is killed: it starts, reads go on, and what nothing needs is collected."""
+    server = start("filesystem", (["--data", str(small_disk / "data")], {}), DVCR_EMBEDDED_API="false", **quick())
+    client, images, dice = Client(server.host), {}, random.Random(SEED)
+    location, rest = client.begin(NAME), dice.randbytes(20_000)
+    assert client.patch(location, rest[:10_000], 0).status == 202
+    for number in range(40):
+        layer = dice.randbytes(3 * MIB)
+        answer = client.finish(client.begin(NAME), digest_of(layer), layer)
+        if answer.status != 201:
+            break
+        push(client, images, f"v{number:02}", layer)
+    assert_full(answer)
+    assert len(images) > 5
+    before = stored(server, "data")
+    assert_reads_go_on(client, images)
+    fill(small_disk)
+    # Something small may still find space, which was kept for what makes space; then there is none.
+    small = next(pushes(client))
+    assert small.status in (201, 507), small
+    manifest = json.loads(client.get(f"/v2/{NAME}/manifests/v00").body)
+    for _ in range(50):
+        for refused in pushes(client):
+            assert_full(refused)
+        assert_full(client.patch(location, rest[10_000:], 10_000))
+        assert_full(client.put_manifest(NAME, "new", encode({**manifest, "annotations": {"new": "yes"}})))
+    assert stored(server, "data") == before
+    server.kill()
+    server.start()
+    assert_reads_go_on(client, images)
+    for tag in list(images)[:3]:
+        digest, _ = images.pop(tag)
+        assert client.delete(f"/v2/{NAME}/manifests/{digest}").status == 202
+    assert_reads_go_on(client, images)
+
+    def is_freed():
+        collect(server)
+        return len(stored(server, "data")) <= len(before) - 3
+
+    eventually(is_freed, seconds=30)
+    assert_reads_go_on(client, images)
+    (small_disk / "filler").unlink(missing_ok=True)
+    assert client.offset(location) == 10_000
+    assert client.finish(location, digest_of(rest), rest[10_000:]).status == 201
+    push(client, images, "new", dice.randbytes(2 * MIB))
+    assert_reads_go_on(client, images)

@@ -1,0 +1,107 @@
+//! [`Reserve`]: space that is kept for when there is no other, so that a full disk can be cleared.
+//!
+//! Whatever deletes writes first what it deletes. So a file takes some space, and gives it up when a small object finds none; from
+//! then on no data is taken in, until there is as much space again.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::{FallocateFlags, fallocate, statvfs};
+
+/// A file that takes space for others.
+#[derive(Debug)]
+pub(super) struct Reserve {
+    path: PathBuf,
+    size: u64,
+    is_whole: Mutex<bool>,
+}
+
+impl Reserve {
+    /// Enough for the list of what a collection condemns, many times.
+    const MOST: u64 = 8 << 20;
+
+    /// Of a small disk this part.
+    const PART: u64 = 64;
+
+    /// The reserve of the file system that holds `path`, as much as there is space for.
+    pub(super) fn open(path: PathBuf, root: &Path) -> io::Result<Self> {
+        let all = statvfs(root)?;
+        let size = Self::MOST.min(all.f_blocks.saturating_mul(all.f_frsize) / Self::PART).max(1);
+        let reserve = Self { path, size, is_whole: Mutex::new(false) };
+        reserve.fill();
+        Ok(reserve)
+    }
+
+    /// Whether it is whole, now that what was missing was taken, if there was space.
+    pub(super) fn fill(&self) -> bool {
+        let mut is_whole = self.is_whole();
+        if !*is_whole {
+            *is_whole = self.allocate().is_ok();
+            if !*is_whole {
+                // What it got is of more use to others.
+                self.remove();
+            }
+        }
+        *is_whole
+    }
+
+    /// Gives up the space, and says whether there was any.
+    pub(super) fn release(&self) -> bool {
+        let mut is_whole = self.is_whole();
+        if *is_whole {
+            tracing::warn!("the disk is full: no data is taken in until there is space again");
+            self.remove();
+        }
+        std::mem::take(&mut *is_whole)
+    }
+
+    fn allocate(&self) -> io::Result<()> {
+        let mut file = File::options().write(true).create(true).truncate(false).open(&self.path)?;
+        if fallocate(&file, FallocateFlags::empty(), 0, self.size).is_ok() {
+            return Ok(());
+        }
+        // Not every file system can do that; one that is full can do neither.
+        let piece = [1; 4096];
+        for _ in 0..self.size.div_ceil(piece.len() as u64) {
+            file.write_all(&piece)?;
+        }
+        file.sync_all()
+    }
+
+    fn remove(&self) {
+        if let Err(error) = fs::remove_file(&self.path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, path = %self.path.display(), "failed to give up reserved space");
+        }
+    }
+
+    fn is_whole(&self) -> MutexGuard<'_, bool> {
+        self.is_whole.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether an error says that there is no space.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reserve_is_given_up_once_and_taken_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("reserve");
+        let reserve = Reserve::open(path.clone(), folder.path()).unwrap();
+        assert!(fs::metadata(&path).unwrap().len() > 0);
+        assert!(reserve.release());
+        assert!(!path.exists());
+        assert!(!reserve.release());
+        assert!(reserve.fill());
+        assert!(path.exists());
+    }
+}
