@@ -35,6 +35,7 @@ mod router;
 mod server;
 mod stats;
 mod tags;
+mod tls;
 mod uploads;
 
 use std::sync::Arc;
@@ -50,6 +51,7 @@ use crate::upload_token::UploadKey;
 
 pub use router::router;
 pub use server::{Server, ServerOptions};
+pub use tls::{Tls, TlsError, TlsOptions};
 
 /// What the handlers need.
 #[derive(Debug, Clone)]

@@ -24,6 +24,7 @@ mod rm;
 mod serve;
 mod size;
 mod stats;
+mod tls;
 
 use std::process::ExitCode;
 use std::task::Poll;

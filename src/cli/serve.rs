@@ -12,7 +12,7 @@ use storage_backends::{Filesystem, Location, S3, S3Options, Store};
 use tokio::task::JoinHandle;
 
 use super::embedded::Embedded;
-use super::{Failure, StopSignals, runtime};
+use super::{Failure, StopSignals, runtime, tls};
 use crate::api::{Api, Server, ServerOptions, Settings, router};
 use crate::config::{Config, LogFormat, MissingBlobs};
 use crate::registry::{Collected, Registry, Rules};
@@ -61,6 +61,12 @@ pub(super) struct Flags {
     /// The directory of those resources and of volumes [default: the data directory].
     #[arg(long, value_name = "DIR")]
     state: Option<String>,
+    /// The certificate of the server, in PEM: it speaks TLS then.
+    #[arg(long, value_name = "FILE")]
+    tls_certificate: Option<String>,
+    /// The key of the certificate, in PEM.
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<String>,
     /// How log lines look: text or json [default: text].
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
@@ -94,10 +100,17 @@ impl Provider for &Flags {
             .into_iter()
             .filter_map(|(key, value)| Some((key.to_owned(), Value::from(value.as_deref()?))))
             .collect();
-        if let Some(endpoint) = &self.s3_endpoint {
-            let s3 = Dict::from([("endpoint".to_owned(), Value::from(endpoint.as_str()))]);
-            root.insert("s3".to_owned(), Value::from(s3));
+        let mut tables: Map<&str, Dict> = Map::new();
+        for (table, key, value) in [
+            ("s3", "endpoint", &self.s3_endpoint),
+            ("tls", "certificate", &self.tls_certificate),
+            ("tls", "key", &self.tls_key),
+        ] {
+            if let Some(value) = value.as_deref() {
+                tables.entry(table).or_default().insert(key.to_owned(), Value::from(value));
+            }
         }
+        root.extend(tables.into_iter().map(|(name, table)| (name.to_owned(), Value::from(table))));
         Ok(Profile::Default.collect(root))
     }
 }
@@ -138,6 +151,7 @@ fn rules(config: &Config) -> Rules {
 async fn serve(config: &Config) -> Result<(), Failure> {
     // Before anybody can connect: from then on a signal means to finish what is in flight.
     let signals = StopSignals::listen();
+    let tls = tls::open(config)?;
     let store = open(config).await.map_err(|error| Failure::because("cannot open the storage", &error))?;
     let capabilities = store.capabilities();
     let idle_timeout = Duration::from_secs(config.idle_timeout);
@@ -149,10 +163,10 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     let collecting = collect_now_and_then(&registry, Duration::from_secs(config.collect_interval));
     let api = Api::new(registry, settings);
     let options = ServerOptions { idle_timeout, header_timeout: Duration::from_secs(config.header_timeout) };
-    let server = bind(config, options).await?;
+    let server = bind(config, options).await?.with_tls(tls.clone());
     let address =
         server.address().map_err(|error| Failure::because("cannot tell where the server listens", &error))?;
-    let embedded = Embedded::open(config, address)?;
+    let embedded = Embedded::open(config, address, tls.as_ref())?;
     let key = embedded.as_ref().map(Embedded::upload_key).or(config.upload_key.clone());
     let api = match key {
         Some(key) => api.with_image_uploads(key),
@@ -165,8 +179,12 @@ async fn serve(config: &Config) -> Result<(), Failure> {
         backend = capabilities.backend,
         replicas = if capabilities.shared { "any number" } else { "one" },
         resources = if embedded.is_some() { "embedded" } else { "none" },
-        "listening on http://{address}"
+        "listening on {}://{address}",
+        if tls.is_some() { "https" } else { "http" },
     );
+    if let Some(tls) = tls {
+        tokio::spawn(async move { tls.keep().await });
+    }
     let controller = embedded.map(Embedded::run);
     let stop = async {
         stopped(signals).await;
