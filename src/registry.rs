@@ -41,6 +41,7 @@ mod source;
 mod staging;
 mod stats;
 mod tag;
+mod tally;
 mod upload;
 
 use std::sync::Arc;
@@ -64,6 +65,7 @@ pub use session::SessionId;
 pub use staging::{Piece, Staged, Staging, StagingError, Total};
 pub use stats::{RepositoryStats, Stats};
 pub use storage_backends::{ByteStream, Error as StoreError};
+pub use tally::{Chunked, Tally};
 pub use upload::{Append, UploadStatus};
 
 /// How often an operation tries again when others get in its way. Arbitrary: someone else succeeded each time.
@@ -170,6 +172,12 @@ impl Registry {
     #[must_use]
     pub fn min_chunk(&self) -> Option<u64> {
         self.store.capabilities().min_pause
+    }
+
+    /// What was counted of chunks.
+    #[must_use]
+    pub fn tally(&self) -> &Arc<Tally> {
+        &self.index.tally
     }
 
     /// Whether the store answers.
