@@ -15,6 +15,7 @@
 //! - Several ranges in one request are answered with the whole blob, which HTTP allows.
 
 mod access_log;
+mod audit;
 mod blobs;
 mod body;
 mod chunks;
@@ -26,9 +27,11 @@ mod error;
 mod health;
 mod image_uploads;
 mod manifests;
+mod observation;
 mod query;
 mod range;
 mod referrers;
+mod request_id;
 mod rewrite;
 mod route;
 mod router;
@@ -46,9 +49,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::bare_disk::BareDisks;
+use crate::metrics::Metrics;
 use crate::registry::{Registry, Staging};
 use crate::upload_token::UploadKey;
 
+pub use audit::Caller;
+pub use observation::{exposition, observation, only_metrics};
 pub use router::router;
 pub use server::{Server, ServerOptions};
 pub use tls::{Tls, TlsError, TlsOptions};
@@ -63,6 +69,8 @@ pub struct Api {
     counting: Arc<Mutex<()>>,
     /// Held while blobs are stored in another way.
     rewriting: Arc<Mutex<()>>,
+    metrics: Arc<Metrics>,
+    readiness: Arc<health::Readiness>,
     /// The server is to stop: what takes long ends soon.
     stopping: CancellationToken,
     /// Requests that change something run here, apart from their connections: a client that goes away does not
@@ -98,10 +106,19 @@ impl Api {
             settings,
             counting: Arc::default(),
             rewriting: Arc::default(),
+            metrics: Arc::default(),
+            readiness: Arc::default(),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
             image_uploads: None,
         }
+    }
+
+    /// The same API, which counts in `metrics`.
+    #[must_use]
+    pub fn with_metrics(self, metrics: Arc<Metrics>) -> Self {
+        metrics.with_registry(&self.registry);
+        Self { metrics, ..self }
     }
 
     /// The same API, which also takes files at `/upload/<token>` with tokens of `key`.

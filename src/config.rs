@@ -37,6 +37,11 @@ pub struct Config {
     pub storage: Option<Location>,
     /// How log lines look.
     pub log_format: LogFormat,
+    /// A file for events about who did what, besides the log.
+    pub audit_log: Option<PathBuf>,
+    /// Where metrics and health are served in plain HTTP, for monitoring alone; unset: metrics are served where everything is,
+    /// if only this machine reaches that.
+    pub metrics_listen: Option<ListenAddress>,
     /// What is logged: `error`, `warn`, `info`, `debug`, `trace`, or directives such as `info,dvcr=debug`.
     pub log_level: String,
     /// Seconds for which a client may be silent within a body.
@@ -179,6 +184,8 @@ impl Default for Config {
             data: "dvcr-data".into(),
             storage: None,
             log_format: LogFormat::Text,
+            audit_log: None,
+            metrics_listen: None,
             log_level: "info".to_owned(),
             idle_timeout: 60,
             header_timeout: 30,

@@ -39,6 +39,12 @@ pub struct ServerOptions {
     pub header_timeout: Duration,
 }
 
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self { idle_timeout: Duration::from_mins(1), header_timeout: Duration::from_secs(30) }
+    }
+}
+
 /// A listener that serves HTTP/1.1 and HTTP/2: over TLS, as the two sides agree, or in cleartext, with prior knowledge.
 #[derive(Debug)]
 pub struct Server {

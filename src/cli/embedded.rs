@@ -24,6 +24,7 @@ use crate::apiserver::{ApiServer, Resource};
 use crate::client::{Client, ClientOptions, Egress, OwnServer, TransportOptions};
 use crate::config::Config;
 use crate::controller::{self, Context, InProcess, InProcessOptions, Library, Uploads, crd};
+use crate::metrics::Metrics;
 use crate::oci::RegistryHost;
 use crate::upload_token::UploadKey;
 
@@ -107,6 +108,12 @@ impl Embedded {
     /// What addresses for uploads are signed with.
     pub(super) fn upload_key(&self) -> UploadKey {
         self.context.uploads.key.clone()
+    }
+
+    /// Has the images counted by phase.
+    pub(super) fn count_in(&self, metrics: &Metrics) {
+        let census = Arc::clone(&self.context.census);
+        metrics.with_images(move || census.count());
     }
 
     /// The paths of the API server.

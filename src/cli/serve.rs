@@ -8,15 +8,17 @@ use std::time::Duration;
 use clap::Args;
 use figment::value::{Dict, Map, Value};
 use figment::{Metadata, Profile, Provider};
+use storage_backends::measure::Measured;
 use storage_backends::{Filesystem, Location, S3, S3Options, Store};
 use tokio::task::JoinHandle;
 
 use super::embedded::Embedded;
 use super::{Failure, StopSignals, runtime, tls};
-use crate::api::{Api, Server, ServerOptions, Settings, router};
-use crate::config::{Config, LogFormat, MissingBlobs};
+use crate::api::{Api, Server, ServerOptions, Settings, observation, only_metrics, router};
+use crate::config::{Config, ListenAddress, LogFormat, MissingBlobs};
+use crate::metrics::Metrics;
 use crate::registry::{Collected, Registry, Rules};
-use crate::telemetry;
+use crate::telemetry::{self, AuditFile};
 
 /// Run the registry, and with it VirtualImage resources for kubectl.
 ///
@@ -118,9 +120,19 @@ impl Provider for &Flags {
 impl Serve {
     pub(super) fn run(self) -> Result<(), Failure> {
         let config = self.flags.config()?;
-        telemetry::init(&config.log_level, config.log_format == LogFormat::Json)
+        let audit = config.audit_log.clone().map(|path| {
+            let failed = |error| Failure::because(format!("cannot write to {}", path.display()), &error);
+            AuditFile::open(path.clone()).map_err(failed)
+        });
+        let audit = audit.transpose()?;
+        telemetry::init_with(&config.log_level, config.log_format == LogFormat::Json, audit.clone())
             .map_err(|error| Failure::Usage(format!("log_level: {error}")))?;
-        runtime()?.block_on(serve(&config))
+        runtime()?.block_on(async {
+            if let Some(audit) = audit {
+                reopen_when_told(audit)?;
+            }
+            serve(&config).await
+        })
     }
 }
 
@@ -154,16 +166,18 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     let tls = tls::open(config)?;
     let store = open(config).await.map_err(|error| Failure::because("cannot open the storage", &error))?;
     let capabilities = store.capabilities();
+    let metrics = Arc::new(Metrics::new());
+    let store = Arc::new(Measured::new(store, metrics.store()));
     let idle_timeout = Duration::from_secs(config.idle_timeout);
     let settings =
         Settings { idle_timeout, max_manifest: usize::try_from(config.max_manifest).unwrap_or(usize::MAX) };
     let registry = Arc::new(Registry::with_rules(store, rules(config)));
     let learning = Arc::clone(&registry);
     tokio::spawn(async move { learning.learn_chunks().await });
-    let collecting = collect_now_and_then(&registry, Duration::from_secs(config.collect_interval));
-    let api = Api::new(registry, settings);
+    let collecting = collect_now_and_then(&registry, &metrics, Duration::from_secs(config.collect_interval));
+    let api = Api::new(registry, settings).with_metrics(Arc::clone(&metrics));
     let options = ServerOptions { idle_timeout, header_timeout: Duration::from_secs(config.header_timeout) };
-    let server = bind(config, options).await?.with_tls(tls.clone());
+    let server = bind(&config.listen, options).await?.with_tls(tls.clone());
     let address =
         server.address().map_err(|error| Failure::because("cannot tell where the server listens", &error))?;
     let embedded = Embedded::open(config, address, tls.as_ref())?;
@@ -172,7 +186,23 @@ async fn serve(config: &Config) -> Result<(), Failure> {
         Some(key) => api.with_image_uploads(key),
         None => api,
     };
-    let resources = embedded.as_ref().map(Embedded::router).unwrap_or_default();
+    let mut resources = embedded.as_ref().map(Embedded::router).unwrap_or_default();
+    if let Some(embedded) = &embedded {
+        embedded.count_in(&metrics);
+    }
+    let watched = match &config.metrics_listen {
+        Some(listen) => {
+            let server = bind(listen, options).await?;
+            let router = observation(api.clone());
+            Some(tokio::spawn(async move { server.run(router, std::future::pending()).await }))
+        }
+        None => {
+            if address.ip().is_loopback() {
+                resources = resources.merge(only_metrics(metrics));
+            }
+            None
+        }
+    };
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         storage = %location(config),
@@ -200,20 +230,29 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     };
     server.run(router(api.clone(), resources), stop).await;
     api.drain().await;
+    if let Some(watched) = watched {
+        watched.abort();
+    }
     tracing::info!("stopped");
     Ok(())
 }
 
 /// Begins to collect what nothing needs, unless that is not wanted.
-fn collect_now_and_then(registry: &Arc<Registry>, interval: Duration) -> Option<JoinHandle<()>> {
+fn collect_now_and_then(
+    registry: &Arc<Registry>,
+    metrics: &Arc<Metrics>,
+    interval: Duration,
+) -> Option<JoinHandle<()>> {
     if interval.is_zero() {
         return None;
     }
-    let registry = Arc::clone(registry);
+    let (registry, metrics) = (Arc::clone(registry), Arc::clone(metrics));
     Some(tokio::spawn(async move {
         loop {
             tokio::time::sleep(interval).await;
-            match registry.collect(false).await {
+            let outcome = registry.collect(false).await;
+            metrics.collected(&outcome);
+            match outcome {
                 Ok(Collected { uploads, blobs, data, .. }) => tracing::info!(
                     uploads = uploads.deleted.count,
                     blobs = blobs.deleted.count,
@@ -263,14 +302,27 @@ fn absolute(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }
 
-async fn bind(config: &Config, options: ServerOptions) -> Result<Server, Failure> {
-    let listen = config.listen.as_str();
+async fn bind(listen: &ListenAddress, options: ServerOptions) -> Result<Server, Failure> {
+    let listen = listen.as_str();
     let failed = |error: std::io::Error| Failure::because(format!("cannot listen on {listen}"), &error);
     let addresses: Vec<SocketAddr> = tokio::net::lookup_host(listen).await.map_err(failed)?.collect();
     let address = addresses
         .first()
         .ok_or_else(|| Failure::Failed(format!("cannot listen on {listen}: it has no address")))?;
     Server::bind(*address, options).await.map_err(failed)
+}
+
+/// Has the file opened anew at each SIGHUP, as logrotate sends it. Without a file the signal ends the process, as it does when its
+/// terminal is closed.
+fn reopen_when_told(audit: AuditFile) -> Result<(), Failure> {
+    let mut told = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())
+        .map_err(|error| Failure::because("cannot listen for SIGHUP", &error))?;
+    tokio::spawn(async move {
+        while told.recv().await.is_some() {
+            audit.reopen();
+        }
+    });
+    Ok(())
 }
 
 /// Ready when the process is asked to stop. Asked a second time, it stops at once.
