@@ -190,19 +190,10 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     if let Some(embedded) = &embedded {
         embedded.count_in(&metrics);
     }
-    let watched = match &config.metrics_listen {
-        Some(listen) => {
-            let server = bind(listen, options).await?;
-            let router = observation(api.clone());
-            Some(tokio::spawn(async move { server.run(router, std::future::pending()).await }))
-        }
-        None => {
-            if address.ip().is_loopback() {
-                resources = resources.merge(only_metrics(metrics));
-            }
-            None
-        }
-    };
+    let watched = monitored(config, options, &api).await?;
+    if watched.is_none() && address.ip().is_loopback() {
+        resources = resources.merge(only_metrics(metrics));
+    }
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         storage = %location(config),
@@ -235,6 +226,17 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Serves monitoring at an address of its own, if it has one.
+async fn monitored(
+    config: &Config,
+    options: ServerOptions,
+    api: &Api,
+) -> Result<Option<JoinHandle<()>>, Failure> {
+    let Some(listen) = &config.metrics_listen else { return Ok(None) };
+    let server = bind(listen, options).await?;
+    Ok(Some(tokio::spawn(server.run(observation(api.clone()), std::future::pending()))))
 }
 
 /// Begins to collect what nothing needs, unless that is not wanted.

@@ -137,7 +137,6 @@ pub struct Request {
 
 impl Request {
     /// What counts the bytes of the request's body.
-    #[must_use]
     pub fn received(&self) -> impl Fn(u64) + Send + Sync + use<> {
         let counter = self.received.clone();
         move |bytes| {

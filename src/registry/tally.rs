@@ -25,15 +25,15 @@ pub struct Chunked {
 }
 
 impl Tally {
-    pub(super) fn zeros(&self, bytes: u64) {
+    pub(super) fn add_zeros(&self, bytes: u64) {
         self.zeros.fetch_add(bytes, Relaxed);
     }
 
-    pub(super) fn known(&self, bytes: u32) {
+    pub(super) fn add_known(&self, bytes: u32) {
         self.known.fetch_add(bytes.into(), Relaxed);
     }
 
-    pub(super) fn new(&self, bytes: u32, stored: u32) {
+    pub(super) fn add_new(&self, bytes: u32, stored: u32) {
         self.new.fetch_add(bytes.into(), Relaxed);
         self.stored.fetch_add(stored.into(), Relaxed);
     }
