@@ -176,6 +176,7 @@ def test_a_store_that_stands_still_is_not_ready(start, opened):
     server = start("s3", (arguments, environment))
     client = Client(server.host)
     eventually(lambda: client.get("/readyz").status == 200)
+    assert total(scraped(server.host), "dvcr_store_requests_total", 'answer="done"') > 0
     silent.stalled = True
     answer = eventually(lambda: (answer := client.get("/readyz")).status == 503 and answer, 30)
     assert b"storage" in answer.body

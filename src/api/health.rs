@@ -12,7 +12,6 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::Api;
-use crate::registry::Registry;
 
 /// end-1: this is a registry of version 2.
 pub(super) async fn version() -> Response {
@@ -29,7 +28,9 @@ pub(super) async fn ready(State(api): State<Api>) -> Response {
     let judged = if api.stopping.is_cancelled() {
         Err("the server is stopping".to_owned())
     } else {
-        api.readiness.of(&api.registry).await
+        let registry = Arc::clone(&api.registry);
+        let ask = async move { registry.check().await.map_err(|error| error.to_string()) };
+        api.readiness.judge(ask).await
     };
     match judged {
         Ok(()) => "ok\n".into_response(),
@@ -55,17 +56,18 @@ struct Asked {
 }
 
 impl Readiness {
-    async fn of(&self, registry: &Arc<Registry>) -> Result<(), String> {
+    /// What the store says, by `ask` unless it is being asked already or has answered just now.
+    async fn judge(
+        &self,
+        ask: impl Future<Output = Result<(), String>> + Send + 'static,
+    ) -> Result<(), String> {
         let mut asked = self.0.lock().await;
         if let Some((when, answer)) = &asked.last
             && when.elapsed() < FRESH
         {
             return answer.clone();
         }
-        let mut running = asked.running.take().unwrap_or_else(|| {
-            let registry = Arc::clone(registry);
-            tokio::spawn(async move { registry.check().await.map_err(|error| error.to_string()) })
-        });
+        let mut running = asked.running.take().unwrap_or_else(|| tokio::spawn(ask));
         let answer = match tokio::time::timeout(PATIENCE, &mut running).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => Err(error.to_string()),
@@ -88,27 +90,28 @@ impl Readiness {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use storage_backends::dawdle::Dawdling;
-    use storage_backends::{Memory, MemoryOptions, Store};
 
     #[tokio::test(start_paused = true)]
-    async fn a_store_that_stands_still_is_said_to_within_seconds() {
-        let memory: Arc<dyn Store> = Arc::new(Memory::empty(MemoryOptions::default()));
-        // Each call takes an hour at one time in 128; one of these does.
-        let slow = Arc::new(Dawdling::new(memory, 7, Duration::from_hours(1)));
-        let registry = Arc::new(Registry::new(slow));
+    async fn a_store_that_stands_still_is_said_to_within_seconds_and_asked_once() {
         let readiness = Readiness::default();
-        let mut stalled = None;
-        for _ in 0..2000 {
-            if let Err(reason) = readiness.of(&registry).await {
-                stalled = Some(reason);
-                break;
-            }
-            tokio::time::advance(FRESH).await;
-        }
-        assert!(stalled.unwrap().contains("has not answered"));
-        // It is asked no second time until it has answered, and then it is ready again.
-        tokio::time::advance(Duration::from_hours(2)).await;
-        assert_eq!(readiness.of(&registry).await, Ok(()));
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        let begun = Instant::now();
+        let stalled = readiness.judge(async move { answered.await.map_err(|_| "gone".to_owned())? }).await;
+        assert!(stalled.unwrap_err().contains("has not answered"));
+        assert_eq!(begun.elapsed(), PATIENCE);
+
+        // Whoever asks next waits for the same answer.
+        tokio::time::advance(FRESH).await;
+        answer.send(Ok(())).unwrap();
+        assert_eq!(readiness.judge(async { Err("asked a second time".to_owned()) }).await, Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_holds_for_a_moment() {
+        let readiness = Readiness::default();
+        assert_eq!(readiness.judge(async { Ok(()) }).await, Ok(()));
+        assert_eq!(readiness.judge(async { Err("no".to_owned()) }).await, Ok(()));
+        tokio::time::advance(FRESH).await;
+        assert!(readiness.judge(async { Err("no".to_owned()) }).await.is_err());
     }
 }

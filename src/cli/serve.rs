@@ -164,9 +164,10 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     // Before anybody can connect: from then on a signal means to finish what is in flight.
     let signals = StopSignals::listen();
     let tls = tls::open(config)?;
-    let store = open(config).await.map_err(|error| Failure::because("cannot open the storage", &error))?;
-    let capabilities = store.capabilities();
     let metrics = Arc::new(Metrics::new());
+    let store =
+        open(config, &metrics).await.map_err(|error| Failure::because("cannot open the storage", &error))?;
+    let capabilities = store.capabilities();
     let store = Arc::new(Measured::new(store, metrics.store()));
     let idle_timeout = Duration::from_secs(config.idle_timeout);
     let settings =
@@ -271,7 +272,7 @@ fn collect_now_and_then(
     }))
 }
 
-async fn open(config: &Config) -> storage_backends::Result<Arc<dyn Store>> {
+async fn open(config: &Config, metrics: &Metrics) -> storage_backends::Result<Arc<dyn Store>> {
     match config.location() {
         Location::Directory(path) => Ok(Arc::new(Filesystem::open(path).await?)),
         Location::Bucket { bucket, prefix } => {
@@ -286,6 +287,7 @@ async fn open(config: &Config) -> storage_backends::Result<Arc<dyn Store>> {
                 credentials,
                 virtual_hosted_style: config.s3.virtual_hosted_style,
                 single_writer: config.s3.single_writer,
+                observer: Some(metrics.store()),
             };
             Ok(Arc::new(S3::open(&options).await?))
         }

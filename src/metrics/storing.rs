@@ -11,7 +11,7 @@ use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
-use storage_backends::measure::{Observer, Outcome};
+use storage_backends::measure::{Answer, Observer, Outcome};
 
 use crate::registry::Tally;
 
@@ -29,17 +29,23 @@ struct Operation {
     operation: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Answered {
+    answer: &'static str,
+}
+
 /// Calls of the store.
 #[derive(Debug, Clone)]
 pub(super) struct StoreCalls {
     calls: Family<Call, Counter>,
     durations: Family<Operation, Histogram>,
+    requests: Family<Answered, Counter>,
 }
 
 impl Default for StoreCalls {
     fn default() -> Self {
         let durations = Family::new_with_constructor((|| Histogram::new(DURATIONS)) as fn() -> Histogram);
-        Self { calls: Family::default(), durations }
+        Self { calls: Family::default(), durations, requests: Family::default() }
     }
 }
 
@@ -52,6 +58,11 @@ impl StoreCalls {
             Unit::Seconds,
             self.durations.clone(),
         );
+        registry.register(
+            "dvcr_store_requests",
+            "HTTP requests to the server of a bucket; those that it did not answer well are sent again",
+            self.requests.clone(),
+        );
     }
 }
 
@@ -59,6 +70,10 @@ impl Observer for StoreCalls {
     fn called(&self, operation: &'static str, outcome: Outcome, took: Duration) {
         self.calls.get_or_create(&Call { operation, outcome: outcome.as_str() }).inc();
         self.durations.get_or_create(&Operation { operation }).observe(took.as_secs_f64());
+    }
+
+    fn answered(&self, answer: Answer) {
+        self.requests.get_or_create(&Answered { answer: answer.as_str() }).inc();
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dvcr::metrics::Metrics;
 use dvcr::registry::{Collected, Registry};
-use storage_backends::measure::Outcome;
+use storage_backends::measure::{Answer, Outcome};
 use storage_backends::{Memory, MemoryOptions};
 
 /// The names of all metrics that a server tells once everything has happened that is counted.
@@ -22,6 +22,7 @@ fn exposed() -> BTreeSet<String> {
     drop(request);
     metrics.collected(&Ok::<_, ()>(Collected::default()));
     metrics.store().called("get", Outcome::Done, Duration::ZERO);
+    metrics.store().answered(Answer::Done);
     let text = metrics.exposition().unwrap();
     let series = text.lines().filter(|line| !line.starts_with('#'));
     series.map(|line| line.split(['{', ' ']).next().unwrap().to_owned()).collect()

@@ -21,6 +21,38 @@ use crate::{
 pub trait Observer: Debug + Send + Sync {
     /// A call of `operation` has ended after `took`.
     fn called(&self, operation: &'static str, outcome: Outcome, took: Duration);
+
+    /// A request to the server of a bucket was answered. A call may take several.
+    fn answered(&self, answer: Answer);
+}
+
+/// How a server answered a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// As it was meant to.
+    Done,
+    /// Not: the object or the rights are not there, or a condition does not hold.
+    Refused,
+    /// It has too much to do; it is asked again.
+    Busy,
+    /// It failed; it is asked again where that cannot do harm.
+    Failed,
+    /// It did not; it is asked again where that cannot do harm.
+    None,
+}
+
+impl Answer {
+    /// As it is written.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Refused => "refused",
+            Self::Busy => "busy",
+            Self::Failed => "failed",
+            Self::None => "none",
+        }
+    }
 }
 
 /// How a call ended.
@@ -224,6 +256,8 @@ mod tests {
         fn called(&self, operation: &'static str, outcome: Outcome, _took: Duration) {
             self.0.lock().unwrap().push((operation, outcome));
         }
+
+        fn answered(&self, _answer: Answer) {}
     }
 
     #[tokio::test]
