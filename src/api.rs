@@ -15,6 +15,7 @@
 //! - Several ranges in one request are answered with the whole blob, which HTTP allows.
 
 mod access_log;
+mod audit;
 mod blobs;
 mod body;
 mod chunks;
@@ -27,15 +28,18 @@ mod health;
 mod image_uploads;
 mod manifests;
 mod ndjson;
+mod observation;
 mod query;
 mod range;
 mod referrers;
+mod request_id;
 mod rewrite;
 mod route;
 mod router;
 mod server;
 mod stats;
 mod tags;
+mod tls;
 mod uploads;
 mod verify;
 
@@ -47,11 +51,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::bare_disk::BareDisks;
+use crate::metrics::Metrics;
 use crate::registry::{Registry, Staging};
 use crate::upload_token::UploadKey;
 
+pub use audit::Caller;
+pub use observation::{exposition, observation, only_metrics};
 pub use router::router;
 pub use server::{Server, ServerOptions};
+pub use tls::{Tls, TlsError, TlsOptions};
 
 /// What the handlers need.
 #[derive(Debug, Clone)]
@@ -65,6 +73,8 @@ pub struct Api {
     rewriting: Arc<Mutex<()>>,
     /// Held while what is stored is verified.
     verifying: Arc<Mutex<()>>,
+    metrics: Arc<Metrics>,
+    readiness: Arc<health::Readiness>,
     /// The server is to stop: what takes long ends soon.
     stopping: CancellationToken,
     /// Requests that change something run here, apart from their connections: a client that goes away does not
@@ -101,10 +111,19 @@ impl Api {
             counting: Arc::default(),
             rewriting: Arc::default(),
             verifying: Arc::default(),
+            metrics: Arc::default(),
+            readiness: Arc::default(),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
             image_uploads: None,
         }
+    }
+
+    /// The same API, which counts in `metrics`.
+    #[must_use]
+    pub fn with_metrics(self, metrics: Arc<Metrics>) -> Self {
+        metrics.with_registry(&self.registry);
+        Self { metrics, ..self }
     }
 
     /// The same API, which also takes files at `/upload/<token>` with tokens of `key`.

@@ -24,6 +24,7 @@ mod rm;
 mod serve;
 mod size;
 mod stats;
+mod tls;
 mod verify;
 
 use std::process::ExitCode;

@@ -47,7 +47,7 @@ pub use repository::{RemoteManifest, Repository};
 pub use retry::{Backoff, Retries};
 pub use rewrite::{RewriteEvent, RewriteOutcome};
 pub(crate) use transport::redacted;
-pub use transport::{Response, Transport, TransportOptions, check_authorities};
+pub use transport::{OwnServer, Response, Transport, TransportOptions, check_authorities};
 pub use upload::{BlobUpload, UploadError};
 
 use crate::oci::{ImageReference, RegistryHost, RepositoryName};
@@ -64,6 +64,8 @@ pub struct ClientOptions {
     pub retries: Retries,
     /// Registries that are spoken to over plain HTTP, besides those on loopback.
     pub plain_http: Vec<RegistryHost>,
+    /// Registries that are spoken to over TLS though they are on loopback.
+    pub tls: Vec<RegistryHost>,
 }
 
 /// A client of any number of registries. Clones share connections and tokens.
@@ -78,6 +80,7 @@ struct Shared {
     authenticator: Authenticator,
     retries: Retries,
     plain_http: Vec<RegistryHost>,
+    tls: Vec<RegistryHost>,
 }
 
 impl Client {
@@ -85,8 +88,8 @@ impl Client {
     pub fn new(options: ClientOptions) -> Result<Self, ClientError> {
         let transport = Transport::new(&options.transport)?;
         let authenticator = Authenticator::new(options.credentials);
-        let ClientOptions { retries, plain_http, .. } = options;
-        Ok(Self { shared: Arc::new(Shared { transport, authenticator, retries, plain_http }) })
+        let ClientOptions { retries, plain_http, tls, .. } = options;
+        Ok(Self { shared: Arc::new(Shared { transport, authenticator, retries, plain_http, tls }) })
     }
 
     /// A repository; nothing is asked yet.
@@ -119,6 +122,7 @@ impl Client {
         // Named without a port, a host is meant with all of its ports.
         let is_named = |named: &RegistryHost| named == registry || named.as_str() == registry.host();
         let plain = registry.is_loopback() || self.shared.plain_http.iter().any(is_named);
+        let plain = plain && !self.shared.tls.iter().any(is_named);
         if plain { "http" } else { "https" }
     }
 }

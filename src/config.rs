@@ -5,6 +5,7 @@
 //! keys that do: a misspelt limit that is silently ignored is worse than none.
 
 mod environment;
+mod tls;
 mod value;
 
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use url::Url;
 use crate::oci::RegistryHost;
 use crate::upload_token::UploadKey;
 use environment::Environment;
+pub use tls::{ClientCertificates, TlsConfig};
 
 /// Until it is known how large a blob is, its bytes are held in memory: so many at most.
 const LARGEST_HELD: u64 = 16 << 20;
@@ -35,6 +37,11 @@ pub struct Config {
     pub storage: Option<Location>,
     /// How log lines look.
     pub log_format: LogFormat,
+    /// A file for events about who did what, besides the log.
+    pub audit_log: Option<PathBuf>,
+    /// Where metrics and health are served in plain HTTP, for monitoring alone; unset: metrics are served where everything is,
+    /// if only this machine reaches that.
+    pub metrics_listen: Option<ListenAddress>,
     /// What is logged: `error`, `warn`, `info`, `debug`, `trace`, or directives such as `info,dvcr=debug`.
     pub log_level: String,
     /// Seconds for which a client may be silent within a body.
@@ -102,6 +109,8 @@ pub struct Config {
     pub allow_local_sources: Option<bool>,
     /// The S3 server; what is not given is taken from the usual `AWS_*` variables.
     pub s3: S3Config,
+    /// TLS of the server; without a certificate it speaks plain HTTP.
+    pub tls: TlsConfig,
 }
 
 /// The settings below `s3`.
@@ -175,6 +184,8 @@ impl Default for Config {
             data: "dvcr-data".into(),
             storage: None,
             log_format: LogFormat::Text,
+            audit_log: None,
+            metrics_listen: None,
             log_level: "info".to_owned(),
             idle_timeout: 60,
             header_timeout: 30,
@@ -198,6 +209,7 @@ impl Default for Config {
             workers: 4,
             allow_local_sources: None,
             s3: S3Config::default(),
+            tls: TlsConfig::default(),
         }
     }
 }
@@ -287,6 +299,7 @@ impl Config {
                 "s3.access_key_id and s3.secret_access_key go together; one is missing".to_owned(),
             ));
         }
+        self.tls.check().map_err(|reason| Error::Refused(reason.to_owned()))?;
         Ok(self)
     }
 
@@ -370,8 +383,11 @@ mod tests {
             ("DVCR_S3_SECRET_ACCESS_KEY", "true"),
             ("DVCR_IDLE_TIMEOUT", "7"),
             ("DVCR_S3_SINGLE_WRITER", "true"),
+            ("DVCR_TLS_CERTIFICATE", "/tls.crt"),
+            ("DVCR_TLS_KEY", "7"),
         ];
         let config = load("", &variables, &[]).unwrap();
+        assert_eq!(config.tls.key.as_deref(), Some(Path::new("7")));
         assert_eq!(config.s3.access_key_id.as_deref(), Some("0123"));
         assert_eq!(config.s3.secret_access_key.as_deref(), Some("true"));
         assert_eq!(config.idle_timeout, 7);
@@ -403,6 +419,9 @@ mod tests {
             ("storage = 'gs://x'", "storage", "s3://BUCKET/PREFIX"),
             ("s3.single_writer = 'perhaps'", "s3.single_writer", "true or false"),
             ("s3.access_key_id = 'x'", "s3.secret_access_key", "together"),
+            ("tls.key = 'x'", "tls.certificate", "together"),
+            ("tls.client_ca = 'x'", "tls.client_ca", "tls.certificate"),
+            ("tls.client_certificates = 'never'", "tls.client_certificates", "optional"),
         ] {
             let error = load(toml, &[], &[]).unwrap_err().to_string();
             assert!(error.contains(key) && error.contains(allowed), "{toml}: {error}");

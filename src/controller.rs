@@ -8,6 +8,7 @@
 //! A controller that is killed goes on from there.
 
 mod backoff;
+mod census;
 mod condition;
 mod context;
 #[expect(unreachable_pub, reason = "the derived schemas repeat the types inside of functions")]
@@ -34,6 +35,7 @@ use kube::runtime::watcher;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+pub use census::Census;
 pub use context::Context;
 pub use image::{Image, ImageId, Kind};
 pub use in_process::{InProcess, InProcessOptions};

@@ -6,6 +6,7 @@
 //! - [`disk`]: disk images by their bytes: formats, compression, sizes, what is refused.
 //! - [`chunk`]: a blob as chunks.
 //! - [`registry`]: the engine, over a store of the crate `storage-backends`.
+//! - [`metrics`]: what is counted, as Prometheus reads it.
 //! - [`client`]: push to and pull from any registry.
 //! - [`artifact`]: a disk as an OCI image, and back.
 //! - [`importer`] and [`exporter`]: disks from anywhere into a registry, and out of it.
@@ -29,6 +30,7 @@ pub mod controller;
 pub mod disk;
 pub mod exporter;
 pub mod importer;
+pub mod metrics;
 pub mod oci;
 pub mod qemu_img;
 pub mod registry;

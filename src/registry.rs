@@ -43,6 +43,7 @@ mod staging;
 mod stats;
 mod stored;
 mod tag;
+mod tally;
 mod upload;
 mod verify;
 
@@ -67,8 +68,9 @@ pub use session::SessionId;
 pub use staging::{Piece, Staged, Staging, StagingError, Total};
 pub use stats::{RepositoryStats, Stats};
 pub use storage_backends::{ByteStream, Error as StoreError};
+pub use tally::{Chunked, Tally};
 pub use upload::{Append, UploadStatus};
-pub use verify::{Depth, Finding, Kind, Tally, Verification, Verified};
+pub use verify::{Checked, Depth, Finding, Kind, Verification, Verified};
 
 /// How often an operation tries again when others get in its way. Arbitrary: someone else succeeded each time.
 const ATTEMPTS: usize = 16;
@@ -186,6 +188,12 @@ impl Registry {
     #[must_use]
     pub fn min_chunk(&self) -> Option<u64> {
         self.store.capabilities().min_pause
+    }
+
+    /// What was counted of chunks.
+    #[must_use]
+    pub fn tally(&self) -> &Arc<Tally> {
+        &self.index.tally
     }
 
     /// Whether the store answers.

@@ -1,21 +1,51 @@
 //! Logs, set up once. They go to standard error: standard output belongs to what a command prints.
+//!
+//! What is logged may come from anywhere: a line is one line, whatever a client has put into a path or a header, and a
+//! terminal gets no orders from it.
 
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::ParseError;
-use tracing_subscriber::fmt;
+mod audit_file;
+mod line;
+
+use tracing_subscriber::filter::{ParseError, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer, fmt};
+
+pub use audit_file::AuditFile;
+use line::Lines;
+
+/// The target of events about who did what.
+const AUDIT: &str = "dvcr::audit";
 
 /// Begins logging what `directives` let through, as text or as JSON.
 ///
 /// Fails when the directives cannot be read.
 pub fn init(directives: &str, json: bool) -> Result<(), ParseError> {
+    init_with(directives, json, None)
+}
+
+/// The same, with a file for audit events, which has all of them whatever `directives` say.
+pub fn init_with(directives: &str, json: bool, audit: Option<AuditFile>) -> Result<(), ParseError> {
     let filter = EnvFilter::builder().parse(directives)?;
-    let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // A second call, in a test, keeps the first one's settings.
-    let _ = if json {
-        builder.json().flatten_event(true).with_current_span(false).try_init()
+    let colours = !json && std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let lines = fmt::layer().with_writer(Lines::new(std::io::stderr, colours));
+    let lines = if json {
+        lines
+            .json()
+            .flatten_event(true)
+            .with_current_span(true)
+            .with_span_list(false)
+            .with_filter(filter)
+            .boxed()
     } else {
-        let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
-        builder.with_ansi(colours).try_init()
+        lines.with_ansi(colours).with_filter(filter).boxed()
     };
+    let audit = audit.map(|file| {
+        let events = fmt::layer().json().flatten_event(true).with_current_span(false).with_span_list(false);
+        let events = events.with_target(false).with_level(false).with_writer(Lines::new(file, false));
+        events.with_filter(Targets::new().with_target(AUDIT, tracing::Level::INFO))
+    });
+    // A second call, in a test, keeps the first one's settings.
+    let _ = tracing_subscriber::registry().with(lines).with(audit).try_init();
     Ok(())
 }

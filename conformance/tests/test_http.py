@@ -243,7 +243,7 @@ def test_the_log_is_text_unless_told(start):
     server = start("filesystem")
     Client(server.host).get("/v2/?this")
     [line] = eventually(lambda: [line for line in server.log.read_text().splitlines() if "?this" in line])
-    for part in [" INFO dvcr::request: ", 'method="GET"', 'path="/v2/?this"', "status=200"]:
+    for part in [" INFO request{id=", "}: dvcr::request: ", 'method="GET"', 'path="/v2/?this"', "status=200"]:
         assert part in line
 
 

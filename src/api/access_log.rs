@@ -1,4 +1,6 @@
-//! One line a request, written when its answer has been sent or broken off.
+//! Each request gets a name, is counted, and is one line of the log when its answer has been sent or broken off.
+//!
+//! Everything that is logged on its behalf stands in a span with its name.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -6,17 +8,32 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use axum::body::{Body, HttpBody};
-use axum::extract::{ConnectInfo, Request};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::header::CONTENT_LENGTH;
-use axum::http::{Method, Uri};
+use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::Response;
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
+use tracing::{Instrument as _, Span};
+
+use super::Api;
+use super::query::Query;
+use super::request_id::{REQUEST_ID, RequestId};
+use super::route;
+use crate::metrics;
 
 /// Logs the request when the body of its answer is dropped.
-pub(super) async fn log(request: Request, next: Next) -> Response {
+pub(super) async fn log(State(api): State<Api>, mut request: Request, next: Next) -> Response {
+    let id = RequestId::of(request.headers());
+    // Whatever is logged of a request is logged with its name.
+    let span = tracing::error_span!(target: "dvcr::request", "request", id = id.as_str());
+    request.extensions_mut().insert(id.clone());
+    let kind = route::kind(request.uri().path());
+    let counted = api.metrics.request(kind, request.method().as_str());
     let line = Line {
+        span: span.clone(),
+        counted,
         method: request.method().to_string(),
         path: shown(request.uri()),
         client: request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0),
@@ -26,12 +43,33 @@ pub(super) async fn log(request: Request, next: Next) -> Response {
         expected: None,
     };
     let without_body = request.method() == Method::HEAD;
-    let response = next.run(request).await;
-    let (parts, inner) = response.into_parts();
+    let wants_mount = Query::of(request.uri()).get("mount").is_some();
+    let method = request.method().clone();
+    let received = line.counted.received();
+    let request = request.map(|inner| Body::new(Received { inner, count: Box::new(received) }));
+    let response = next.run(request).instrument(span).await;
+    let (mut parts, inner) = response.into_parts();
+    parts.headers.insert(REQUEST_ID, id.header());
+    let mut line = line;
+    line.counted.answered(parts.status.as_u16());
+    if let Some(event) = upload_event(kind, &method, parts.status, wants_mount) {
+        line.counted.upload(event);
+    }
     let announced = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let expected = if without_body { Some(0) } else { announced.or(inner.size_hint().exact()) };
     let line = Line { status: parts.status.as_u16(), expected, ..line };
     Response::from_parts(parts, Body::new(Logged { inner, line: line.into() }))
+}
+
+/// What became of an upload by an answer.
+fn upload_event(kind: &str, method: &Method, status: StatusCode, wants_mount: bool) -> Option<&'static str> {
+    match (kind, method.as_str(), status.as_u16()) {
+        ("uploads", "POST", 202) => Some("begun"),
+        ("uploads", "POST", 201) => Some(if wants_mount { "mounted" } else { "finished" }),
+        ("upload", "PUT", 201) => Some("finished"),
+        ("upload", "DELETE", 204) => Some("cancelled"),
+        _ => None,
+    }
 }
 
 /// A path as it may be logged: what stands behind `/upload/` is a secret.
@@ -40,6 +78,8 @@ fn shown(uri: &Uri) -> String {
 }
 
 struct Line {
+    span: Span,
+    counted: metrics::Request,
     method: String,
     path: String,
     client: Option<SocketAddr>,
@@ -67,7 +107,9 @@ impl HttpBody for Logged {
         let polled = Pin::new(&mut self.inner).poll_frame(context);
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
-                self.line.sent += frame.data_ref().map_or(0, Bytes::len) as u64;
+                let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
+                self.line.sent += bytes;
+                self.line.counted.sent(bytes);
             }
             Poll::Ready(None) => self.line.expected = Some(self.line.sent),
             Poll::Ready(Some(Err(_))) | Poll::Pending => {}
@@ -84,9 +126,40 @@ impl HttpBody for Logged {
     }
 }
 
+/// A body that tells how much of it has come.
+struct Received {
+    inner: Body,
+    count: Box<dyn Fn(u64) + Send + Sync>,
+}
+
+impl HttpBody for Received {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let polled = Pin::new(&mut self.inner).poll_frame(context);
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            (self.count)(frame.data_ref().map_or(0, Bytes::len) as u64);
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
 impl Drop for Logged {
     fn drop(&mut self) {
         let line = &self.line;
+        let _in = line.span.enter();
         tracing::info!(
             target: "dvcr::request",
             method = line.method,

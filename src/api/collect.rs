@@ -7,6 +7,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{Method, Uri};
+use tracing::Instrument as _;
 
 use super::Api;
 use super::error::ApiError;
@@ -26,6 +27,14 @@ pub(super) async fn handle(
     let only_look = Query::of(&uri).switch("dryRun")?;
     let registry = Arc::clone(&api.registry);
     // Goes on when the client goes away: what is begun is better ended.
-    let collected = api.tasks.spawn(async move { registry.collect(only_look).await });
+    let metrics = Arc::clone(&api.metrics);
+    let collect = async move {
+        let outcome = registry.collect(only_look).await;
+        if !only_look {
+            metrics.collected(&outcome);
+        }
+        outcome
+    };
+    let collected = api.tasks.spawn(collect.in_current_span());
     Ok(Json(collected.await.map_err(|error| ApiError::internal(&error))??))
 }

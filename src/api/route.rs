@@ -41,6 +41,36 @@ pub(super) fn parse(path: &str) -> Result<Route, ApiError> {
     }
 }
 
+/// What a request is about, in one of a few words: for those who count, who must not make one of each name.
+pub(super) fn kind(path: &str) -> &'static str {
+    match path {
+        "/v2" | "/v2/" => return "version",
+        "/v2/_catalog" => return "catalog",
+        "/livez" | "/readyz" | "/metrics" => return "health",
+        _ => {}
+    }
+    let Some((first, rest)) = path.strip_prefix('/').and_then(|path| path.split_once('/')) else {
+        return "other";
+    };
+    match first {
+        "v2" if rest.starts_with("_dvcr/") => "administration",
+        "v2" => match parse(rest) {
+            Ok(Route::Blob { .. }) => "blob",
+            Ok(Route::Uploads { .. }) => "uploads",
+            Ok(Route::Upload { .. }) => "upload",
+            Ok(Route::Manifest { .. }) => "manifest",
+            Ok(Route::Tags { .. }) => "tags",
+            Ok(Route::Referrers { .. }) => "referrers",
+            Ok(Route::Chunks { .. }) => "chunks",
+            Err(_) => "other",
+        },
+        "disks" => "disk",
+        "upload" => "image_upload",
+        "api" | "apis" | "openapi" => "resources",
+        _ => "other",
+    }
+}
+
 fn join(segments: &[&str]) -> Result<RepositoryName, ApiError> {
     Ok(segments.join("/").parse::<RepositoryName>()?)
 }
@@ -72,6 +102,26 @@ mod tests {
             ("a/b/referrers/sha256:0", Route::Referrers { name: name("a/b"), digest: "sha256:0".into() }),
         ] {
             assert_eq!(parse(path).unwrap(), route, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_a_request_is_about_is_one_of_a_few_words() {
+        for (path, word) in [
+            ("/v2/", "version"),
+            ("/v2/a/b/blobs/sha256:0", "blob"),
+            ("/v2/a/blobs/uploads/", "uploads"),
+            ("/v2/a/manifests/v1", "manifest"),
+            ("/v2/_dvcr/storage/stats", "administration"),
+            ("/disks/a/b/v1", "disk"),
+            ("/upload/secret", "image_upload"),
+            ("/apis/x", "resources"),
+            ("/readyz", "health"),
+            ("/v2/A/manifests/v1", "other"),
+            ("/whatever/comes", "other"),
+            ("", "other"),
+        ] {
+            assert_eq!(kind(path), word, "{path}");
         }
     }
 

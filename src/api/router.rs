@@ -4,10 +4,13 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method};
-use axum::middleware::{from_fn, map_response};
+use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 
+use tracing::Instrument as _;
+
+use super::audit::Event;
 use super::body::Incoming;
 use super::error::ApiError;
 use super::route::{Route, parse};
@@ -36,9 +39,9 @@ pub fn router(api: Api, more: Router) -> Router {
         .route("/upload/{token}", any(image_uploads::handle))
         .merge(v2)
         .fallback(async || ApiError::no_such_endpoint())
-        .with_state(api)
+        .with_state(api.clone())
         .merge(more)
-        .layer(from_fn(access_log::log))
+        .layer(from_fn_with_state(api, access_log::log))
 }
 
 /// The endpoints whose paths begin with a repository.
@@ -46,15 +49,16 @@ async fn dispatch(State(api): State<Api>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path();
     let route = parse(path.strip_prefix("/v2/").unwrap_or(path));
+    let event = route.as_ref().ok().and_then(|route| Event::of(route, &parts));
     if matches!(parts.method, Method::GET | Method::HEAD) {
         let answer = match route {
             Ok(route) => read(&api, route, &parts).await,
             Err(error) => Err(error),
         };
-        return answer.unwrap_or_else(IntoResponse::into_response);
+        return Event::told(event, answer.unwrap_or_else(IntoResponse::into_response));
     }
     let changing = api.clone();
-    let change = api.tasks.spawn(async move {
+    let change = async move {
         let mut body = Incoming::new(body, changing.settings.idle_timeout);
         let answer = match route {
             Ok(route) => change(&changing, route, &parts, &mut body).await,
@@ -63,8 +67,9 @@ async fn dispatch(State(api): State<Api>, request: Request) -> Response {
         if answer.is_err() {
             body.drain(&parts.headers).await;
         }
-        answer.unwrap_or_else(IntoResponse::into_response)
-    });
+        Event::told(event, answer.unwrap_or_else(IntoResponse::into_response))
+    };
+    let change = api.tasks.spawn(change.in_current_span());
     change.await.unwrap_or_else(|error| ApiError::internal(&error).into_response())
 }
 

@@ -1,10 +1,12 @@
 //! Connections: accepting them, how long they may be silent, and letting them finish.
 //!
-//! `axum::serve` would do but for three things: a client must not hold a connection open without ever sending
-//! a request, HTTP/2 needs windows fit for disk images, and an idle limit belongs on writes as well.
+//! `axum::serve` would do but for four things: a client must not hold a connection open without ever sending
+//! a request, HTTP/2 needs windows fit for disk images, an idle limit belongs on writes as well, and whoever is slow to agree
+//! on TLS must keep nobody else waiting.
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -17,30 +19,50 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
 use tokio_io_timeout::TimeoutStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
+
+use super::tls::Tls;
 
 /// How long clients may be silent.
 #[derive(Debug, Clone, Copy)]
 pub struct ServerOptions {
     /// Within a body, in either direction. There is no limit on a whole request.
     pub idle_timeout: Duration,
-    /// Before and between requests, until the headers are complete.
+    /// Before and between requests, until the headers are complete; and until there is TLS.
     pub header_timeout: Duration,
 }
 
-/// A listener that serves HTTP/1.1 and cleartext HTTP/2 with prior knowledge.
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self { idle_timeout: Duration::from_mins(1), header_timeout: Duration::from_secs(30) }
+    }
+}
+
+/// A listener that serves HTTP/1.1 and HTTP/2: over TLS, as the two sides agree, or in cleartext, with prior knowledge.
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
     options: ServerOptions,
+    tls: Option<Arc<Tls>>,
 }
 
 impl Server {
     /// Listens on `address`.
     pub async fn bind(address: SocketAddr, options: ServerOptions) -> io::Result<Self> {
-        Ok(Self { listener: TcpListener::bind(address).await?, options })
+        Ok(Self { listener: TcpListener::bind(address).await?, options, tls: None })
+    }
+
+    /// The same server, which speaks TLS only.
+    #[must_use]
+    pub fn with_tls(self, tls: Option<Arc<Tls>>) -> Self {
+        Self { tls, ..self }
     }
 
     /// Where it listens, with the port that was chosen if none was asked for.
@@ -51,6 +73,7 @@ impl Server {
     /// Serves until `stop` is ready, then lets requests in flight finish.
     pub async fn run(self, router: Router, stop: impl Future<Output = ()>) {
         let connections = GracefulShutdown::new();
+        let stopping = CancellationToken::new();
         tokio::pin!(stop);
         loop {
             let accepted = tokio::select! {
@@ -59,7 +82,26 @@ impl Server {
             };
             match accepted {
                 Ok((stream, client)) => {
-                    tokio::spawn(serve(stream, client, router.clone(), self.options, connections.watcher()));
+                    let connection = Connection { client, options: self.options, router: router.clone() };
+                    let (tls, watcher) = (self.tls.clone(), connections.watcher());
+                    let stopping = stopping.clone();
+                    tokio::spawn(async move {
+                        // Answers are written whole; waiting for more to send only delays them.
+                        let _ = stream.set_nodelay(true);
+                        match tls {
+                            None => {
+                                let stream = guarded(stream, connection.options);
+                                connection.serve(stream, watcher).await;
+                            }
+                            Some(tls) => {
+                                let agreed =
+                                    stopping.run_until_cancelled(connection.agree(stream, &tls)).await;
+                                if let Some(Some(stream)) = agreed {
+                                    connection.serve(stream, watcher).await;
+                                }
+                            }
+                        }
+                    });
                 }
                 Err(error) => {
                     tracing::warn!(%error, "failed to accept a connection");
@@ -69,57 +111,119 @@ impl Server {
             }
         }
         drop(self.listener);
+        stopping.cancel();
         connections.shutdown().await;
     }
 }
 
-async fn serve(
-    stream: TcpStream,
-    client: SocketAddr,
-    router: Router,
-    options: ServerOptions,
-    watcher: Watcher,
-) {
-    // Answers are written whole; waiting for more to send only delays them.
-    let _ = stream.set_nodelay(true);
+/// A stream that ends when nobody takes what is written to it.
+type Guarded = Pin<Box<TimeoutStream<TcpStream>>>;
+
+fn guarded(stream: TcpStream, options: ServerOptions) -> Guarded {
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(options.idle_timeout));
-    let stream = TokioIo::new(Box::pin(stream));
+    Box::pin(stream)
+}
 
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(options.header_timeout);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(options.header_timeout)
-        .keep_alive_timeout(options.header_timeout)
-        // The defaults of 64 KiB make a push wait for every round trip.
-        .initial_stream_window_size(1 << 20)
-        .initial_connection_window_size(4 << 20);
+/// The first byte of whoever wants to agree on TLS.
+const HANDSHAKE: u8 = 22;
 
-    let router = router.layer(Extension(ConnectInfo(client)));
-    let started = Arc::new(AtomicBool::new(false));
-    let seen = Arc::clone(&started);
-    let service = service_fn(move |request: Request<Incoming>| {
-        seen.store(true, Ordering::Relaxed);
-        router.clone().oneshot(request)
-    });
-    let connection = watcher.watch(builder.serve_connection(stream, service).into_owned());
-    tokio::pin!(connection);
-    let silence = tokio::time::sleep(options.header_timeout);
-    tokio::pin!(silence);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        // hyper waits for the first bytes without a limit.
-        () = silence => {
-            if !started.load(Ordering::Relaxed) {
-                return;
+/// What a client gets that speaks plain HTTP where TLS is spoken.
+const PLAIN: &str =
+    "{\"errors\":[{\"code\":\"UNSUPPORTED\",\"message\":\"this port speaks TLS: use https://\"}]}\n";
+
+/// The most that is read of a request to which the answer is known.
+const DRAIN: usize = 64 << 10;
+
+/// What is known of a client before it says anything.
+struct Connection {
+    client: SocketAddr,
+    options: ServerOptions,
+    router: Router,
+}
+
+impl Connection {
+    /// Agrees on TLS, within the time that headers may take.
+    async fn agree(&self, stream: TcpStream, tls: &Tls) -> Option<TlsStream<Guarded>> {
+        let agree = async {
+            let mut first = [0];
+            if stream.peek(&mut first).await? == 1 && first[0] != HANDSHAKE {
+                refuse_plain(stream).await?;
+                return Ok(None);
             }
-            connection.await
+            let acceptor = TlsAcceptor::from(tls.server());
+            acceptor.accept(guarded(stream, self.options)).await.map(Some)
+        };
+        match timeout(self.options.header_timeout, agree).await {
+            Ok(Ok(agreed)) => agreed,
+            Ok(Err(error)) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::debug!(error, client = %self.client, "no TLS with a client");
+                None
+            }
+            Err(_) => None,
         }
-    };
-    if let Err(error) = ended {
-        // Clients that go away are no concern of an operator.
-        tracing::debug!(error, %client, "a connection ended early");
     }
+
+    async fn serve<S>(self, stream: S, watcher: Watcher)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Self { client, options, router } = self;
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(options.header_timeout);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .keep_alive_interval(options.header_timeout)
+            .keep_alive_timeout(options.header_timeout)
+            // The defaults of 64 KiB make a push wait for every round trip.
+            .initial_stream_window_size(1 << 20)
+            .initial_connection_window_size(4 << 20);
+
+        let router = router.layer(Extension(ConnectInfo(client)));
+        let started = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&started);
+        let service = service_fn(move |request: Request<Incoming>| {
+            seen.store(true, Ordering::Relaxed);
+            router.clone().oneshot(request)
+        });
+        let connection = watcher.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned());
+        tokio::pin!(connection);
+        let silence = tokio::time::sleep(options.header_timeout);
+        tokio::pin!(silence);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            // hyper waits for the first bytes without a limit.
+            () = silence => {
+                if !started.load(Ordering::Relaxed) {
+                    return;
+                }
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            // Clients that go away are no concern of an operator.
+            tracing::debug!(error, %client, "a connection ended early");
+        }
+    }
+}
+
+/// Tells a client that it should have begun with TLS.
+async fn refuse_plain(mut stream: TcpStream) -> io::Result<()> {
+    let answer = format!(
+        "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{PLAIN}",
+        PLAIN.len()
+    );
+    stream.write_all(answer.as_bytes()).await?;
+    stream.shutdown().await?;
+    // Closing on what is not read would reset the connection, and the answer could be lost with it.
+    let (mut piece, mut read) = ([0; 4096], 0);
+    while read < DRAIN {
+        match stream.read(&mut piece).await? {
+            0 => break,
+            count => read += count,
+        }
+    }
+    Ok(())
 }

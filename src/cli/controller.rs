@@ -1,5 +1,6 @@
 //! `dvcr controller`: VirtualImage resources of a Kubernetes cluster.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,9 +14,11 @@ use url::Url;
 use super::leader::{Leader, LeaderOptions};
 use super::registry::RegistryArgs;
 use super::{Failure, StopSignals, runtime};
+use crate::api::{Server, ServerOptions, exposition};
 use crate::client::{Retries, TransportOptions};
 use crate::config::LogFormat;
 use crate::controller::{self, Context, JobOptions, Jobs, Library, Uploads};
+use crate::metrics::Metrics;
 use crate::oci::RegistryHost;
 use crate::telemetry;
 use crate::upload_token::UploadKey;
@@ -77,6 +80,9 @@ pub(super) struct Controller {
     job_memory: String,
     #[command(flatten)]
     client: RegistryArgs,
+    /// Where /metrics and /livez are served, in plain HTTP [default: nowhere].
+    #[arg(long, value_name = "ADDRESS:PORT", env = "DVCR_METRICS_LISTEN")]
+    metrics_listen: Option<SocketAddr>,
     /// How log lines look: text or json.
     #[arg(long, value_name = "FORMAT", env = "DVCR_LOG_FORMAT", default_value = "text")]
     log_format: String,
@@ -129,6 +135,14 @@ impl Controller {
         let key = self.upload_key(&client, &namespace).await?;
         let image = self.job_image(&client, &namespace).await?;
         let context = self.context(client.clone(), &namespace, key, image)?;
+        if let Some(address) = self.metrics_listen {
+            let metrics = Arc::new(Metrics::new());
+            let census = Arc::clone(&context.census);
+            metrics.with_images(move || census.count());
+            let failed = |error| Failure::because(format!("cannot listen on {address}"), &error);
+            let server = Server::bind(address, ServerOptions::default()).await.map_err(failed)?;
+            tokio::spawn(server.run(exposition(metrics), std::future::pending()));
+        }
         let stop = CancellationToken::new();
         let told = stop.clone();
         tokio::spawn(async move {

@@ -19,10 +19,12 @@ use tower::ServiceExt as _;
 use url::Url;
 
 use super::Failure;
+use crate::api::Tls;
 use crate::apiserver::{ApiServer, Resource};
-use crate::client::{Client, ClientOptions, Egress};
+use crate::client::{Client, ClientOptions, Egress, OwnServer, TransportOptions};
 use crate::config::Config;
 use crate::controller::{self, Context, InProcess, InProcessOptions, Library, Uploads, crd};
+use crate::metrics::Metrics;
 use crate::oci::RegistryHost;
 use crate::upload_token::UploadKey;
 
@@ -45,7 +47,11 @@ pub(super) struct Running {
 
 impl Embedded {
     /// Opens the resources of a server that listens on `address`; `None` if it has none.
-    pub(super) fn open(config: &Config, address: SocketAddr) -> Result<Option<Self>, Failure> {
+    pub(super) fn open(
+        config: &Config,
+        address: SocketAddr,
+        tls: Option<&Arc<Tls>>,
+    ) -> Result<Option<Self>, Failure> {
         let is_directory = matches!(config.location(), Location::Directory(_));
         let is_wanted = config.embedded_api.unwrap_or(address.ip().is_loopback() && is_directory);
         let Some(state) = config.state_directory().filter(|_| is_wanted) else { return Ok(None) };
@@ -64,12 +70,12 @@ impl Embedded {
         let host = || -> Result<RegistryHost, Failure> {
             here.to_string().parse().map_err(|error| Failure::Failed(format!("{here}: {error}")))
         };
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let url = || -> Result<Url, Failure> {
-            format!("http://{here}").parse().map_err(|error| Failure::Failed(format!("{here}: {error}")))
+            format!("{scheme}://{here}").parse().map_err(|error| Failure::Failed(format!("{here}: {error}")))
         };
         let library = Library {
-            client: Client::new(ClientOptions { plain_http: vec![host()?], ..ClientOptions::default() })
-                .map_err(|error| failed("set up a client", &error))?,
+            client: client(host()?, tls)?,
             address: host()?,
             name: config.registry_name.clone().map_or_else(host, Ok)?,
         };
@@ -104,6 +110,12 @@ impl Embedded {
         self.context.uploads.key.clone()
     }
 
+    /// Has the images counted by phase.
+    pub(super) fn count_in(&self, metrics: &Metrics) {
+        let census = Arc::clone(&self.context.census);
+        metrics.with_images(move || census.count());
+    }
+
     /// The paths of the API server.
     pub(super) fn router(&self) -> Router {
         let router = self.server.router();
@@ -128,6 +140,21 @@ impl Running {
     }
 }
 
+/// A client of this very server.
+fn client(host: RegistryHost, tls: Option<&Arc<Tls>>) -> Result<Client, Failure> {
+    let failed = |error: &dyn std::error::Error| Failure::because("cannot set up a client", error);
+    let options = match tls {
+        None => ClientOptions { plain_http: vec![host], ..ClientOptions::default() },
+        Some(tls) => {
+            let own =
+                OwnServer { host: host.clone(), tls: tls.own_client().map_err(|error| failed(&error))? };
+            let transport = TransportOptions { own: Some(own), ..TransportOptions::default() };
+            ClientOptions { transport, tls: vec![host], ..ClientOptions::default() }
+        }
+    };
+    Client::new(options).map_err(|error| failed(&error))
+}
+
 /// What the embedded API serves.
 fn resources() -> Result<Vec<Resource>, Failure> {
     let broken = |error: &dyn std::error::Error| Failure::because("a definition of ours is none", error);
@@ -149,8 +176,7 @@ async fn only_by_local_names(request: Request<Body>, next: Next) -> Response {
     if is_local {
         return next.run(request).await;
     }
-    let message =
-        "VirtualImage resources are served on this machine only: use --server=http://127.0.0.1:PORT\n";
+    let message = "VirtualImage resources are served on this machine only: use --server=http://127.0.0.1:PORT, or https\n";
     (StatusCode::MISDIRECTED_REQUEST, message).into_response()
 }
 

@@ -16,6 +16,9 @@ pub(super) struct RegistryArgs {
     /// Speak plain HTTP to this registry; those on loopback are spoken to so anyway.
     #[arg(long, value_name = "HOST[:PORT]")]
     plain_http: Vec<RegistryHost>,
+    /// Speak TLS to this registry, though it is on loopback.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    tls: Vec<RegistryHost>,
     /// Further certificate authorities, in PEM.
     #[arg(long, value_name = "FILE")]
     ca_file: Vec<PathBuf>,
@@ -36,6 +39,7 @@ impl RegistryArgs {
             insecure: self.insecure_skip_tls_verify,
             egress: Egress::Any,
             patience,
+            own: None,
         };
         self.client_with(transport, credentials, retries)
     }
@@ -47,8 +51,8 @@ impl RegistryArgs {
         credentials: Credentials,
         retries: Retries,
     ) -> Result<Client, Failure> {
-        let plain_http = self.plain_http.clone();
-        Client::new(ClientOptions { transport, credentials, retries, plain_http })
+        let (plain_http, tls) = (self.plain_http.clone(), self.tls.clone());
+        Client::new(ClientOptions { transport, credentials, retries, plain_http, tls })
             .map_err(|error| Failure::Usage(error.to_string()))
     }
 

@@ -8,15 +8,17 @@ use std::time::Duration;
 use clap::Args;
 use figment::value::{Dict, Map, Value};
 use figment::{Metadata, Profile, Provider};
+use storage_backends::measure::Measured;
 use storage_backends::{Filesystem, Location, S3, S3Options, Store};
 use tokio::task::JoinHandle;
 
 use super::embedded::Embedded;
-use super::{Failure, StopSignals, runtime};
-use crate::api::{Api, Server, ServerOptions, Settings, router};
-use crate::config::{Config, LogFormat, MissingBlobs};
+use super::{Failure, StopSignals, runtime, tls};
+use crate::api::{Api, Server, ServerOptions, Settings, observation, only_metrics, router};
+use crate::config::{Config, ListenAddress, LogFormat, MissingBlobs};
+use crate::metrics::Metrics;
 use crate::registry::{Collected, Registry, Rules};
-use crate::telemetry;
+use crate::telemetry::{self, AuditFile};
 
 /// Run the registry, and with it VirtualImage resources for kubectl.
 ///
@@ -61,6 +63,12 @@ pub(super) struct Flags {
     /// The directory of those resources and of volumes [default: the data directory].
     #[arg(long, value_name = "DIR")]
     state: Option<String>,
+    /// The certificate of the server, in PEM: it speaks TLS then.
+    #[arg(long, value_name = "FILE")]
+    tls_certificate: Option<String>,
+    /// The key of the certificate, in PEM.
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<String>,
     /// How log lines look: text or json [default: text].
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
@@ -94,10 +102,17 @@ impl Provider for &Flags {
             .into_iter()
             .filter_map(|(key, value)| Some((key.to_owned(), Value::from(value.as_deref()?))))
             .collect();
-        if let Some(endpoint) = &self.s3_endpoint {
-            let s3 = Dict::from([("endpoint".to_owned(), Value::from(endpoint.as_str()))]);
-            root.insert("s3".to_owned(), Value::from(s3));
+        let mut tables: Map<&str, Dict> = Map::new();
+        for (table, key, value) in [
+            ("s3", "endpoint", &self.s3_endpoint),
+            ("tls", "certificate", &self.tls_certificate),
+            ("tls", "key", &self.tls_key),
+        ] {
+            if let Some(value) = value.as_deref() {
+                tables.entry(table).or_default().insert(key.to_owned(), Value::from(value));
+            }
         }
+        root.extend(tables.into_iter().map(|(name, table)| (name.to_owned(), Value::from(table))));
         Ok(Profile::Default.collect(root))
     }
 }
@@ -105,9 +120,19 @@ impl Provider for &Flags {
 impl Serve {
     pub(super) fn run(self) -> Result<(), Failure> {
         let config = self.flags.config()?;
-        telemetry::init(&config.log_level, config.log_format == LogFormat::Json)
+        let audit = config.audit_log.clone().map(|path| {
+            let failed = |error| Failure::because(format!("cannot write to {}", path.display()), &error);
+            AuditFile::open(path.clone()).map_err(failed)
+        });
+        let audit = audit.transpose()?;
+        telemetry::init_with(&config.log_level, config.log_format == LogFormat::Json, audit.clone())
             .map_err(|error| Failure::Usage(format!("log_level: {error}")))?;
-        runtime()?.block_on(serve(&config))
+        runtime()?.block_on(async {
+            if let Some(audit) = audit {
+                reopen_when_told(audit)?;
+            }
+            serve(&config).await
+        })
     }
 }
 
@@ -138,35 +163,50 @@ fn rules(config: &Config) -> Rules {
 async fn serve(config: &Config) -> Result<(), Failure> {
     // Before anybody can connect: from then on a signal means to finish what is in flight.
     let signals = StopSignals::listen();
-    let store = open(config).await.map_err(|error| Failure::because("cannot open the storage", &error))?;
+    let tls = tls::open(config)?;
+    let metrics = Arc::new(Metrics::new());
+    let store =
+        open(config, &metrics).await.map_err(|error| Failure::because("cannot open the storage", &error))?;
     let capabilities = store.capabilities();
+    let store = Arc::new(Measured::new(store, metrics.store()));
     let idle_timeout = Duration::from_secs(config.idle_timeout);
     let settings =
         Settings { idle_timeout, max_manifest: usize::try_from(config.max_manifest).unwrap_or(usize::MAX) };
     let registry = Arc::new(Registry::with_rules(store, rules(config)));
     let learning = Arc::clone(&registry);
     tokio::spawn(async move { learning.learn_chunks().await });
-    let collecting = collect_now_and_then(&registry, Duration::from_secs(config.collect_interval));
-    let api = Api::new(registry, settings);
+    let collecting = collect_now_and_then(&registry, &metrics, Duration::from_secs(config.collect_interval));
+    let api = Api::new(registry, settings).with_metrics(Arc::clone(&metrics));
     let options = ServerOptions { idle_timeout, header_timeout: Duration::from_secs(config.header_timeout) };
-    let server = bind(config, options).await?;
+    let server = bind(&config.listen, options).await?.with_tls(tls.clone());
     let address =
         server.address().map_err(|error| Failure::because("cannot tell where the server listens", &error))?;
-    let embedded = Embedded::open(config, address)?;
+    let embedded = Embedded::open(config, address, tls.as_ref())?;
     let key = embedded.as_ref().map(Embedded::upload_key).or(config.upload_key.clone());
     let api = match key {
         Some(key) => api.with_image_uploads(key),
         None => api,
     };
-    let resources = embedded.as_ref().map(Embedded::router).unwrap_or_default();
+    let mut resources = embedded.as_ref().map(Embedded::router).unwrap_or_default();
+    if let Some(embedded) = &embedded {
+        embedded.count_in(&metrics);
+    }
+    let watched = monitored(config, options, &api).await?;
+    if watched.is_none() && address.ip().is_loopback() {
+        resources = resources.merge(only_metrics(metrics));
+    }
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         storage = %location(config),
         backend = capabilities.backend,
         replicas = if capabilities.shared { "any number" } else { "one" },
         resources = if embedded.is_some() { "embedded" } else { "none" },
-        "listening on http://{address}"
+        "listening on {}://{address}",
+        if tls.is_some() { "https" } else { "http" },
     );
+    if let Some(tls) = tls {
+        tokio::spawn(async move { tls.keep().await });
+    }
     let controller = embedded.map(Embedded::run);
     let stop = async {
         stopped(signals).await;
@@ -182,20 +222,40 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     };
     server.run(router(api.clone(), resources), stop).await;
     api.drain().await;
+    if let Some(watched) = watched {
+        watched.abort();
+    }
     tracing::info!("stopped");
     Ok(())
 }
 
+/// Serves monitoring at an address of its own, if it has one.
+async fn monitored(
+    config: &Config,
+    options: ServerOptions,
+    api: &Api,
+) -> Result<Option<JoinHandle<()>>, Failure> {
+    let Some(listen) = &config.metrics_listen else { return Ok(None) };
+    let server = bind(listen, options).await?;
+    Ok(Some(tokio::spawn(server.run(observation(api.clone()), std::future::pending()))))
+}
+
 /// Begins to collect what nothing needs, unless that is not wanted.
-fn collect_now_and_then(registry: &Arc<Registry>, interval: Duration) -> Option<JoinHandle<()>> {
+fn collect_now_and_then(
+    registry: &Arc<Registry>,
+    metrics: &Arc<Metrics>,
+    interval: Duration,
+) -> Option<JoinHandle<()>> {
     if interval.is_zero() {
         return None;
     }
-    let registry = Arc::clone(registry);
+    let (registry, metrics) = (Arc::clone(registry), Arc::clone(metrics));
     Some(tokio::spawn(async move {
         loop {
             tokio::time::sleep(interval).await;
-            match registry.collect(false).await {
+            let outcome = registry.collect(false).await;
+            metrics.collected(&outcome);
+            match outcome {
                 Ok(Collected { uploads, blobs, data, .. }) => tracing::info!(
                     uploads = uploads.deleted.count,
                     blobs = blobs.deleted.count,
@@ -212,7 +272,7 @@ fn collect_now_and_then(registry: &Arc<Registry>, interval: Duration) -> Option<
     }))
 }
 
-async fn open(config: &Config) -> storage_backends::Result<Arc<dyn Store>> {
+async fn open(config: &Config, metrics: &Metrics) -> storage_backends::Result<Arc<dyn Store>> {
     match config.location() {
         Location::Directory(path) => Ok(Arc::new(Filesystem::open(path).await?)),
         Location::Bucket { bucket, prefix } => {
@@ -227,6 +287,7 @@ async fn open(config: &Config) -> storage_backends::Result<Arc<dyn Store>> {
                 credentials,
                 virtual_hosted_style: config.s3.virtual_hosted_style,
                 single_writer: config.s3.single_writer,
+                observer: Some(metrics.store()),
             };
             Ok(Arc::new(S3::open(&options).await?))
         }
@@ -245,14 +306,27 @@ fn absolute(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }
 
-async fn bind(config: &Config, options: ServerOptions) -> Result<Server, Failure> {
-    let listen = config.listen.as_str();
+async fn bind(listen: &ListenAddress, options: ServerOptions) -> Result<Server, Failure> {
+    let listen = listen.as_str();
     let failed = |error: std::io::Error| Failure::because(format!("cannot listen on {listen}"), &error);
     let addresses: Vec<SocketAddr> = tokio::net::lookup_host(listen).await.map_err(failed)?.collect();
     let address = addresses
         .first()
         .ok_or_else(|| Failure::Failed(format!("cannot listen on {listen}: it has no address")))?;
     Server::bind(*address, options).await.map_err(failed)
+}
+
+/// Has the file opened anew at each SIGHUP, as logrotate sends it. Without a file the signal ends the process, as it does when its
+/// terminal is closed.
+fn reopen_when_told(audit: AuditFile) -> Result<(), Failure> {
+    let mut told = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())
+        .map_err(|error| Failure::because("cannot listen for SIGHUP", &error))?;
+    tokio::spawn(async move {
+        while told.recv().await.is_some() {
+            audit.reopen();
+        }
+    });
+    Ok(())
 }
 
 /// Ready when the process is asked to stop. Asked a second time, it stops at once.

@@ -13,7 +13,7 @@ use super::size::Size;
 use super::{Failure, run_to_end};
 use crate::client::{Client, ClientError, Retries};
 use crate::oci::RegistryHost;
-use crate::registry::{Finding, Tally, Verified};
+use crate::registry::{Checked, Finding, Verified};
 
 /// Have a registry look whether what it stores is there, and is what was pushed.
 ///
@@ -64,7 +64,7 @@ struct DepthArgs {
 struct Outcome {
     found: Vec<Finding>,
     #[serde(flatten)]
-    tally: Tally,
+    tally: Checked,
 }
 
 impl Verify {

@@ -15,6 +15,7 @@ use url::Url;
 
 use super::egress::Resolver;
 use super::{ClientError, Egress};
+use crate::oci::RegistryHost;
 
 /// How servers are reached.
 #[derive(Debug, Clone)]
@@ -27,6 +28,17 @@ pub struct TransportOptions {
     pub egress: Egress,
     /// For how long a server may be silent.
     pub patience: Duration,
+    /// A server that is spoken to in a way of its own, over TLS.
+    pub own: Option<OwnServer>,
+}
+
+/// A server with which it is agreed on TLS in a way of its own, whatever authorities say.
+#[derive(Debug, Clone)]
+pub struct OwnServer {
+    /// Where it is.
+    pub host: RegistryHost,
+    /// How TLS is agreed on.
+    pub tls: rustls::ClientConfig,
 }
 
 impl Default for TransportOptions {
@@ -36,6 +48,7 @@ impl Default for TransportOptions {
             insecure: false,
             egress: Egress::default(),
             patience: Duration::from_mins(1),
+            own: None,
         }
     }
 }
@@ -53,6 +66,8 @@ pub struct Transport {
     client: reqwest::Client,
     /// To this machine itself no proxy leads.
     direct: reqwest::Client,
+    /// For the one server that is spoken to in a way of its own.
+    own: Option<(RegistryHost, reqwest::Client)>,
     egress: Egress,
     patience: Duration,
 }
@@ -88,7 +103,7 @@ impl Transport {
         for pem in &options.authorities {
             authorities.extend(certificates(pem)?);
         }
-        let build = |proxied: bool| {
+        let build = |proxied: bool, own: Option<&OwnServer>| {
             let mut builder = reqwest::Client::builder()
                 .user_agent(concat!("dvcr/", env!("CARGO_PKG_VERSION")))
                 .redirect(reqwest::redirect::Policy::none())
@@ -99,7 +114,9 @@ impl Transport {
                 .tcp_user_timeout(options.patience)
                 .dns_resolver(Resolver(options.egress))
                 .tls_danger_accept_invalid_certs(options.insecure);
-            if !authorities.is_empty() {
+            if let Some(own) = own {
+                builder = builder.tls_backend_preconfigured(own.tls.clone());
+            } else if !authorities.is_empty() {
                 builder = builder.tls_certs_merge(authorities.clone());
             }
             if !proxied || is_proxy_off() {
@@ -107,9 +124,14 @@ impl Transport {
             }
             builder.build().map_err(|error| ClientError::Setup(format!("cannot set up HTTP: {error}")))
         };
+        let own = match &options.own {
+            Some(own) => Some((own.host.clone(), build(false, Some(own))?)),
+            None => None,
+        };
         Ok(Self {
-            client: build(true)?,
-            direct: build(false)?,
+            client: build(true, None)?,
+            direct: build(false, None)?,
+            own,
             egress: options.egress,
             patience: options.patience,
         })
@@ -165,7 +187,11 @@ impl Transport {
     pub async fn send_patiently(&self, request: Request) -> Result<Response, ClientError> {
         let url = request.url().clone();
         self.egress.check(&url).await?;
-        let client = if is_loopback(&url) { &self.direct } else { &self.client };
+        let client = match &self.own {
+            Some((host, own)) if is_at(&url, host) => own,
+            _ if is_loopback(&url) => &self.direct,
+            _ => &self.client,
+        };
         let inner = client.execute(request).await.map_err(|error| ClientError::of(&url, error))?;
         Ok(Response { inner, patience: self.patience })
     }
@@ -192,6 +218,12 @@ pub(crate) fn redacted(url: &Url) -> String {
 /// Whether the environment excepts everything from the proxy, which the library does not know.
 fn is_proxy_off() -> bool {
     ["NO_PROXY", "no_proxy"].iter().any(|name| std::env::var(name).is_ok_and(|value| value.trim() == "*"))
+}
+
+/// Whether a URL leads to a server by TLS.
+fn is_at(url: &Url, host: &RegistryHost) -> bool {
+    let authority = url.host_str().zip(url.port_or_known_default());
+    url.scheme() == "https" && authority.is_some_and(|(name, port)| host.as_str() == format!("{name}:{port}"))
 }
 
 fn is_loopback(url: &Url) -> bool {
@@ -342,6 +374,17 @@ mod tests {
     fn what_may_be_secret_is_not_shown() {
         let url = "https://user:pass@host:8443/a/b.img?token=1#part".parse().unwrap();
         assert_eq!(redacted(&url), "https://host:8443/a/b.img");
+    }
+
+    #[test]
+    fn a_server_of_its_own_is_known_by_scheme_host_and_port() {
+        let host = "127.0.0.1:5000".parse().unwrap();
+        assert!(is_at(&"https://127.0.0.1:5000/v2/".parse().unwrap(), &host));
+        for other in ["http://127.0.0.1:5000/", "https://127.0.0.1/", "https://127.0.0.2:5000/"] {
+            assert!(!is_at(&other.parse().unwrap(), &host), "{other}");
+        }
+        let host = "[::1]:443".parse().unwrap();
+        assert!(is_at(&"https://[::1]/v2/".parse().unwrap(), &host));
     }
 
     #[test]

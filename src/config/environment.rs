@@ -27,6 +27,9 @@ fn is_foreign(key: &str) -> bool {
         || key.starts_with("service_")
 }
 
+/// The tables of the file.
+const SECTIONS: [&str; 2] = ["s3", "tls"];
+
 impl Provider for Environment {
     fn metadata(&self) -> Metadata {
         Metadata::named("environment (DVCR_*)")
@@ -34,16 +37,18 @@ impl Provider for Environment {
 
     fn data(&self) -> Result<Map<Profile, Dict>, Error> {
         let mut root = Dict::new();
-        let mut s3 = Dict::new();
+        let mut sections: Map<&str, Dict> = Map::new();
         for (key, value) in &self.0 {
-            match key.strip_prefix("s3_") {
-                Some(key) => s3.insert(key.to_owned(), Value::from(value.as_str())),
-                None => root.insert(key.clone(), Value::from(value.as_str())),
+            let section = SECTIONS
+                .into_iter()
+                .find_map(|name| Some((name, key.strip_prefix(name)?.strip_prefix('_')?)));
+            let (dict, key) = match section {
+                Some((name, key)) => (sections.entry(name).or_default(), key),
+                None => (&mut root, key.as_str()),
             };
+            dict.insert(key.to_owned(), Value::from(value.as_str()));
         }
-        if !s3.is_empty() {
-            root.insert("s3".to_owned(), Value::from(s3));
-        }
+        root.extend(sections.into_iter().map(|(name, dict)| (name.to_owned(), Value::from(dict))));
         Ok(Profile::Default.collect(root))
     }
 }

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 
+use super::census::Census;
 use super::image::ImageId;
 use super::library::Library;
 use super::provisioner::Provisioner;
@@ -28,6 +29,8 @@ pub struct Context {
     pub uploads: Uploads,
     /// How often it is checked that an image that is ready is still there.
     pub presence_interval: Duration,
+    /// How many images are in which phase.
+    pub census: Arc<Census>,
     recorder: Recorder,
     pace: Mutex<HashMap<ImageId, Instant>>,
 }
@@ -46,7 +49,16 @@ impl Context {
         presence_interval: Duration,
     ) -> Self {
         let recorder = Recorder::new(client.clone(), Reporter::from(FIELD_MANAGER));
-        Self { client, provisioner, library, uploads, presence_interval, recorder, pace: Mutex::default() }
+        Self {
+            client,
+            provisioner,
+            library,
+            uploads,
+            presence_interval,
+            census: Arc::default(),
+            recorder,
+            pace: Mutex::default(),
+        }
     }
 
     /// How long to wait before an image's progress may be written again; nothing, if it may be now.
@@ -63,6 +75,7 @@ impl Context {
 
     /// An image is gone.
     pub(super) fn forget(&self, image: &ImageId) {
+        self.census.forget(image);
         self.pace.lock().unwrap_or_else(PoisonError::into_inner).remove(image);
     }
 

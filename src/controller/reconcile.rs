@@ -91,6 +91,7 @@ pub(super) async fn reconcile<I: Image>(
         step(&subject, &context, &mut draft).await?
     };
     let finished = draft.finish(is_deleted);
+    context.census.saw(&id, finished.status.phase.unwrap_or_default());
     if finished.change == Change::Progress
         && let Some(pace) = context.wait_for_pace(&id)
     {

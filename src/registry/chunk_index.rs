@@ -16,6 +16,7 @@ use uuid::{NoContext, Timestamp, Uuid};
 use super::recipe::{Entry, Page, Place, Recipe};
 use super::record::IndexEntry;
 use super::source::Source;
+use super::tally::Tally;
 use super::{Result, layout, record};
 use crate::chunk::ChunkId;
 
@@ -63,6 +64,8 @@ struct Slot {
 /// Which chunks are stored, and where.
 #[derive(Debug)]
 pub(super) struct ChunkIndex {
+    /// What knowing chunks has spared.
+    pub(super) tally: Arc<Tally>,
     source: Arc<Source>,
     tables: RwLock<Tables>,
     refreshing: Mutex<Refreshing>,
@@ -93,7 +96,8 @@ impl ChunkIndex {
     /// An index that takes at most so many bytes of memory.
     pub(super) fn new(source: Arc<Source>, memory: u64) -> Self {
         let limit = usize::try_from(memory / 2 / ENTRY).unwrap_or(usize::MAX).max(1);
-        Self { source, tables: RwLock::new(Tables::new(limit)), refreshing: Mutex::default() }
+        let tables = RwLock::new(Tables::new(limit));
+        Self { tally: Arc::default(), source, tables, refreshing: Mutex::default() }
     }
 
     /// Where a chunk is, if it is known to be stored.

@@ -67,7 +67,7 @@ pub enum Verified {
     /// Something is not as it should be.
     Found(Finding),
     /// That was all.
-    Ends(Tally),
+    Ends(Checked),
 }
 
 /// Something that is not as it should be.
@@ -115,7 +115,7 @@ pub enum Kind {
 /// What was looked at.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Tally {
+pub struct Checked {
     /// Manifests.
     pub manifests: u64,
     /// Tags.
@@ -134,7 +134,7 @@ pub struct Tally {
 #[derive(Debug)]
 struct Report<'a> {
     lines: &'a mpsc::Sender<Verified>,
-    tally: Tally,
+    tally: Checked,
     only_look: bool,
     pace: Pace,
 }
@@ -166,7 +166,7 @@ impl Registry {
     pub async fn verify(&self, wanted: Verification, lines: &mpsc::Sender<Verified>) -> Result<()> {
         let mut report = Report {
             lines,
-            tally: Tally::default(),
+            tally: Checked::default(),
             only_look: wanted.only_look,
             pace: Pace::new(wanted.rate),
         };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Each module with the modules that it may import.
-const MAY_IMPORT: [(&str, &[&str]); 19] = [
+const MAY_IMPORT: [(&str, &[&str]); 20] = [
     ("oci", &[]),
     ("disk", &[]),
     ("chunk", &[]),
@@ -15,12 +15,13 @@ const MAY_IMPORT: [(&str, &[&str]); 19] = [
     ("apimachinery", &[]),
     ("config", &["oci", "upload_token"]),
     ("registry", &["chunk", "oci"]),
+    ("metrics", &["registry"]),
     ("client", &["chunk", "oci"]),
     ("artifact", &["chunk", "client", "disk", "oci"]),
     ("importer", &["artifact", "client", "disk", "oci", "qemu_img", "sparse"]),
     ("exporter", &["artifact", "client", "disk", "qemu_img", "sparse"]),
     ("bare_disk", &["artifact", "disk", "oci", "registry"]),
-    ("api", &["artifact", "bare_disk", "chunk", "oci", "registry", "upload_token"]),
+    ("api", &["artifact", "bare_disk", "chunk", "metrics", "oci", "registry", "upload_token"]),
     ("apiserver", &["apimachinery"]),
     ("controller", &["artifact", "client", "disk", "exporter", "importer", "oci", "upload_token"]),
     (
@@ -35,6 +36,7 @@ const MAY_IMPORT: [(&str, &[&str]); 19] = [
             "disk",
             "exporter",
             "importer",
+            "metrics",
             "oci",
             "registry",
             "telemetry",
@@ -44,14 +46,16 @@ const MAY_IMPORT: [(&str, &[&str]); 19] = [
 ];
 
 /// Crates that only some modules may name.
-const RESERVED: [(&str, &[&str]); 8] = [
+const RESERVED: [(&str, &[&str]); 10] = [
     ("axum", &["api", "apiserver", "cli"]),
     ("kube", &["controller", "cli"]),
     ("redb", &["apiserver"]),
     ("reqwest", &["client", "importer", "cli"]),
     ("tar", &["artifact", "chunk"]),
     ("hyper", &["api", "cli"]),
-    ("storage_backends", &["registry", "config", "cli"]),
+    ("storage_backends", &["registry", "config", "metrics", "cli"]),
+    ("prometheus_client", &["metrics"]),
+    ("procfs", &["metrics"]),
     ("clap", &["cli"]),
 ];
 

@@ -17,6 +17,7 @@ mod disk_formats;
 mod faults;
 mod layers;
 mod manifests;
+mod metrics;
 mod registry_under_test;
 mod rewrite;
 mod sessions;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dvcr::registry::{
-    Collected, Depth, Error, Finding, Kind, Registry, Rules, Tally, Verification, Verified,
+    Checked, Collected, Depth, Error, Finding, Kind, Registry, Rules, Verification, Verified,
 };
 use storage_backends::fault::{Fault, Faulty};
 use storage_backends::{Condition, Key, Store};
@@ -39,7 +39,7 @@ async fn events(registry: &Registry, wanted: Verification) -> Vec<Verified> {
     tokio::join!(listening, verifying).0
 }
 
-async fn verify(registry: &Registry, wanted: Verification) -> (Vec<Finding>, Tally) {
+async fn verify(registry: &Registry, wanted: Verification) -> (Vec<Finding>, Checked) {
     let (mut found, mut tally) = (Vec::new(), None);
     for event in events(registry, wanted).await {
         match event {

@@ -23,6 +23,7 @@ mod filesystem;
 mod key;
 mod location;
 mod lock;
+pub mod measure;
 mod memory;
 mod s3;
 mod store;

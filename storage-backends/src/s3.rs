@@ -2,7 +2,9 @@
 
 mod full;
 mod probe;
+mod requests;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use object_store::aws::{AmazonS3, AmazonS3Builder, S3ConditionalPut};
@@ -10,6 +12,7 @@ use object_store::prefix::PrefixStore;
 use object_store::{BackoffConfig, ClientOptions, RetryConfig};
 
 use crate::bucket::PartRule;
+use crate::measure::Observer;
 use crate::{Bucket, Error, Result};
 
 /// A store in a bucket, below a prefix.
@@ -40,6 +43,8 @@ pub struct S3Options {
     /// Accept a server without conditional put, on the word of the operator that no second process writes
     /// to the same place.
     pub single_writer: bool,
+    /// Who is told of each HTTP request, those among them that are tried again.
+    pub observer: Option<Arc<dyn Observer>>,
 }
 
 impl S3 {
@@ -89,6 +94,9 @@ fn connect(options: &S3Options) -> Result<AmazonS3> {
     }
     if let Some((id, secret)) = &options.credentials {
         builder = builder.with_access_key_id(id).with_secret_access_key(secret);
+    }
+    if let Some(observer) = &options.observer {
+        builder = builder.with_http_connector(requests::Counted(Arc::clone(observer)));
     }
     let plain = options.endpoint.as_deref().is_some_and(|endpoint| endpoint.starts_with("http://"));
     builder.with_client_options(client.with_allow_http(plain)).build().map_err(|source| Error::Unusable {

@@ -37,6 +37,35 @@ pub enum Phase {
     PvcLost,
 }
 
+impl Phase {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Pending,
+        Self::Provisioning,
+        Self::WaitForUserUpload,
+        Self::Ready,
+        Self::Failed,
+        Self::Terminating,
+        Self::ImageLost,
+        Self::PvcLost,
+    ];
+
+    /// As it is written.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "Pending",
+            Self::Provisioning => "Provisioning",
+            Self::WaitForUserUpload => "WaitForUserUpload",
+            Self::Ready => "Ready",
+            Self::Failed => "Failed",
+            Self::Terminating => "Terminating",
+            Self::ImageLost => "ImageLost",
+            Self::PvcLost => "PVCLost",
+        }
+    }
+}
+
 /// Sizes of the image.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]

@@ -171,8 +171,12 @@ impl Chunking {
         let mut pending = Pending::default();
         for part in batch {
             let entry = match part {
-                Encoded::Zeros(length) => Entry::Zeros(length),
+                Encoded::Zeros(length) => {
+                    self.index.tally.add_zeros(length);
+                    Entry::Zeros(length)
+                }
                 Encoded::Known { id, place } => {
+                    self.index.tally.add_known(place.length);
                     objects.claim.add(place.pack);
                     Entry::Chunk { id, place }
                 }
@@ -200,9 +204,11 @@ impl Chunking {
     ) -> Result<Place> {
         // A page has the same id as a chunk of the same bytes, and is not compressed.
         if let Some(place) = self.remembered.get(&id).filter(|place| place.stored as usize == stored.len()) {
+            self.index.tally.add_known(length);
             return Ok(*place);
         }
         let place = pending.add(objects, stored, length, self.rules.pack).await?;
+        self.index.tally.add_new(length, place.stored);
         self.paged.owns(place.pack);
         if self.remembered.len() < REMEMBERED {
             self.remembered.insert(id, place);

@@ -1,0 +1,106 @@
+//! Who pushed, tagged, mounted, pulled and deleted what: one event each, with the target `dvcr::audit`.
+//!
+//! An event is told when its answer is known, before it is sent: what was done is told, also if nobody waits for the answer any
+//! more. Requests that were refused are told as well.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::extract::ConnectInfo;
+use axum::http::header::CONTENT_LENGTH;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method, StatusCode};
+use axum::response::Response;
+
+use super::body::announced;
+use super::query::Query;
+use super::request_id::RequestId;
+use super::route::Route;
+
+/// Who asks, in the extensions of a request of which that is known.
+#[derive(Debug, Clone)]
+pub struct Caller(pub Arc<str>);
+
+/// What is worth to be remembered of a request.
+#[derive(Debug)]
+pub(super) struct Event {
+    action: &'static str,
+    repository: String,
+    /// A tag or a digest.
+    reference: String,
+    /// The repository that a blob is mounted from.
+    from: Option<String>,
+    /// Bytes of what is pushed.
+    size: Option<u64>,
+    caller: Option<Caller>,
+    client: Option<SocketAddr>,
+    request: Option<RequestId>,
+}
+
+impl Event {
+    /// What a request wants that has to be told.
+    pub(super) fn of(route: &Route, request: &Parts) -> Option<Self> {
+        let mut from = None;
+        let (action, name, reference) = match (route, &request.method) {
+            (Route::Manifest { name, reference }, &Method::GET) => ("pull", name, reference.clone()),
+            (Route::Manifest { name, reference }, &Method::PUT) => ("push", name, reference.clone()),
+            (Route::Manifest { name, reference }, &Method::DELETE) => ("delete", name, reference.clone()),
+            (Route::Blob { name, digest }, &Method::DELETE) => ("delete_blob", name, digest.clone()),
+            (Route::Uploads { name }, &Method::POST) => {
+                let query = Query::of(&request.uri);
+                let digest = query.get("mount")?.to_owned();
+                from = query.get("from").map(str::to_owned);
+                ("mount", name, digest)
+            }
+            _ => return None,
+        };
+        Some(Self {
+            action,
+            repository: name.to_string(),
+            reference,
+            from,
+            size: (action == "push").then(|| announced(&request.headers)).flatten(),
+            caller: request.extensions.get().cloned(),
+            client: request.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0),
+            request: request.extensions.get().cloned(),
+        })
+    }
+
+    /// Tells what became of it, and gives the answer on.
+    pub(super) fn told(event: Option<Self>, response: Response) -> Response {
+        if let Some(event) = event {
+            event.tell(response.status(), response.headers());
+        }
+        response
+    }
+
+    fn tell(self, status: StatusCode, answer: &HeaderMap) {
+        // An upload in place of a mount is what most registries give; nothing came of it.
+        let outcome = match status {
+            StatusCode::ACCEPTED if self.action == "mount" => "not_mounted",
+            _ if status.is_success() || status.is_redirection() => "done",
+            _ if status.is_server_error() => "failed",
+            _ => "refused",
+        };
+        let text = |name: &str| answer.get(name).and_then(|value| value.to_str().ok());
+        let size = match self.action {
+            "pull" => text(CONTENT_LENGTH.as_str()).and_then(|length| length.parse().ok()),
+            _ => self.size,
+        };
+        tracing::info!(
+            target: "dvcr::audit",
+            action = self.action,
+            repository = self.repository,
+            reference = self.reference,
+            digest = text("docker-content-digest"),
+            from = self.from,
+            size = if outcome == "done" { size } else { None },
+            outcome,
+            status = status.as_u16(),
+            user = self.caller.as_ref().map(|caller| &*caller.0),
+            client = self.client.map(tracing::field::display),
+            request_id = self.request.as_ref().map(RequestId::as_str),
+            "audit"
+        );
+    }
+}

@@ -1,0 +1,107 @@
+//! Metrics: what is counted under which name, as Prometheus reads it.
+//!
+//! Labels are words of ours, never names of repositories, tags or users: nobody outside can make series. What happens often is
+//! counted in atomics that are at hand; the engine knows nothing of all this, and what it counts is read when
+//! somebody asks.
+
+mod collection;
+mod http;
+mod images;
+mod process;
+mod storing;
+
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry as Registered;
+
+use crate::registry::Registry;
+use collection::Collection;
+use http::Http;
+use images::Images;
+use process::Process;
+use storing::{Chunked, StoreCalls};
+
+pub use http::Request;
+
+/// The type of an [`exposition`](Metrics::exposition).
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// All metrics of a process.
+#[derive(Debug)]
+pub struct Metrics {
+    registered: RwLock<Registered>,
+    http: Http,
+    collection: Collection,
+    store: Arc<StoreCalls>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Nothing was counted yet.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut registered = Registered::default();
+        registered.register(
+            "dvcr_build",
+            "The version that runs",
+            Info::new([("version", env!("CARGO_PKG_VERSION"))]),
+        );
+        registered.register_collector(Box::new(Process));
+        let (http, collection, store) = (Http::default(), Collection::default(), StoreCalls::default());
+        http.register(&mut registered);
+        collection.register(&mut registered);
+        store.register(&mut registered);
+        Self { registered: RwLock::new(registered), http, collection, store: Arc::new(store) }
+    }
+
+    /// A request has come. `route` is one of a few words.
+    #[must_use]
+    pub fn request(&self, route: &'static str, method: &str) -> Request {
+        self.http.begin(route, method)
+    }
+
+    /// A collection has ended.
+    pub fn collected<E>(&self, outcome: &Result<crate::registry::Collected, E>) {
+        self.collection.ended(outcome.as_ref().ok());
+    }
+
+    /// Who is to be told of the calls of the store.
+    #[must_use]
+    pub fn store(&self) -> Arc<dyn storage_backends::measure::Observer> {
+        Arc::clone(&self.store) as Arc<_>
+    }
+
+    /// Tells also what a registry has counted.
+    pub fn with_registry(&self, registry: &Registry) {
+        self.add(Chunked(Arc::clone(registry.tally())));
+    }
+
+    /// Tells also how many images there are of each kind in each phase, as `count` gives them.
+    pub fn with_images(
+        &self,
+        count: impl Fn() -> Vec<(&'static str, &'static str, u64)> + Send + Sync + 'static,
+    ) {
+        self.add(Images(Box::new(count)));
+    }
+
+    fn add(&self, collector: impl Collector) {
+        let mut registered = self.registered.write().unwrap_or_else(PoisonError::into_inner);
+        registered.register_collector(Box::new(collector));
+    }
+
+    /// All that was counted, in the text format of `OpenMetrics`.
+    pub fn exposition(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        text::encode(&mut text, &self.registered.read().unwrap_or_else(PoisonError::into_inner))?;
+        Ok(text)
+    }
+}
