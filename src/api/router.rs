@@ -4,7 +4,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method};
-use axum::middleware::{from_fn, map_response};
+use axum::middleware::{from_fn, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 
@@ -12,8 +12,8 @@ use super::body::Incoming;
 use super::error::ApiError;
 use super::route::{Route, parse};
 use super::{
-    Api, access_log, blobs, chunks, collect, disks, health, image_uploads, manifests, referrers, rewrite,
-    stats, tags, uploads,
+    Api, access_log, blobs, chunks, collect, disks, guard, health, image_uploads, manifests, referrers, rewrite,
+    stats, tags, token, uploads,
 };
 
 /// The whole HTTP interface; `more` are further paths.
@@ -31,12 +31,14 @@ pub fn router(api: Api, more: Router) -> Router {
     Router::new()
         .route("/livez", get(health::live))
         .route("/readyz", get(health::ready))
+        .route(token::PATH, any(token::handle))
         .route(disks::PATH, any(disks::handle))
         .route("/upload/{token}", any(image_uploads::handle))
         .merge(v2)
         .fallback(async || ApiError::no_such_endpoint())
-        .with_state(api)
+        .with_state(api.clone())
         .merge(more)
+        .layer(from_fn_with_state(api, guard::guard))
         .layer(from_fn(access_log::log))
 }
 

@@ -19,8 +19,10 @@ use tower::ServiceExt as _;
 use url::Url;
 
 use super::Failure;
+use super::auth::ControllerTokens;
 use crate::apiserver::{ApiServer, Resource};
-use crate::client::{Client, ClientOptions, Egress};
+use crate::auth::Tokens;
+use crate::client::{Client, ClientOptions, Credentials, Egress};
 use crate::config::Config;
 use crate::controller::{self, Context, InProcess, InProcessOptions, Library, Uploads, crd};
 use crate::oci::RegistryHost;
@@ -45,7 +47,11 @@ pub(super) struct Running {
 
 impl Embedded {
     /// Opens the resources of a server that listens on `address`; `None` if it has none.
-    pub(super) fn open(config: &Config, address: SocketAddr) -> Result<Option<Self>, Failure> {
+    pub(super) fn open(
+        config: &Config,
+        address: SocketAddr,
+        tokens: Option<&Tokens>,
+    ) -> Result<Option<Self>, Failure> {
         let is_directory = matches!(config.location(), Location::Directory(_));
         let is_wanted = config.embedded_api.unwrap_or(address.ip().is_loopback() && is_directory);
         let Some(state) = config.state_directory().filter(|_| is_wanted) else { return Ok(None) };
@@ -67,8 +73,15 @@ impl Embedded {
         let url = || -> Result<Url, Failure> {
             format!("http://{here}").parse().map_err(|error| Failure::Failed(format!("{here}: {error}")))
         };
+        let credentials = match tokens {
+            Some(tokens) => {
+                Credentials::Own { registry: host()?, tokens: Arc::new(ControllerTokens(tokens.clone())) }
+            }
+            None => Credentials::Anonymous,
+        };
+        let options = ClientOptions { plain_http: vec![host()?], credentials, ..ClientOptions::default() };
         let library = Library {
-            client: Client::new(ClientOptions { plain_http: vec![host()?], ..ClientOptions::default() })
+            client: Client::new(options)
                 .map_err(|error| failed("set up a client", &error))?,
             address: host()?,
             name: config.registry_name.clone().map_or_else(host, Ok)?,

@@ -12,7 +12,7 @@ use storage_backends::{Filesystem, Location, S3, S3Options, Store};
 use tokio::task::JoinHandle;
 
 use super::embedded::Embedded;
-use super::{Failure, StopSignals, runtime};
+use super::{Failure, StopSignals, auth, runtime};
 use crate::api::{Api, Server, ServerOptions, Settings, router};
 use crate::config::{Config, LogFormat, MissingBlobs};
 use crate::registry::{Collected, Registry, Rules};
@@ -25,7 +25,8 @@ use crate::telemetry;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   dvcr serve                                       on 127.0.0.1:5000, data in ./dvcr-data
-  dvcr serve --listen [::]:5000 --data /srv/dvcr
+  dvcr serve --listen [::]:5000 --config /etc/dvcr.toml      with [auth] in it
+  dvcr serve --listen [::]:5000 --without-auth     whoever can connect may do everything
   AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=… dvcr serve --storage s3://disks/registry
   dvcr serve --storage s3://disks --s3-endpoint http://127.0.0.1:8333
 
@@ -61,6 +62,9 @@ pub(super) struct Flags {
     /// The directory of those resources and of volumes [default: the data directory].
     #[arg(long, value_name = "DIR")]
     state: Option<String>,
+    /// Listen on addresses that others reach without asking anybody who they are: whoever can connect may do everything.
+    #[arg(long)]
+    without_auth: bool,
     /// How log lines look: text or json [default: text].
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
@@ -94,6 +98,9 @@ impl Provider for &Flags {
             .into_iter()
             .filter_map(|(key, value)| Some((key.to_owned(), Value::from(value.as_deref()?))))
             .collect();
+        if self.without_auth {
+            root.insert("without_auth".to_owned(), Value::from(true));
+        }
         if let Some(endpoint) = &self.s3_endpoint {
             let s3 = Dict::from([("endpoint".to_owned(), Value::from(endpoint.as_str()))]);
             root.insert("s3".to_owned(), Value::from(s3));
@@ -147,12 +154,17 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     let learning = Arc::clone(&registry);
     tokio::spawn(async move { learning.learn_chunks().await });
     let collecting = collect_now_and_then(&registry, Duration::from_secs(config.collect_interval));
-    let api = Api::new(registry, settings);
+    let auth = auth::open(config)?;
+    let mut api = Api::new(registry, settings);
+    if let Some(auth) = &auth {
+        api = api.with_authority(Arc::clone(&auth.authority));
+        tokio::spawn(auth.authority.follow());
+    }
     let options = ServerOptions { idle_timeout, header_timeout: Duration::from_secs(config.header_timeout) };
     let server = bind(config, options).await?;
     let address =
         server.address().map_err(|error| Failure::because("cannot tell where the server listens", &error))?;
-    let embedded = Embedded::open(config, address)?;
+    let embedded = Embedded::open(config, address, auth.as_ref().map(|auth| &auth.tokens))?;
     let key = embedded.as_ref().map(Embedded::upload_key).or(config.upload_key.clone());
     let api = match key {
         Some(key) => api.with_image_uploads(key),
@@ -165,6 +177,7 @@ async fn serve(config: &Config) -> Result<(), Failure> {
         backend = capabilities.backend,
         replicas = if capabilities.shared { "any number" } else { "one" },
         resources = if embedded.is_some() { "embedded" } else { "none" },
+        auth = if auth.is_some() { "on" } else { "off" },
         "listening on http://{address}"
     );
     let controller = embedded.map(Embedded::run);
@@ -252,6 +265,7 @@ async fn bind(config: &Config, options: ServerOptions) -> Result<Server, Failure
     let address = addresses
         .first()
         .ok_or_else(|| Failure::Failed(format!("cannot listen on {listen}: it has no address")))?;
+    auth::check_address(config, *address)?;
     Server::bind(*address, options).await.map_err(failed)
 }
 

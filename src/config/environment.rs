@@ -34,15 +34,19 @@ impl Provider for Environment {
 
     fn data(&self) -> Result<Map<Profile, Dict>, Error> {
         let mut root = Dict::new();
-        let mut s3 = Dict::new();
+        let mut tables = [("s3", Dict::new()), ("auth", Dict::new())];
         for (key, value) in &self.0 {
-            match key.strip_prefix("s3_") {
-                Some(key) => s3.insert(key.to_owned(), Value::from(value.as_str())),
+            let found = tables.iter_mut().find_map(|(name, table)| {
+                let key = key.strip_prefix(*name)?.strip_prefix('_')?;
+                Some((key, table))
+            });
+            match found {
+                Some((key, table)) => table.insert(key.to_owned(), Value::from(value.as_str())),
                 None => root.insert(key.clone(), Value::from(value.as_str())),
             };
         }
-        if !s3.is_empty() {
-            root.insert("s3".to_owned(), Value::from(s3));
+        for (name, table) in tables.into_iter().filter(|(_, table)| !table.is_empty()) {
+            root.insert(name.to_owned(), Value::from(table));
         }
         Ok(Profile::Default.collect(root))
     }

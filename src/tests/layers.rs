@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Each module with the modules that it may import.
-const MAY_IMPORT: [(&str, &[&str]); 19] = [
+const MAY_IMPORT: [(&str, &[&str]); 20] = [
     ("oci", &[]),
     ("disk", &[]),
     ("chunk", &[]),
@@ -13,14 +13,15 @@ const MAY_IMPORT: [(&str, &[&str]); 19] = [
     ("qemu_img", &["disk"]),
     ("upload_token", &[]),
     ("apimachinery", &[]),
-    ("config", &["oci", "upload_token"]),
+    ("auth", &["oci"]),
+    ("config", &["auth", "oci", "upload_token"]),
     ("registry", &["chunk", "oci"]),
     ("client", &["chunk", "oci"]),
     ("artifact", &["chunk", "client", "disk", "oci"]),
     ("importer", &["artifact", "client", "disk", "oci", "qemu_img", "sparse"]),
     ("exporter", &["artifact", "client", "disk", "qemu_img", "sparse"]),
     ("bare_disk", &["artifact", "disk", "oci", "registry"]),
-    ("api", &["artifact", "bare_disk", "chunk", "oci", "registry", "upload_token"]),
+    ("api", &["artifact", "auth", "bare_disk", "chunk", "oci", "registry", "upload_token"]),
     ("apiserver", &["apimachinery"]),
     ("controller", &["artifact", "client", "disk", "exporter", "importer", "oci", "upload_token"]),
     (
@@ -29,6 +30,7 @@ const MAY_IMPORT: [(&str, &[&str]); 19] = [
             "api",
             "apiserver",
             "artifact",
+            "auth",
             "client",
             "config",
             "controller",
