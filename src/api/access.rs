@@ -74,7 +74,8 @@ impl Need {
             Self::Nothing => true,
             Self::Token => has_credential,
             Self::User => has_credential && !caller.identity().is_anonymous(),
-            Self::Catalog => caller.may_list(),
+            // Also strangers have to ask for a token: who could say more would otherwise not know that they are to.
+            Self::Catalog => has_credential && caller.may_list(),
             Self::Repository { name, actions, .. } => caller.may_all(*actions, name),
             Self::Admin => caller.may_administer(),
         }
@@ -88,7 +89,8 @@ impl Need {
             Self::Admin => vec![Scope::admin()],
             Self::Repository { name, actions, from } => {
                 // Whoever pushes looks first what is there.
-                let actions = if actions.has(Action::Push) { actions.or(Action::Pull.into()) } else { *actions };
+                let actions =
+                    if actions.has(Action::Push) { actions.or(Action::Pull.into()) } else { *actions };
                 let from = from.iter().map(|from| Scope::repository(from, Action::Pull.into()));
                 std::iter::once(Scope::repository(name, actions)).chain(from).collect()
             }
@@ -130,7 +132,7 @@ fn kubernetes(method: &Method, path: &str) -> Option<Need> {
     let segments = segments?;
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     let rest = match segments.as_slice() {
-        ["version"] | ["openapi", ..] | ["api" | "apis"] | ["api" | "apis", _] | ["apis", _, _] => {
+        ["version" | "api" | "apis"] | ["openapi", ..] | ["api" | "apis", _] | ["apis", _, _] => {
             return Some(Need::User);
         }
         ["api", _, rest @ ..] | ["apis", _, _, rest @ ..] => rest,
@@ -145,18 +147,18 @@ fn kubernetes(method: &Method, path: &str) -> Option<Need> {
         Method::DELETE => Action::Delete,
         _ => Action::Push,
     };
-    let in_namespace = |namespace: &str, name: &str, action| Need::repository(&format!("vi/{namespace}/{name}"), action);
+    let in_namespace =
+        |namespace: &str, name: &str, action| Need::repository(&format!("vi/{namespace}/{name}"), action);
     // Who reads secrets may act as others; it takes the right to change.
     let secret = if action == Action::Pull { Action::Push } else { action };
     Some(match rest {
-        ["namespaces"] => in_namespace("*", "*", action),
-        ["namespaces", namespace] | ["namespaces", namespace, "status"] => in_namespace(namespace, "*", action),
-        ["namespaces", namespace, "virtualimages"] => in_namespace(namespace, "*", action),
+        ["namespaces" | "virtualimages" | "events"] => in_namespace("*", "*", action),
+        ["namespaces", namespace]
+        | ["namespaces", namespace, "status" | "virtualimages"]
+        | ["namespaces", namespace, "events", ..] => in_namespace(namespace, "*", action),
         ["namespaces", namespace, "virtualimages", name, ..] => in_namespace(namespace, name, action),
-        ["namespaces", namespace, "secrets", ..] => in_namespace(namespace, "*", secret),
-        ["namespaces", namespace, "events", ..] => in_namespace(namespace, "*", action),
-        ["virtualimages" | "events"] => in_namespace("*", "*", action),
         ["secrets"] => in_namespace("*", "*", secret),
+        ["namespaces", namespace, "secrets", ..] => in_namespace(namespace, "*", secret),
         ["clustervirtualimages"] => Need::repository("cvi/*", action),
         ["clustervirtualimages", name, ..] => Need::repository(&format!("cvi/{name}"), action),
         _ => Need::Admin,

@@ -31,7 +31,11 @@ pub(super) fn is_delta(headers: &HeaderMap) -> bool {
 /// The bytes of the blob that come with a request, whether they are sent as they are or as a delta.
 pub(super) fn content(registry: &Arc<Registry>, request: &Parts, body: &mut Incoming) -> Body {
     let sent = body.split();
-    if is_delta(&request.headers) { expand(Arc::clone(registry), caller(request).cloned(), sent) } else { sent }
+    if is_delta(&request.headers) {
+        expand(Arc::clone(registry), caller(request).cloned(), sent)
+    } else {
+        sent
+    }
 }
 
 /// What a body of frames stands for.

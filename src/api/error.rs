@@ -92,14 +92,9 @@ impl Challenge {
             Self::Basic => "Basic realm=\"dvcr\", charset=\"UTF-8\"".to_owned(),
             Self::Bearer { realm, service, scope, error } => {
                 // Without spaces between them, as some clients want it.
-                let mut text = format!("Bearer realm=\"{realm}\",service=\"{service}\"");
-                if !scope.is_empty() {
-                    text += &format!(",scope=\"{scope}\"");
-                }
-                if let Some(error) = error {
-                    text += &format!(",error=\"{error}\"");
-                }
-                text
+                let scope = if scope.is_empty() { String::new() } else { format!(",scope=\"{scope}\"") };
+                let error = error.map(|error| format!(",error=\"{error}\"")).unwrap_or_default();
+                format!("Bearer realm=\"{realm}\",service=\"{service}\"{scope}{error}")
             }
         };
         HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("Basic realm=\"dvcr\""))
@@ -121,7 +116,7 @@ impl ApiError {
     }
 
     /// What somebody says of themselves does not hold.
-    pub(super) fn refused(refusal: Refusal, challenge: &Challenge) -> Self {
+    pub(super) fn refused(refusal: &Refusal, challenge: &Challenge) -> Self {
         let message = refusal.to_string();
         match refusal {
             Refusal::Wrong | Refusal::Token(_) => Self::unauthorized(message, challenge),

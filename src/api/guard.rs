@@ -63,13 +63,12 @@ async fn admit(authority: &Arc<Authority>, request: &Parts) -> Result<Caller, Re
     };
     if need == Need::Nothing {
         let nobody = authority.identify(None, None).await;
-        return nobody.map_err(|refusal| answer(refused(request, side, &need, refusal)));
+        return nobody.map_err(|refusal| answer(refused(request, side, &need, &refusal)));
     }
     let credential = credential(&request.headers).map_err(answer)?;
     let has_credential = credential.is_some();
     let identified = authority.identify(credential, client(request)).await;
-    let caller =
-        identified.map_err(|refusal| answer(refused(request, side, &need, refusal)))?;
+    let caller = identified.map_err(|refusal| answer(refused(request, side, &need, &refusal)))?;
     if need.is_met_by(&caller, has_credential) {
         return Ok(caller);
     }
@@ -98,18 +97,13 @@ pub(super) fn client(request: &Parts) -> Option<IpAddr> {
     request.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip())
 }
 
-fn refused(request: &Parts, side: Side, need: &Need, refusal: Refusal) -> ApiError {
+fn refused(request: &Parts, side: Side, need: &Need, refusal: &Refusal) -> ApiError {
     let error = matches!(refusal, Refusal::Token(_)).then_some("invalid_token");
     ApiError::refused(refusal, &challenge(request, side, need, error))
 }
 
 /// How to get in.
-fn challenge(
-    request: &Parts,
-    side: Side,
-    need: &Need,
-    error: Option<&'static str>,
-) -> Challenge {
+fn challenge(request: &Parts, side: Side, need: &Need, error: Option<&'static str>) -> Challenge {
     if side != Side::Registry {
         return Challenge::Basic;
     }
@@ -130,6 +124,7 @@ fn own_address(request: &Parts) -> String {
     let host: String = host.chars().filter(|c| c.is_ascii_alphanumeric() || ".-:[]_".contains(*c)).collect();
     // What a proxy that ends TLS says, and the scheme of HTTP/2.
     let scheme = text("x-forwarded-proto").or(request.uri.scheme_str());
-    let scheme = if scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("https")) { "https" } else { "http" };
+    let scheme =
+        if scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("https")) { "https" } else { "http" };
     format!("{scheme}://{host}")
 }

@@ -12,8 +12,8 @@ use super::body::Incoming;
 use super::error::ApiError;
 use super::route::{Route, parse};
 use super::{
-    Api, access_log, blobs, chunks, collect, disks, guard, health, image_uploads, manifests, referrers, rewrite,
-    stats, tags, token, uploads,
+    Api, access_log, blobs, chunks, collect, disks, guard, health, image_uploads, manifests, referrers,
+    rewrite, stats, tags, token, uploads,
 };
 
 /// The whole HTTP interface; `more` are further paths.

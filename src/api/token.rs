@@ -1,4 +1,4 @@
-//! `/token`: the built-in issuer, as Docker's token specification and its OAuth2 variant have it.
+//! `/token`: the built-in issuer, as Docker's token specification and its `OAuth2` variant have it.
 //!
 //! What is asked for and not allowed is left out of the token rather than refused: the registry then says what is missing, when
 //! it is really needed.
@@ -43,7 +43,7 @@ async fn get(authority: &Authority, request: &Parts) -> Result<Response, ApiErro
     let known = match credential(&request.headers)? {
         None => Known::anonymous(),
         Some(Credential::Basic { user, password }) => {
-            authority.login(&user, &password, client(request)).await.map_err(refused)?
+            authority.login(&user, &password, client(request)).await.map_err(|refusal| refused(&refusal))?
         }
         Some(Credential::Bearer(_)) => {
             return Err(ApiError::bad_request("a token is given for a user and a password, by Basic"));
@@ -54,19 +54,22 @@ async fn get(authority: &Authority, request: &Parts) -> Result<Response, ApiErro
     Ok(answer(authority, &known, &scopes, wants_refresh))
 }
 
-/// The same by a form, for those who speak OAuth2.
+/// The same by a form, for those who speak `OAuth2`.
 async fn post(authority: &Authority, request: &Parts, mut body: Incoming) -> Result<Response, ApiError> {
     let Some(form) = body.whole(LARGEST_FORM).await? else {
         return Err(ApiError::bad_request(format!("the form has more than {LARGEST_FORM} bytes")));
     };
     let form = Query::of_form(&form);
-    let wanted = |name: &str| form.get(name).ok_or_else(|| ApiError::bad_request(format!("the form has no {name}")));
+    let wanted =
+        |name: &str| form.get(name).ok_or_else(|| ApiError::bad_request(format!("the form has no {name}")));
     let known = match wanted("grant_type")? {
         "password" => {
             let (user, password) = (wanted("username")?, wanted("password")?);
-            authority.login(user, password, client(request)).await.map_err(refused)?
+            authority.login(user, password, client(request)).await.map_err(|refusal| refused(&refusal))?
         }
-        "refresh_token" => authority.refreshed(wanted("refresh_token")?).map_err(refused)?,
+        "refresh_token" => {
+            authority.refreshed(wanted("refresh_token")?).map_err(|refusal| refused(&refusal))?
+        }
         other => {
             return Err(ApiError::bad_parameter("grant_type", other, "password or refresh_token"));
         }
@@ -76,7 +79,7 @@ async fn post(authority: &Authority, request: &Parts, mut body: Incoming) -> Res
     Ok(answer(authority, &known, &scopes, wants_refresh))
 }
 
-fn refused(refusal: Refusal) -> ApiError {
+fn refused(refusal: &Refusal) -> ApiError {
     ApiError::refused(refusal, &Challenge::Basic)
 }
 

@@ -10,8 +10,7 @@ use super::issuer::Issuer;
 use super::passwords::{PasswordFileError, Passwords};
 use super::token::{Access, Login, issuer_of};
 use super::{
-    Actions, Caller, Credential, Identity, InvalidToken, Issued, IssuerOptions, Pattern, Rules, Scope,
-    Tokens,
+    Actions, Caller, Credential, Identity, InvalidToken, Issued, IssuerOptions, Pattern, Rules, Scope, Tokens,
 };
 
 /// What an authority goes by.
@@ -129,12 +128,7 @@ impl Authority {
     }
 
     /// Who has this password, which may be a token of an issuer.
-    pub async fn login(
-        &self,
-        user: &str,
-        password: &str,
-        client: Option<IpAddr>,
-    ) -> Result<Known, Refusal> {
+    pub async fn login(&self, user: &str, password: &str, client: Option<IpAddr>) -> Result<Known, Refusal> {
         let issuer = issuer_of(password).filter(|name| self.issuers.iter().any(|one| one.name() == *name));
         if issuer.is_some() {
             // Its name is in the token.

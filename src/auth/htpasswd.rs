@@ -59,7 +59,11 @@ impl Htpasswd {
                 return Err(invalid(format!("{user:?} stands in the file twice")));
             }
         }
-        let nobody = format!("$2y${:02}${}", most.unwrap_or(USUAL_COST), "abcdefghijklmnopqrstuuABCDEFGHIJKLMNOPQRSTUVWXYZabcde");
+        let nobody = format!(
+            "$2y${:02}${}",
+            most.unwrap_or(USUAL_COST),
+            "abcdefghijklmnopqrstuuABCDEFGHIJKLMNOPQRSTUVWXYZabcde"
+        );
         Ok(Self { hashes, nobody })
     }
 

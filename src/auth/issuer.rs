@@ -96,7 +96,12 @@ impl Issuer {
         Err(refusal)
     }
 
-    fn verify(&self, token: &str, key: &Jwk, algorithm: Algorithm) -> Result<Map<String, Value>, InvalidToken> {
+    fn verify(
+        &self,
+        token: &str,
+        key: &Jwk,
+        algorithm: Algorithm,
+    ) -> Result<Map<String, Value>, InvalidToken> {
         let key = DecodingKey::from_jwk(key).map_err(|_| InvalidToken::Unknown)?;
         let mut wanted = Validation::new(algorithm);
         wanted.leeway = LEEWAY;

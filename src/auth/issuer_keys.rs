@@ -123,7 +123,10 @@ impl IssuerKeys {
         if found.issuer != self.issuer {
             return Err(format!("{address} is about {:?}, not {:?}", found.issuer, self.issuer));
         }
-        found.jwks_uri.parse().map_err(|error| format!("{address} says that the keys are at {:?}: {error}", found.jwks_uri))
+        found
+            .jwks_uri
+            .parse()
+            .map_err(|error| format!("{address} says that the keys are at {:?}: {error}", found.jwks_uri))
     }
 }
 

@@ -146,18 +146,18 @@ mod tests {
             (Identity::user("x"), "shared/a", true),
             (Identity::user("x"), "private/a", false),
         ] {
-            assert_eq!(rules.allow(&identity, Action::Pull, repository), expected, "{identity:?} {repository}");
+            assert_eq!(
+                rules.allow(&identity, Action::Pull, repository),
+                expected,
+                "{identity:?} {repository}"
+            );
         }
         assert!(!rules.allow(&Identity::user("x"), Action::Push, "public/a"));
     }
 
     #[test]
     fn groups_and_names_are_compared_whole() {
-        let who = Who {
-            users: vec!["alice".to_owned()],
-            groups: vec!["ops".to_owned()],
-            ..Who::default()
-        };
+        let who = Who { users: vec!["alice".to_owned()], groups: vec!["ops".to_owned()], ..Who::default() };
         let rules = Rules(vec![rule(who, &["**"], &[Action::Pull, Action::Admin])]);
         let with_group = |group: &str| Identity { groups: vec![group.to_owned()], ..Identity::user("bob") };
         assert!(rules.allow_admin(&Identity::user("alice")) && rules.allow_admin(&with_group("ops")));

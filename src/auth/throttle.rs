@@ -100,7 +100,7 @@ fn wait(key: &Key, drained: Instant, now: Instant) -> Option<Duration> {
     let Limit { burst, every } = key.limit();
     let full = every * burst;
     let level = drained.saturating_duration_since(now) + every;
-    (level > full).then(|| level - full)
+    level.checked_sub(full).filter(|wait| !wait.is_zero())
 }
 
 /// Makes room: all that has drained, and the half that will have soonest.

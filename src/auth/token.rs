@@ -63,6 +63,23 @@ struct Claims {
     password: Option<String>,
 }
 
+impl Claims {
+    fn new(purpose: Purpose, identity: &Identity, lifetime: Duration) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        Self {
+            iss: ISSUER.to_owned(),
+            aud: SERVICE.to_owned(),
+            iat: now,
+            exp: now.saturating_add(lifetime.as_secs()),
+            purpose,
+            identity: identity.clone(),
+            access: Vec::new(),
+            may: Vec::new(),
+            password: None,
+        }
+    }
+}
+
 /// A token is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidToken {
@@ -113,21 +130,6 @@ impl Tokens {
         &self.key
     }
 
-    fn claims(&self, purpose: Purpose, identity: &Identity, lifetime: Duration) -> Claims {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        Claims {
-            iss: ISSUER.to_owned(),
-            aud: SERVICE.to_owned(),
-            iat: now,
-            exp: now.saturating_add(lifetime.as_secs()),
-            purpose,
-            identity: identity.clone(),
-            access: Vec::new(),
-            may: Vec::new(),
-            password: None,
-        }
-    }
-
     fn sign(&self, claims: &Claims) -> String {
         // Fails for claims that are no JSON and for keys of another kind, which ours are not.
         jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &self.key.encoding()).unwrap_or_default()
@@ -135,14 +137,14 @@ impl Tokens {
 
     /// A token that opens these scopes.
     pub(super) fn access(&self, identity: &Identity, scopes: Vec<Scope>) -> Issued {
-        let claims = Claims { access: scopes, ..self.claims(Purpose::Access, identity, self.lifetime) };
+        let claims = Claims { access: scopes, ..Claims::new(Purpose::Access, identity, self.lifetime) };
         let issued = UNIX_EPOCH.checked_add(Duration::from_secs(claims.iat)).unwrap_or(UNIX_EPOCH);
         Issued { token: self.sign(&claims), lifetime: self.lifetime, issued }
     }
 
     /// A token that stands for a login with the password that `password` tells.
     pub(super) fn refresh(&self, identity: &Identity, password: String) -> String {
-        let claims = self.claims(Purpose::Refresh, identity, self.refresh_lifetime);
+        let claims = Claims::new(Purpose::Refresh, identity, self.refresh_lifetime);
         self.sign(&Claims { password: Some(password), ..claims })
     }
 
@@ -152,7 +154,7 @@ impl Tokens {
         let owned = may.iter().map(|(pattern, actions)| ((*pattern).to_owned(), (*actions).to_owned()));
         // A name that no user has: theirs have no colon.
         let identity = Identity::user(&format!("dvcr:{name}"));
-        self.sign(&Claims { may: owned.collect(), ..self.claims(Purpose::Work, &identity, lifetime) })
+        self.sign(&Claims { may: owned.collect(), ..Claims::new(Purpose::Work, &identity, lifetime) })
     }
 
     fn read(&self, token: &str) -> Result<Claims, InvalidToken> {

@@ -38,7 +38,8 @@ pub(super) fn open(config: &Config) -> Result<Option<Auth>, Failure> {
     let key = match (&auth.token_key, config.state_directory()) {
         (Some(key), _) => key.clone(),
         (None, Some(state)) => {
-            let failed = |error| Failure::because(format!("cannot keep a key in {}", state.display()), &error);
+            let failed =
+                |error| Failure::because(format!("cannot keep a key in {}", state.display()), &error);
             std::fs::create_dir_all(&state).map_err(failed)?;
             TokenKey::of_file(&state.join("token-key")).map_err(failed)?
         }
@@ -86,7 +87,8 @@ fn rules(config: &AuthConfig) -> Rules {
 }
 
 fn issuer(config: &IssuerConfig) -> Result<IssuerOptions, Failure> {
-    let wrong = |error: &dyn std::fmt::Display| Failure::Usage(format!("auth.issuers, {:?}: {error}", config.issuer));
+    let wrong =
+        |error: &dyn std::fmt::Display| Failure::Usage(format!("auth.issuers, {:?}: {error}", config.issuer));
     let authority = config.ca_file.as_deref().map(|path| {
         std::fs::read(path).map_err(|error| wrong(&format!("ca_file {}: {error}", path.display())))
     });
@@ -99,7 +101,8 @@ fn issuer(config: &IssuerConfig) -> Result<IssuerOptions, Failure> {
     let keys = match (&config.jwks_file, &config.jwks_url) {
         (Some(path), _) => {
             // What is wrong with a file is better known now than at the first login.
-            std::fs::metadata(path).map_err(|error| wrong(&format!("jwks_file {}: {error}", path.display())))?;
+            std::fs::metadata(path)
+                .map_err(|error| wrong(&format!("jwks_file {}: {error}", path.display())))?;
             KeySource::File(path.clone())
         }
         (None, Some(url)) => KeySource::Url(url.clone()),
@@ -136,7 +139,8 @@ impl Fetch for Documents {
         if let Some(path) = &self.token {
             headers.insert(AUTHORIZATION, bearer(path).await?);
         }
-        let response = self.transport.get(Method::GET, url, &headers).await.map_err(|error| error.to_string())?;
+        let response =
+            self.transport.get(Method::GET, url, &headers).await.map_err(|error| error.to_string())?;
         if !response.status().is_success() {
             return Err(format!("{url} answers {}", response.status()));
         }
@@ -146,7 +150,8 @@ impl Fetch for Documents {
 }
 
 async fn bearer(path: &Path) -> Result<HeaderValue, String> {
-    let token = tokio::fs::read_to_string(path).await.map_err(|error| format!("{}: {error}", path.display()))?;
+    let token =
+        tokio::fs::read_to_string(path).await.map_err(|error| format!("{}: {error}", path.display()))?;
     let mut header = HeaderValue::from_str(&format!("Bearer {}", token.trim()))
         .map_err(|_| format!("{} holds no token", path.display()))?;
     header.set_sensitive(true);

@@ -81,8 +81,7 @@ impl Embedded {
         };
         let options = ClientOptions { plain_http: vec![host()?], credentials, ..ClientOptions::default() };
         let library = Library {
-            client: Client::new(options)
-                .map_err(|error| failed("set up a client", &error))?,
+            client: Client::new(options).map_err(|error| failed("set up a client", &error))?,
             address: host()?,
             name: config.registry_name.clone().map_or_else(host, Ok)?,
         };

@@ -128,8 +128,10 @@ impl RuleConfig {
 
     fn check(&self) -> Result<(), &'static str> {
         if self.is_for_nobody() {
-            return Err("it is for nobody: name users, groups or service_accounts, or say authenticated = true or \
-                        anonymous = true");
+            return Err(
+                "it is for nobody: name users, groups or service_accounts, or say authenticated = true or \
+                        anonymous = true",
+            );
         }
         if self.actions.is_empty() {
             return Err("it has no actions: pull, push, delete, admin");
@@ -148,7 +150,8 @@ impl AuthConfig {
     /// What is wrong with it.
     pub(super) fn check(&self) -> Result<(), String> {
         if self.token_lifetime < 60 {
-            let least = "auth.token_lifetime must be at least 60 seconds, for which clients keep a token at least";
+            let least =
+                "auth.token_lifetime must be at least 60 seconds, for which clients keep a token at least";
             return Err(format!("{least}; it is {}", self.token_lifetime));
         }
         if self.refresh_lifetime < self.token_lifetime {
@@ -167,7 +170,9 @@ impl AuthConfig {
                 return Err(about("its audience is empty: any token of the issuer would do"));
             }
             if issuer.jwks_url.is_some() && issuer.jwks_file.is_some() {
-                return Err(about("jwks_url and jwks_file are two places for its keys; take one of them out"));
+                return Err(about(
+                    "jwks_url and jwks_file are two places for its keys; take one of them out",
+                ));
             }
             if self.issuers.iter().filter(|other| other.issuer == *name).count() > 1 {
                 return Err(about("it stands there twice"));
