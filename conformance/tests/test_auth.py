@@ -16,8 +16,9 @@ from disk import write_disk
 from dvcr import BINARY, free_port
 from flaky_http import basic
 from issuer import EcKey, Issuer, RsaKey, claims_of, signed, unsigned
+from kubernetes import Kubectl
 from test_delta import DELTA, Delta
-from virtual_images import from_web, virtual_image
+from virtual_images import from_object, from_user, from_web, upload_url, virtual_image
 from wire import Client, digest_of, encode, eventually
 
 with warnings.catch_warnings():
@@ -292,6 +293,25 @@ def test_our_own_commands_say_who_they_are(dvcr, guarded, images, tmp_path):
     file.write_text(json.dumps({"auths": {server.host: entry}}))
     for command in [["stats", server.host], ["collect", "--dry-run", server.host], ["inspect", reference]]:
         dvcr.run(*command, *auth)
+
+
+def test_our_own_imports_send_only_what_is_new_also_out_of_other_repositories(dvcr, guarded, tmp_path):
+    server = guarded()
+    file = tmp_path / "auth.json"
+    file.write_text(json.dumps({"auths": {server.host: {
+        "auth": base64.b64encode(f"alice:{PASSWORDS['alice']}".encode()).decode()}}}))
+    disk = tmp_path / "disk.raw"
+    write_disk(disk, 16)
+    dvcr.imports(disk, f"{server.host}/vi/team-a/one:v1", "--auth-file", file)
+    with disk.open("r+b") as changed:
+        changed.seek(5 << 20)
+        changed.write(os.urandom(4096))
+    result = dvcr.imports(disk, f"{server.host}/vi/team-a/two:v1", "--auth-file", file)
+    assert result["copied"] > 14 << 20, result
+    # What another tenant has is sent to the last byte.
+    file.write_text(json.dumps({"auths": {server.host: {"auth": base64.b64encode(f"bob:{PASSWORDS['bob']}".encode()).decode()}}}))
+    result = dvcr.imports(disk, f"{server.host}/vi/team-b/one:v1", "--auth-file", file)
+    assert result["copied"] == 0, result
 
 
 # Tenants and strangers.
@@ -791,12 +811,59 @@ def test_resources_obey_the_rules_of_their_images_and_imports_have_tokens_of_the
     eventually(lambda: alice.get("/v2/vi/team-a/disk/tags/list").json().get("tags") in ([], None), 60)
 
 
+def test_kubectl_says_who_it_is(guarded, auth_proxy, authority, cache, images, web, tmp_path):
+    server = guarded(rules=TENANTS + """
+[[auth.rules]]
+users = ["alice"]
+repositories = ["vi/default/*"]
+actions = ["pull", "push", "delete"]
+""")
+    proxy = auth_proxy(server.host, "open", tls=authority.certify("127.0.0.1"))
+    url = web.add("/disk.img", images.disk().read_bytes())
+
+    def kubectl(*user):
+        arguments = [f"--server={proxy.web}", f"--certificate-authority={authority.certificate}", *user]
+        return Kubectl(cache / "bin/kubectl", arguments, tmp_path / "kubectl")
+
+    alice, bob = (kubectl(f"--username={user}", f"--password={PASSWORDS[user]}") for user in ["alice", "bob"])
+    alice("apply", "-f", "-", input=virtual_image("disk", from_web(url)))
+    alice("wait", "--for=jsonpath={.status.phase}=Ready", "vi/disk", "--timeout=60s")
+    assert "disk" in alice("get", "vi").stdout
+    forbidden = bob("get", "vi", check=False)
+    assert forbidden.returncode == 1 and "Forbidden" in forbidden.stderr and "bob" in forbidden.stderr, forbidden
+    stranger = kubectl("--token=x.y.z")("get", "vi", check=False)
+    assert stranger.returncode == 1 and "You must be logged in" in stranger.stderr, stranger
+    alice("delete", "vi", "disk")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world_name", ["cluster"])
+def test_the_controller_and_jobs_of_a_cluster_have_tokens_of_their_own(start_world, users, images, web):
+    key = base64.b64encode(KEY).decode()
+    world = start_world(DVCR_AUTH_HTPASSWD=str(users), DVCR_AUTH_TOKEN_KEY=key)
+    url = web.add("/disk.img", images.disk().read_bytes())
+    for name, source, more in [
+        ("one", from_web(url), {}),
+        ("two", from_object("VirtualImage", "one"), {}),
+        ("three", from_web(url), {"storage": "PersistentVolumeClaim"}),
+    ]:
+        world.ready(virtual_image(name, source, **more))
+    uploading = world.waiting_for_upload(virtual_image("four", from_user()))
+    done = subprocess.run(["curl", "-sf", "-T", images.disk(), upload_url(uploading)], capture_output=True, check=False)
+    assert done.returncode == 0, done
+    world.wait_phase("vi", "four", "Ready")
+    assert User(world.server).get("/v2/vi/default/one/tags/list").status == 401
+    assert User(world.server, "ops").get("/v2/vi/default/one/tags/list").status == 200
+    world.delete("vi", "one")
+    assert key not in world.log()
+
+
 def test_the_image_of_another_is_mounted_by_the_controller(guarded, images, web):
     server = guarded()
     ops, json_type = User(server, "ops"), {"Content-Type": "application/json"}
     group = "/apis/virtualization.deckhouse.io/v1alpha2/namespaces/default/virtualimages"
     url = web.add("/disk.img", images.disk().read_bytes())
-    for name, source in [("one", from_web(url)), ("two", {"type": "ObjectRef", "objectRef": {"kind": "VirtualImage", "name": "one"}})]:
+    for name, source in [("one", from_web(url)), ("two", from_object("VirtualImage", "one"))]:
         assert ops.send("POST", group, encode(virtual_image(name, source)), json_type).status == 201
         eventually(lambda: ops.get(f"{group}/{name}").json().get("status", {}).get("phase") == "Ready", 60)  # noqa: B023
     tags = [ops.get(f"/v2/vi/default/{name}/tags/list").json()["tags"] for name in ["one", "two"]]

@@ -23,7 +23,7 @@ const MAY_IMPORT: [(&str, &[&str]); 20] = [
     ("bare_disk", &["artifact", "disk", "oci", "registry"]),
     ("api", &["artifact", "auth", "bare_disk", "chunk", "oci", "registry", "upload_token"]),
     ("apiserver", &["apimachinery"]),
-    ("controller", &["artifact", "client", "disk", "exporter", "importer", "oci", "upload_token"]),
+    ("controller", &["artifact", "auth", "client", "disk", "exporter", "importer", "oci", "upload_token"]),
     (
         "cli",
         &[
