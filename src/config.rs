@@ -434,6 +434,25 @@ mod tests {
     }
 
     #[test]
+    fn who_may_do_what_is_read_from_the_file_and_the_rest_from_the_environment() {
+        let toml = "[[auth.rules]]\nservice_accounts = ['*/*']\nrepositories = ['vi/{namespace}/**']\n\
+                    actions = ['pull', 'push']\n[auth.groups]\nops = ['alice']";
+        let key = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+        let variables = [
+            ("DVCR_AUTH_HTPASSWD", "/users"),
+            ("DVCR_AUTH_TOKEN_KEY", key),
+            ("DVCR_AUTH_TOKEN_LIFETIME", "120"),
+        ];
+        let auth = load(toml, &variables, &[]).unwrap().auth.unwrap();
+        assert_eq!(auth.htpasswd.as_deref(), Some(Path::new("/users")));
+        assert_eq!((auth.token_lifetime, auth.token_key), (120, Some(key.parse().unwrap())));
+        assert_eq!(auth.rules[0].repositories[0].as_str(), "vi/{namespace}/**");
+        assert_eq!(auth.groups["ops"], ["alice"]);
+        let error = load("", &[("DVCR_AUTH_HTPASWD", "/users")], &[]).unwrap_err().to_string();
+        assert!(error.contains("htpaswd") && error.contains("htpasswd"), "{error}");
+    }
+
+    #[test]
     fn variables_of_kubernetes_and_of_the_client_are_not_settings() {
         let variables = [
             ("DVCR_SERVICE_HOST", "10.0.0.1"),

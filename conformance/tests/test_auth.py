@@ -13,13 +13,13 @@ import pytest
 
 from command import ASKED_WRONGLY, FAILED, requests
 from disk import write_disk
-from dvcr import BINARY, free_port
+from dvcr import BINARY, ROOT, free_port
 from flaky_http import basic
 from issuer import EcKey, Issuer, RsaKey, claims_of, signed, unsigned
 from kubernetes import Kubectl
 from test_delta import DELTA, Delta
 from virtual_images import from_object, from_user, from_web, upload_url, virtual_image
-from wire import Client, digest_of, encode, eventually
+from wire import Client, at_once, digest_of, encode, eventually
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -196,6 +196,25 @@ def test_settings_that_make_no_sense_are_refused(dvcr, tmp_path, text, said):
     assert said in dvcr.refuses("serve", "--config", file, code=ASKED_WRONGLY)
 
 
+@pytest.mark.parametrize("installation", ["filesystem", "s3"])
+def test_the_component_for_kubernetes_takes_the_open_door_out(cache, tmp_path, installation):
+    def variables(*components):
+        parts = {"resources": [installation], "components": components}
+        lines = [f"{kind}:\n" + "".join(f"  - {os.path.relpath(ROOT / 'deploy/kubernetes' / name, tmp_path)}\n" for name in names)
+                 for kind, names in parts.items() if names]
+        (tmp_path / "kustomization.yaml").write_text("".join(lines))
+        done = subprocess.run([cache / "bin/kubectl", "kustomize", tmp_path], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done
+        registry, controller = (
+            next(part for part in done.stdout.split("---\n") if "kind: Deployment" in part and f"\n  name: {name}\n" in part)
+            for name in ["dvcr", "dvcr-controller"]
+        )
+        return [set(re.findall(r"name: (DVCR_(?:WITHOUT_AUTH|CONFIG|AUTH_TOKEN_KEY))", text)) for text in [registry, controller]]
+
+    assert variables() == [{"DVCR_WITHOUT_AUTH"}, set()]
+    assert variables("auth") == [{"DVCR_CONFIG", "DVCR_AUTH_TOKEN_KEY"}, {"DVCR_AUTH_TOKEN_KEY"}]
+
+
 # Real clients.
 
 
@@ -223,7 +242,7 @@ def test_docker_logs_in_pushes_and_pulls(docker, guarded, disk_image):
     docker.run("pull", mine)
     # What docker keeps is a refresh token, and not the password.
     kept = json.loads((docker.folder / "config/config.json").read_text())["auths"][server.host]
-    assert PASSWORDS["alice"] not in base64.b64decode(kept["auth"]).decode() or kept.get("identitytoken")
+    assert kept["identitytoken"] and PASSWORDS["alice"] not in base64.b64decode(kept["auth"]).decode()
     docker.run("logout", server.host)
     docker.run("rmi", mine)
     assert docker.run("pull", mine, check=False).returncode != 0
@@ -638,6 +657,12 @@ def test_who_guesses_has_to_wait_and_others_do_not(guarded):
     assert User(server, "alice").get("/v2/").status == 429
     assert User(server, "bob").get("/v2/").status == 200
     assert User(server, token=signed(good(), KEY)).get("/v2/").status == 200
+
+
+def test_however_many_log_in_at_once_are_let_in(guarded):
+    server = guarded()
+    answers = at_once([User(server, "alice").asks_token] * 60 + [lambda: User(server, "bob").get("/v2/")] * 20)
+    assert {answer.status for answer in answers} == {200}
 
 
 def test_nothing_secret_is_logged(guarded):

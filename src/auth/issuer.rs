@@ -165,3 +165,148 @@ fn fits(key: &Jwk, algorithm: Algorithm) -> bool {
     };
     for_signatures && named && shape
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use async_trait::async_trait;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use ring::rand::SystemRandom;
+    use ring::signature::{
+        ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair,
+        EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair as _,
+    };
+    use serde_json::json;
+    use url::Url;
+
+    const NAME: &str = "https://id.example";
+
+    /// An issuer whose keys are these, and how often it was asked.
+    #[derive(Debug)]
+    struct Keys(Value, std::sync::atomic::AtomicUsize);
+
+    #[async_trait]
+    impl Fetch for Keys {
+        async fn fetch(&self, url: &Url) -> Result<Vec<u8>, String> {
+            self.1.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            match url.path() {
+                "/.well-known/openid-configuration" => {
+                    Ok(json!({ "issuer": NAME, "jwks_uri": format!("{NAME}/keys") }).to_string().into_bytes())
+                }
+                "/keys" => Ok(self.0.to_string().into_bytes()),
+                other => Err(format!("there is no {other}")),
+            }
+        }
+    }
+
+    fn issuer_of(keys: &[Value]) -> (Issuer, Arc<Keys>) {
+        let fetch = Arc::new(Keys(json!({ "keys": keys }), std::sync::atomic::AtomicUsize::new(0)));
+        let issuer = Issuer::new(IssuerOptions {
+            issuer: NAME.to_owned(),
+            audience: vec!["dvcr".to_owned()],
+            keys: KeySource::Discovery,
+            fetch: Arc::clone(&fetch) as Arc<dyn Fetch>,
+            kubernetes: false,
+            username_claim: "sub".to_owned(),
+            groups_claim: "groups".to_owned(),
+            prefix: "oidc:".to_owned(),
+        });
+        (issuer, fetch)
+    }
+
+    fn claims() -> Value {
+        let now = jsonwebtoken::get_current_timestamp();
+        json!({ "iss": NAME, "aud": "dvcr", "sub": "carol", "exp": now + 60, "groups": ["a", "system:masters"] })
+    }
+
+    fn message(alg: &str, kid: Option<&str>) -> String {
+        let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        let header = kid.map_or_else(|| json!({ "alg": alg }), |kid| json!({ "alg": alg, "kid": kid }));
+        format!("{}.{}", part(header), part(claims()))
+    }
+
+    fn with_proof(message: &str, proof: &[u8]) -> String {
+        format!("{message}.{}", URL_SAFE_NO_PAD.encode(proof))
+    }
+
+    fn ed() -> (Ed25519KeyPair, Value) {
+        let key = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
+        let key = Ed25519KeyPair::from_pkcs8(key.as_ref()).unwrap();
+        let x = URL_SAFE_NO_PAD.encode(key.public_key());
+        let jwk = json!({ "kty": "OKP", "crv": "Ed25519", "kid": "ed", "x": x });
+        (key, jwk)
+    }
+
+    fn ec(algorithm: &'static EcdsaSigningAlgorithm, curve: &str) -> (EcdsaKeyPair, Value) {
+        let random = SystemRandom::new();
+        let key = EcdsaKeyPair::generate_pkcs8(algorithm, &random).unwrap();
+        let key = EcdsaKeyPair::from_pkcs8(algorithm, key.as_ref(), &random).unwrap();
+        let (x, y) = key.public_key().as_ref()[1..].split_at(key.public_key().as_ref().len() / 2);
+        let [x, y] = [x, y].map(|half| URL_SAFE_NO_PAD.encode(half));
+        let jwk = json!({ "kty": "EC", "crv": curve, "kid": curve, "x": x, "y": y });
+        (key, jwk)
+    }
+
+    #[tokio::test]
+    async fn keys_of_each_curve_verify_what_they_have_signed() {
+        let (ed, ed_jwk) = ed();
+        let (p256, p256_jwk) = ec(&ECDSA_P256_SHA256_FIXED_SIGNING, "P-256");
+        let (p384, p384_jwk) = ec(&ECDSA_P384_SHA384_FIXED_SIGNING, "P-384");
+        let (issuer, _) = issuer_of(&[ed_jwk, p256_jwk, p384_jwk]);
+        let random = SystemRandom::new();
+        let of_ec = |key: &EcdsaKeyPair, alg: &str, kid| {
+            let message = message(alg, kid);
+            with_proof(&message, key.sign(&random, message.as_bytes()).unwrap().as_ref())
+        };
+        let of_ed = message("EdDSA", Some("ed"));
+        let good = [
+            with_proof(&of_ed, ed.sign(of_ed.as_bytes()).as_ref()),
+            of_ec(&p256, "ES256", Some("P-256")),
+            of_ec(&p384, "ES384", Some("P-384")),
+            // Whose key it is need not be said.
+            of_ec(&p384, "ES384", None),
+        ];
+        for token in &good {
+            let found = issuer.identify(token).await.unwrap();
+            assert_eq!(found.user.as_deref(), Some("oidc:carol"));
+            assert_eq!(found.groups, ["oidc:a", "oidc:system:masters"]);
+        }
+        for bad in [
+            of_ec(&p256, "ES384", Some("P-384")),
+            of_ec(&p256, "EdDSA", Some("ed")),
+            of_ec(&p384, "ES256", None),
+        ] {
+            assert!(issuer.identify(&bad).await.is_err(), "{bad}");
+        }
+        let (body, proof) = good[1].rsplit_once('.').unwrap();
+        assert!(issuer.identify(&format!("{body}.{}", proof.replace(&proof[..1], "_"))).await.is_err());
+        assert!(issuer.identify(&format!("{body}.")).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_is_public_is_no_secret_of_an_hmac_and_a_secret_is_no_key() {
+        let (key, jwk) = ed();
+        let secret = json!({ "kty": "oct", "kid": "secret", "k": URL_SAFE_NO_PAD.encode([7; 32]) });
+        let (issuer, _) = issuer_of(&[jwk, secret]);
+        for (kid, secret) in [("ed", key.public_key().as_ref()), ("secret", &[7; 32][..])] {
+            let message = message("HS256", Some(kid));
+            let secret = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, secret);
+            let token = with_proof(&message, ring::hmac::sign(&secret, message.as_bytes()).as_ref());
+            assert!(issuer.identify(&token).await.is_err(), "{kid}");
+        }
+    }
+
+    #[tokio::test]
+    async fn strangers_do_not_make_us_ask_for_keys_again_and_again() {
+        let (key, jwk) = ed();
+        let (issuer, fetch) = issuer_of(&[jwk]);
+        let message = message("EdDSA", Some("unknown"));
+        let token = with_proof(&message, key.sign(message.as_bytes()).as_ref());
+        for _ in 0..50 {
+            assert!(issuer.identify(&token).await.is_err());
+        }
+        // The configuration and the keys, once.
+        assert_eq!(fetch.1.load(std::sync::atomic::Ordering::Relaxed), 2);
+    }
+}

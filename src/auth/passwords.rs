@@ -21,6 +21,10 @@ const REMEMBERED: Duration = Duration::from_mins(5);
 /// How many are.
 const MOST_REMEMBERED: usize = 4096;
 
+/// Passwords that are looked at at one time. Fewer than the throttle lets one user try: who is right is not refused because
+/// others, or they themselves, are being looked at.
+const AT_ONCE: usize = 8;
+
 /// How often the file is looked at.
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -80,7 +84,7 @@ impl Passwords {
             key: TokenKey::random(),
             right: quick_cache::sync::Cache::new(MOST_REMEMBERED),
             throttle: Throttle::default(),
-            at_once: Semaphore::new(cores),
+            at_once: Semaphore::new(cores.min(AT_ONCE)),
         })
     }
 
@@ -106,13 +110,20 @@ impl Passwords {
         let users = self.users();
         let known = users.hash(user);
         let digest = self.key.digest("right", &[user, password, known.unwrap_or_default()]);
-        if known.is_some() && self.right.get(&digest).is_some_and(|since| since.elapsed() < REMEMBERED) {
+        let was_right = || self.right.get(&digest).is_some_and(|since| since.elapsed() < REMEMBERED);
+        if known.is_some() && was_right() {
             return Ok(());
         }
         let bucket = self.key.digest("user", &[user]);
-        self.throttle.begin(client, bucket, Instant::now()).map_err(|Wait(wait)| Refusal::Throttled(wait))?;
-        let (hash, password) = (known.unwrap_or(users.nobody()).to_owned(), password.to_owned());
+        let throttled = |Wait(wait)| Refusal::Throttled(wait);
+        self.throttle.look(client, bucket, Instant::now()).map_err(throttled)?;
         let turn = self.at_once.acquire().await;
+        // Somebody with the same password may have been before us in the queue: many clients of one user begin at once.
+        if known.is_some() && was_right() {
+            return Ok(());
+        }
+        self.throttle.begin(client, bucket, Instant::now()).map_err(throttled)?;
+        let (hash, password) = (known.unwrap_or(users.nobody()).to_owned(), password.to_owned());
         let verified = tokio::task::spawn_blocking(move || bcrypt::verify(password, &hash).unwrap_or(false));
         let is_right = verified.await.unwrap_or(false);
         drop(turn);
@@ -189,6 +200,20 @@ mod tests {
             assert!(matches!(refusals.last(), Some(Refusal::Throttled(_))), "{user}: {refusals:?}");
         }
         assert_eq!(passwords.check("alice", "a", None).await, Ok(()));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn however_many_begin_at_once_with_the_right_password_are_let_in() {
+        let file = file(&line("alice", "a"));
+        let passwords = Arc::new(Passwords::open(file.path()).unwrap());
+        let address = Some(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
+        let calls = (0..200).map(|_| {
+            let passwords = Arc::clone(&passwords);
+            tokio::spawn(async move { passwords.check("alice", "a", address).await })
+        });
+        for call in calls.collect::<Vec<_>>() {
+            assert_eq!(call.await.unwrap(), Ok(()));
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -53,14 +53,17 @@ pub(super) struct Throttle {
 pub(super) struct Wait(pub(super) Duration);
 
 impl Throttle {
+    /// Whether a try would be refused.
+    pub(super) fn look(&self, client: Option<IpAddr>, user: [u8; 32], now: Instant) -> Result<(), Wait> {
+        let drained = self.drained.lock().unwrap_or_else(PoisonError::into_inner);
+        longest(&drained, &keys(client, user), now)
+    }
+
     /// Counts a try; refuses it when there were too many.
     pub(super) fn begin(&self, client: Option<IpAddr>, user: [u8; 32], now: Instant) -> Result<(), Wait> {
         let mut drained = self.drained.lock().unwrap_or_else(PoisonError::into_inner);
         let keys = keys(client, user);
-        let wait = keys.iter().filter_map(|key| wait(key, *drained.get(key)?, now)).max();
-        if let Some(wait) = wait {
-            return Err(Wait(wait));
-        }
+        longest(&drained, &keys, now)?;
         for key in keys {
             if drained.len() >= MOST && !drained.contains_key(&key) {
                 forget(&mut drained, now);
@@ -95,6 +98,12 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
+/// Refuses for as long as one of the buckets takes no more.
+fn longest(drained: &HashMap<Key, Instant>, keys: &[Key], now: Instant) -> Result<(), Wait> {
+    let wait = keys.iter().filter_map(|key| wait(key, *drained.get(key)?, now)).max();
+    wait.map_or(Ok(()), |wait| Err(Wait(wait)))
+}
+
 /// How long until a bucket takes one more.
 fn wait(key: &Key, drained: Instant, now: Instant) -> Option<Duration> {
     let Limit { burst, every } = key.limit();
@@ -123,41 +132,41 @@ fn forget(drained: &mut HashMap<Key, Instant>, now: Instant) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv4Addr;
 
     const ALICE: [u8; 32] = [1; 32];
 
-    fn address(number: u32) -> Option<IpAddr> {
-        Some(IpAddr::V4(number.into()))
-    }
+    const ONE: Option<IpAddr> = Some(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)));
+    const OTHER: Option<IpAddr> = Some(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2)));
 
     #[test]
     fn who_guesses_waits_and_may_try_again_later() {
         let (throttle, now) = (Throttle::default(), Instant::now());
         for _ in 0..OF_USER.burst {
-            assert_eq!(throttle.begin(address(1), ALICE, now), Ok(()));
+            assert_eq!(throttle.begin(ONE, ALICE, now), Ok(()));
         }
-        let Err(Wait(wait)) = throttle.begin(address(1), ALICE, now) else { panic!("it was let in") };
+        let Err(Wait(wait)) = throttle.begin(ONE, ALICE, now) else { panic!("it was let in") };
         assert!(wait <= OF_USER.every);
         // Also from elsewhere; others are not touched.
-        assert!(throttle.begin(address(2), ALICE, now).is_err());
-        assert_eq!(throttle.begin(address(1), [2; 32], now), Ok(()));
-        assert_eq!(throttle.begin(address(1), ALICE, now + wait), Ok(()));
+        assert!(throttle.begin(OTHER, ALICE, now).is_err());
+        assert_eq!(throttle.begin(ONE, [2; 32], now), Ok(()));
+        assert_eq!(throttle.begin(ONE, ALICE, now + wait), Ok(()));
     }
 
     #[test]
     fn an_address_that_tries_many_users_waits() {
         let (throttle, now) = (Throttle::default(), Instant::now());
-        let tries = (0..200_u8).filter(|user| throttle.begin(address(1), [*user; 32], now).is_ok());
+        let tries = (0..200_u8).filter(|user| throttle.begin(ONE, [*user; 32], now).is_ok());
         assert_eq!(tries.count(), OF_ADDRESS.burst as usize);
-        assert_eq!(throttle.begin(address(2), [9; 32], now), Ok(()));
+        assert_eq!(throttle.begin(OTHER, [9; 32], now), Ok(()));
     }
 
     #[test]
     fn what_is_right_does_not_count() {
         let (throttle, now) = (Throttle::default(), Instant::now());
         for _ in 0..1000 {
-            assert_eq!(throttle.begin(address(1), ALICE, now), Ok(()));
-            throttle.right(address(1), ALICE);
+            assert_eq!(throttle.begin(ONE, ALICE, now), Ok(()));
+            throttle.right(ONE, ALICE);
         }
     }
 

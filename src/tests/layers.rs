@@ -46,7 +46,7 @@ const MAY_IMPORT: [(&str, &[&str]); 20] = [
 ];
 
 /// Crates that only some modules may name.
-const RESERVED: [(&str, &[&str]); 8] = [
+const RESERVED: [(&str, &[&str]); 10] = [
     ("axum", &["api", "apiserver", "cli"]),
     ("kube", &["controller", "cli"]),
     ("redb", &["apiserver"]),
@@ -55,6 +55,8 @@ const RESERVED: [(&str, &[&str]); 8] = [
     ("hyper", &["api", "cli"]),
     ("storage_backends", &["registry", "config", "cli"]),
     ("clap", &["cli"]),
+    ("bcrypt", &["auth"]),
+    ("jsonwebtoken", &["auth"]),
 ];
 
 fn sources() -> BTreeMap<PathBuf, String> {
