@@ -259,9 +259,9 @@ mod tests {
             let message = message(alg, kid);
             with_proof(&message, key.sign(&random, message.as_bytes()).unwrap().as_ref())
         };
-        let of_ed = message("EdDSA", Some("ed"));
+        let unproven = message("EdDSA", Some("ed"));
         let good = [
-            with_proof(&of_ed, ed.sign(of_ed.as_bytes()).as_ref()),
+            with_proof(&unproven, ed.sign(unproven.as_bytes()).as_ref()),
             of_ec(&p256, "ES256", Some("P-256")),
             of_ec(&p384, "ES384", Some("P-384")),
             // Whose key it is need not be said.
