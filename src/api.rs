@@ -2,7 +2,8 @@
 //!
 //! `router.rs` is the table of contents: every endpoint on one page, with its number in the spec. A handler
 //! parses what the client sent into the types of [`oci`](crate::oci), calls the engine, and says the
-//! answer in headers. Only `error.rs` knows which status and code a failure has.
+//! answer in headers. Only `error.rs` knows which status and code a failure has, and only `access.rs` what each request needs;
+//! `guard.rs` asks who sends it before any handler sees it.
 //!
 //! # Known quirks
 //!
@@ -14,6 +15,7 @@
 //!   and everyone else has copied that.
 //! - Several ranges in one request are answered with the whole blob, which HTTP allows.
 
+mod access;
 mod access_log;
 mod audit;
 mod blobs;
@@ -24,6 +26,7 @@ mod content;
 mod delta;
 mod disks;
 mod error;
+mod guard;
 mod health;
 mod image_uploads;
 mod manifests;
@@ -40,6 +43,7 @@ mod server;
 mod stats;
 mod tags;
 mod tls;
+mod token;
 mod uploads;
 mod verify;
 
@@ -50,12 +54,12 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::auth::Authority;
 use crate::bare_disk::BareDisks;
 use crate::metrics::Metrics;
 use crate::registry::{Registry, Staging};
 use crate::upload_token::UploadKey;
 
-pub use audit::Caller;
 pub use observation::{exposition, observation, only_metrics};
 pub use router::router;
 pub use server::{Server, ServerOptions};
@@ -82,6 +86,8 @@ pub struct Api {
     tasks: TaskTracker,
     /// Files that people upload for images, if this registry takes them.
     image_uploads: Option<Arc<image_uploads::ImageUploads>>,
+    /// Who says who may do what; none: whoever can connect may do everything.
+    authority: Option<Arc<Authority>>,
 }
 
 /// What can be set.
@@ -116,6 +122,7 @@ impl Api {
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
             image_uploads: None,
+            authority: None,
         }
     }
 
@@ -131,6 +138,12 @@ impl Api {
     pub fn with_image_uploads(self, key: UploadKey) -> Self {
         let staging = Staging::new(Arc::clone(&self.registry));
         Self { image_uploads: Some(Arc::new(image_uploads::ImageUploads { staging, key })), ..self }
+    }
+
+    /// The same API for those alone whom `authority` lets in.
+    #[must_use]
+    pub fn with_authority(self, authority: Arc<Authority>) -> Self {
+        Self { authority: Some(authority), ..self }
     }
 
     /// Ends what would take long, before requests in flight are waited for.

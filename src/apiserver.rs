@@ -14,8 +14,8 @@
 //!
 //! - There is one version of each kind, and no conversion, except that events have two names.
 //! - Owners that are deleted in the foreground are deleted in the background: at once, and their dependents next.
-//! - There is no authentication: whoever can connect may do everything. Bodies that browsers send without asking are
-//!   refused.
+//! - There is no authentication here: whoever is let through to it may do everything. Bodies that browsers send without asking
+//!   are refused.
 
 mod body;
 mod builtin;

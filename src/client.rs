@@ -37,7 +37,7 @@ use std::time::Duration;
 pub(crate) use auth::basic;
 pub use blob_reader::{BlobReader, Connections};
 pub use copy::{Copied, copy};
-pub use credentials::Credentials;
+pub use credentials::{Credentials, IdentityTokens};
 pub use egress::{Egress, RefusedAddress};
 pub use error::ClientError;
 pub use events::Events;

@@ -4,6 +4,7 @@
 //! `s3.endpoint`), then flags. A key that does not exist is refused wherever it stands, with the
 //! keys that do: a misspelt limit that is silently ignored is worse than none.
 
+mod auth;
 mod environment;
 mod tls;
 mod value;
@@ -20,6 +21,8 @@ use crate::oci::RegistryHost;
 use crate::upload_token::UploadKey;
 use environment::Environment;
 pub use tls::{ClientCertificates, TlsConfig};
+
+pub use auth::{AuthConfig, IssuerConfig, RuleConfig};
 
 /// Until it is known how large a blob is, its bytes are held in memory: so many at most.
 const LARGEST_HELD: u64 = 16 << 20;
@@ -107,6 +110,11 @@ pub struct Config {
     /// Whether sources may be on loopback and link-local addresses; unset: if only this machine reaches the server.
     #[serde(deserialize_with = "value::optional_switch")]
     pub allow_local_sources: Option<bool>,
+    /// Listen on addresses that others reach without asking anybody who they are.
+    #[serde(deserialize_with = "value::switch")]
+    pub without_auth: bool,
+    /// Who may do what; unset: whoever can connect may do everything.
+    pub auth: Option<AuthConfig>,
     /// The S3 server; what is not given is taken from the usual `AWS_*` variables.
     pub s3: S3Config,
     /// TLS of the server; without a certificate it speaks plain HTTP.
@@ -208,6 +216,8 @@ impl Default for Config {
             presence_interval: 5 * 60,
             workers: 4,
             allow_local_sources: None,
+            without_auth: false,
+            auth: None,
             s3: S3Config::default(),
             tls: TlsConfig::default(),
         }
@@ -277,6 +287,20 @@ impl Config {
                 "embedded_api needs a directory for its resources: name one with `state`, since the data is in a bucket"
                     .to_owned(),
             ));
+        }
+        if let Some(auth) = &self.auth {
+            if self.without_auth {
+                let message = "without_auth and [auth] contradict each other; take one of them out";
+                return Err(Error::Refused(message.to_owned()));
+            }
+            auth.check().map_err(Error::Refused)?;
+            if auth.token_key.is_none() && self.state_directory().is_none() {
+                return Err(Error::Refused(
+                    "auth.token_key is missing: all replicas of a registry in a bucket need the same one, 32 random bytes \
+                     in Base64, as `openssl rand -base64 32` makes them (a single one may have a directory for it, `state`)"
+                        .to_owned(),
+                ));
+            }
         }
         if self.max_manifest < 4_000_000 {
             return Err(Error::Refused(format!(
@@ -426,6 +450,25 @@ mod tests {
             let error = load(toml, &[], &[]).unwrap_err().to_string();
             assert!(error.contains(key) && error.contains(allowed), "{toml}: {error}");
         }
+    }
+
+    #[test]
+    fn who_may_do_what_is_read_from_the_file_and_the_rest_from_the_environment() {
+        let toml = "[[auth.rules]]\nservice_accounts = ['*/*']\nrepositories = ['vi/{namespace}/**']\n\
+                    actions = ['pull', 'push']\n[auth.groups]\nops = ['alice']";
+        let key = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+        let variables = [
+            ("DVCR_AUTH_HTPASSWD", "/users"),
+            ("DVCR_AUTH_TOKEN_KEY", key),
+            ("DVCR_AUTH_TOKEN_LIFETIME", "120"),
+        ];
+        let auth = load(toml, &variables, &[]).unwrap().auth.unwrap();
+        assert_eq!(auth.htpasswd.as_deref(), Some(Path::new("/users")));
+        assert_eq!((auth.token_lifetime, auth.token_key), (120, Some(key.parse().unwrap())));
+        assert_eq!(auth.rules[0].repositories[0].as_str(), "vi/{namespace}/**");
+        assert_eq!(auth.groups["ops"], ["alice"]);
+        let error = load("", &[("DVCR_AUTH_HTPASWD", "/users")], &[]).unwrap_err().to_string();
+        assert!(error.contains("htpaswd") && error.contains("htpasswd"), "{error}");
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //! - [`artifact`]: a disk as an OCI image, and back.
 //! - [`importer`] and [`exporter`]: disks from anywhere into a registry, and out of it.
 //! - [`bare_disk`]: disks of this registry without the images around them.
+//! - [`auth`]: who somebody is, and what they may do.
 //! - [`upload_token`]: who may upload which image until when.
 //! - [`api`]: the distribution specification over HTTP, and what stands beside it.
 //! - [`apimachinery`] and [`apiserver`]: Kubernetes objects, and an API server for them within this process.
@@ -21,6 +22,7 @@ pub mod api;
 pub mod apimachinery;
 pub mod apiserver;
 pub mod artifact;
+pub mod auth;
 pub mod bare_disk;
 pub mod chunk;
 pub mod cli;

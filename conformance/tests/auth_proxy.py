@@ -149,6 +149,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             for name, value in self.headers.items()
             if name.lower() not in ("host", "authorization", "connection", "transfer-encoding")
         }
+        if self.proxy.scheme == "open":
+            # It only ends TLS: the registry sees who asks, and where.
+            own = {"Authorization": self.headers.get("Authorization"), "Host": self.headers.get("Host")}
+            own["X-Forwarded-Proto"] = "https" if self.proxy.web.startswith("https:") else "http"
+            headers.update({name: value for name, value in own.items() if value})
         has_body = self.headers.get("Content-Length") or self.headers.get("Transfer-Encoding")
         with contextlib.suppress(OSError), contextlib.closing(upstream):
             upstream.request(
@@ -164,7 +169,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 if name.lower() not in ("date", "connection"):
                     self.send_header(name, value)
             self.end_headers()
-            while piece := answer.read(PIECE):
+            while piece := answer.read1(PIECE):
                 self.wfile.write(piece)
             return
         self.close_connection = True

@@ -119,7 +119,7 @@ def test_images_are_counted_by_phase(server, cache, web, images, tmp_path):
 def test_metrics_are_not_for_everybody(outside, tmp_path):
     # Without an address of their own they are served on loopback alone.
     host = f"{outside}:{free_port()}"
-    command = [BINARY, "serve", "--listen", host, "--data", str(tmp_path / "data")]
+    command = [BINARY, "serve", "--without-auth", "--listen", host, "--data", str(tmp_path / "data")]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
             client = Client(host)

@@ -4,7 +4,6 @@
 //! more. Requests that were refused are told as well.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use axum::extract::ConnectInfo;
 use axum::http::header::CONTENT_LENGTH;
@@ -13,13 +12,10 @@ use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::Response;
 
 use super::body::announced;
+use super::guard;
 use super::query::Query;
 use super::request_id::RequestId;
 use super::route::Route;
-
-/// Who asks, in the extensions of a request of which that is known.
-#[derive(Debug, Clone)]
-pub struct Caller(pub Arc<str>);
 
 /// What is worth to be remembered of a request.
 #[derive(Debug)]
@@ -32,7 +28,8 @@ pub(super) struct Event {
     from: Option<String>,
     /// Bytes of what is pushed.
     size: Option<u64>,
-    caller: Option<Caller>,
+    /// Who asks, if that is known.
+    user: Option<String>,
     client: Option<SocketAddr>,
     request: Option<RequestId>,
 }
@@ -60,7 +57,7 @@ impl Event {
             reference,
             from,
             size: (action == "push").then(|| announced(&request.headers)).flatten(),
-            caller: request.extensions.get().cloned(),
+            user: guard::caller(request).and_then(|caller| caller.identity().name()).map(str::to_owned),
             client: request.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0),
             request: request.extensions.get().cloned(),
         })
@@ -97,7 +94,7 @@ impl Event {
             size = if outcome == "done" { size } else { None },
             outcome,
             status = status.as_u16(),
-            user = self.caller.as_ref().map(|caller| &*caller.0),
+            user = self.user,
             client = self.client.map(tracing::field::display),
             request_id = self.request.as_ref().map(RequestId::as_str),
             "audit"

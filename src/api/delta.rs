@@ -7,10 +7,13 @@ use std::sync::Arc;
 
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
+use axum::http::request::Parts;
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::body::Incoming;
+use super::guard::caller;
+use crate::auth::{Action, Caller};
 use crate::chunk::{DELTA, Frame, zeros};
 use crate::oci::{Digest, RepositoryName};
 use crate::registry::{BlobReader, Body, BodyError, Error, Registry, StoreError};
@@ -26,15 +29,19 @@ pub(super) fn is_delta(headers: &HeaderMap) -> bool {
 }
 
 /// The bytes of the blob that come with a request, whether they are sent as they are or as a delta.
-pub(super) fn content(registry: &Arc<Registry>, headers: &HeaderMap, body: &mut Incoming) -> Body {
+pub(super) fn content(registry: &Arc<Registry>, request: &Parts, body: &mut Incoming) -> Body {
     let sent = body.split();
-    if is_delta(headers) { expand(Arc::clone(registry), sent) } else { sent }
+    if is_delta(&request.headers) {
+        expand(Arc::clone(registry), caller(request).cloned(), sent)
+    } else {
+        sent
+    }
 }
 
 /// What a body of frames stands for.
-fn expand(registry: Arc<Registry>, body: Body) -> Body {
+fn expand(registry: Arc<Registry>, caller: Option<Caller>, body: Body) -> Body {
     let expander =
-        Expander { registry, body, come: BytesMut::new(), source: None, current: Current::Data(0) };
+        Expander { registry, caller, body, come: BytesMut::new(), source: None, current: Current::Data(0) };
     let pieces = stream::try_unfold(expander, async |mut expander| {
         Ok(expander.next().await?.map(|piece| (piece, expander)))
     });
@@ -43,6 +50,8 @@ fn expand(registry: Arc<Registry>, body: Body) -> Body {
 
 struct Expander {
     registry: Arc<Registry>,
+    /// Who sends it.
+    caller: Option<Caller>,
     body: Body,
     /// What has come and was not looked at.
     come: BytesMut,
@@ -101,7 +110,9 @@ impl Expander {
         match frame {
             Frame::Data(length) => self.current = Current::Data(length),
             Frame::Zeros(length) => self.current = Current::Made(stream::iter(zeros(length).map(Ok)).boxed()),
-            Frame::Source(name) => self.source = Some(Source::open(&self.registry, name).await?),
+            Frame::Source(name) => {
+                self.source = Some(Source::open(&self.registry, self.caller.as_ref(), name).await?);
+            }
             Frame::Copy { offset, length } => {
                 let source = self.source.as_ref();
                 let source =
@@ -133,14 +144,18 @@ impl Expander {
 }
 
 impl Source {
-    async fn open(registry: &Registry, name: String) -> Result<Self, BodyError> {
+    async fn open(registry: &Registry, caller: Option<&Caller>, name: String) -> Result<Self, BodyError> {
         let parsed = name.rsplit_once('@').and_then(|(repository, digest)| {
             Some((repository.parse::<RepositoryName>().ok()?, digest.parse::<Digest>().ok()?))
         });
         let Some((repository, digest)) = parsed else {
             return Err(refused(format!("a source must read <repository>@<digest>, not {name:?}")));
         };
-        match registry.open_blob(&repository, &digest).await {
+        let found = registry.open_blob(&repository, &digest).await;
+        let may = caller.is_some_and(|caller| caller.may(Action::Pull, repository.as_str()));
+        // Looked up all the same: what the caller may not pull answers, and takes as long, as what is not there.
+        let found = if may { found } else { Err(Error::BlobUnknown { name: repository, digest }) };
+        match found {
             Ok(blob) => Ok(Self { name, blob }),
             Err(error @ (Error::Store(_) | Error::Full)) => Err(BodyError::Unavailable(error.to_string())),
             Err(error) => Err(refused(format!("the delta cannot copy from {name}: {error}"))),

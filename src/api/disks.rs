@@ -86,7 +86,7 @@ fn extents(disk: &BareDisk) -> Body {
 }
 
 /// Reads a path: the last segment is the reference.
-fn parse(path: &str) -> Result<(RepositoryName, Reference), ApiError> {
+pub(super) fn parse(path: &str) -> Result<(RepositoryName, Reference), ApiError> {
     let path = path.strip_prefix("/disks/").unwrap_or(path);
     let path = percent_decode_str(path).decode_utf8().map_err(|_| ApiError::no_such_endpoint())?;
     let (name, reference) = path.rsplit_once('/').ok_or_else(ApiError::no_such_endpoint)?;

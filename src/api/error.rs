@@ -1,12 +1,13 @@
 //! The only place where a failure becomes a status and a code of the spec.
 
-use axum::http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::artifact::SelectionError;
+use crate::auth::Refusal;
 use crate::bare_disk::BareDiskError;
 use crate::oci::{ErrorCode, InvalidDigest, InvalidMediaType, InvalidName, InvalidReference, InvalidTag};
 use crate::registry::Error;
@@ -73,6 +74,88 @@ impl ApiError {
     pub(super) fn internal(error: &(dyn std::error::Error + 'static)) -> Self {
         tracing::error!(error, "a request failed");
         Self::with_code(StatusCode::INTERNAL_SERVER_ERROR, UNKNOWN, "the request failed")
+    }
+}
+
+/// How a client can say who it is.
+#[derive(Debug)]
+pub(super) enum Challenge {
+    /// By user and password.
+    Basic,
+    /// By a token from `realm`. RFC 6750 and Docker's token specification.
+    Bearer { realm: String, service: &'static str, scope: String, error: Option<&'static str> },
+}
+
+impl Challenge {
+    fn header(&self) -> HeaderValue {
+        let text = match self {
+            Self::Basic => "Basic realm=\"dvcr\", charset=\"UTF-8\"".to_owned(),
+            Self::Bearer { realm, service, scope, error } => {
+                // Without spaces between them, as some clients want it.
+                let scope = if scope.is_empty() { String::new() } else { format!(",scope=\"{scope}\"") };
+                let error = error.map(|error| format!(",error=\"{error}\"")).unwrap_or_default();
+                format!("Bearer realm=\"{realm}\",service=\"{service}\"{scope}{error}")
+            }
+        };
+        HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("Basic realm=\"dvcr\""))
+    }
+}
+
+/// Who may what.
+impl ApiError {
+    /// Nobody, or not enough, is known about who asks.
+    pub(super) fn unauthorized(message: impl Into<String>, challenge: &Challenge) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, message)
+            .with_header(WWW_AUTHENTICATE, challenge.header())
+    }
+
+    /// It is known who asks, and they may not.
+    pub(super) fn denied(user: &str) -> Self {
+        let message = format!("{user} may not do this here");
+        Self::new(StatusCode::FORBIDDEN, ErrorCode::Denied, message)
+    }
+
+    /// What somebody says of themselves does not hold.
+    pub(super) fn refused(refusal: &Refusal, challenge: &Challenge) -> Self {
+        let message = refusal.to_string();
+        match refusal {
+            Refusal::Wrong | Refusal::Token(_) => Self::unauthorized(message, challenge),
+            Refusal::Throttled(wait) => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests, message)
+                    .with_header(RETRY_AFTER, (wait.as_secs() + 1).into())
+            }
+            Refusal::Unavailable(_) => Self::with_code(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, message)
+                .with_header(RETRY_AFTER, HeaderValue::from_static("5")),
+        }
+    }
+
+    /// The request makes no sense.
+    pub(super) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, ErrorCode::Unsupported, message)
+    }
+
+    /// The same in the words of Kubernetes, which its clients show.
+    pub(super) fn into_status(self) -> Response {
+        let reason = match self.status {
+            StatusCode::UNAUTHORIZED => "Unauthorized",
+            StatusCode::FORBIDDEN => "Forbidden",
+            StatusCode::TOO_MANY_REQUESTS => "TooManyRequests",
+            StatusCode::BAD_REQUEST => "BadRequest",
+            _ => "ServiceUnavailable",
+        };
+        let body = json!({
+            "kind": "Status",
+            "apiVersion": "v1",
+            "metadata": {},
+            "status": "Failure",
+            "message": self.message,
+            "reason": reason,
+            "code": self.status.as_u16(),
+        });
+        let mut response = (self.status, body.to_string()).into_response();
+        response.headers_mut().extend(self.headers);
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response
     }
 }
 

@@ -15,6 +15,11 @@ impl<'a> Query<'a> {
         Self(form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()).collect())
     }
 
+    /// The fields of a form, which look the same.
+    pub(super) fn of_form(body: &'a [u8]) -> Self {
+        Self(form_urlencoded::parse(body).collect())
+    }
+
     /// The first value of a parameter.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.all(name).next()

@@ -15,8 +15,8 @@ use super::body::Incoming;
 use super::error::ApiError;
 use super::route::{Route, parse};
 use super::{
-    Api, access_log, blobs, chunks, collect, disks, health, image_uploads, manifests, referrers, rewrite,
-    stats, tags, uploads, verify,
+    Api, access_log, blobs, chunks, collect, disks, guard, health, image_uploads, manifests, referrers,
+    rewrite, stats, tags, token, uploads, verify,
 };
 
 /// The whole HTTP interface; `more` are further paths.
@@ -35,12 +35,14 @@ pub fn router(api: Api, more: Router) -> Router {
     Router::new()
         .route("/livez", get(health::live))
         .route("/readyz", get(health::ready))
+        .route(token::PATH, any(token::handle))
         .route(disks::PATH, any(disks::handle))
         .route("/upload/{token}", any(image_uploads::handle))
         .merge(v2)
         .fallback(async || ApiError::no_such_endpoint())
         .with_state(api.clone())
         .merge(more)
+        .layer(from_fn_with_state(api.clone(), guard::guard))
         .layer(from_fn_with_state(api, access_log::log))
 }
 

@@ -97,7 +97,8 @@ impl Server {
                                 let agreed =
                                     stopping.run_until_cancelled(connection.agree(stream, &tls)).await;
                                 if let Some(Some(stream)) = agreed {
-                                    connection.serve(stream, watcher).await;
+                                    let router = connection.router.layer(Extension(OverTls));
+                                    Connection { router, ..connection }.serve(stream, watcher).await;
                                 }
                             }
                         }
@@ -141,6 +142,10 @@ struct Connection {
     options: ServerOptions,
     router: Router,
 }
+
+/// In the extensions of a request that came over TLS.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OverTls;
 
 impl Connection {
     /// Agrees on TLS, within the time that headers may take.

@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 use super::Api;
 use super::error::ApiError;
 use super::query::{Query, next_page};
+use crate::auth::Caller;
 use crate::oci::{RepositoryName, Tag};
+use crate::registry::Page;
 
 /// The most entries of one page, and how many there are when the client does not say. Large, because not every
 /// client follows links.
@@ -33,10 +35,38 @@ pub(super) async fn catalog(State(api): State<Api>, request: Request) -> Result<
     let query = Query::of(request.uri());
     let limit = query.limit(PAGE)?;
     let last = last::<RepositoryName>(&query, "a repository name")?;
-    let page = api.registry.repositories(limit, last.as_ref()).await?;
+    let Some(caller) = request.extensions().get::<Caller>() else { return Err(ApiError::no_such_endpoint()) };
+    let page = seen(&api, caller, limit, last).await?;
     let names: Vec<&str> = page.entries.iter().map(RepositoryName::as_str).collect();
     let next = names.last().copied().filter(|_| page.more);
     Ok(answer(&json!({ "repositories": names }), "/v2/_catalog", limit, next))
+}
+
+/// Up to `limit` repositories after `last`, of those that the caller may pull from.
+async fn seen(
+    api: &Api,
+    caller: &Caller,
+    limit: usize,
+    mut last: Option<RepositoryName>,
+) -> Result<Page<RepositoryName>, ApiError> {
+    if caller.may_pull_everything() {
+        return Ok(api.registry.repositories(limit, last.as_ref()).await?);
+    }
+    let mut seen = Page { entries: Vec::new(), more: false };
+    loop {
+        let page = api.registry.repositories(PAGE, last.as_ref()).await?;
+        last = page.entries.last().cloned();
+        for name in page.entries.into_iter().filter(|name| caller.sees(name.as_str())) {
+            if seen.entries.len() == limit {
+                seen.more = true;
+                return Ok(seen);
+            }
+            seen.entries.push(name);
+        }
+        if !page.more {
+            return Ok(seen);
+        }
+    }
 }
 
 fn last<T: std::str::FromStr>(query: &Query<'_>, wanted: &str) -> Result<Option<T>, ApiError> {

@@ -9,8 +9,10 @@ use super::blobs::{DOCKER_CONTENT_DIGEST, header};
 use super::body::{self, Incoming};
 use super::delta;
 use super::error::ApiError;
+use super::guard::caller;
 use super::query::Query;
 use super::{Api, range};
+use crate::auth::{Action, Caller};
 use crate::oci::{Algorithm, Digest, ErrorCode, RepositoryName};
 use crate::registry::{Append, Error, SessionId, UploadStatus};
 
@@ -39,7 +41,7 @@ pub(super) async fn begin(
         query.get("digest-algorithm").map(str::parse).transpose()?.unwrap_or(Algorithm::Sha256);
     // A mount that is not possible is an upload that begins.
     if let Some(Ok(digest)) = query.get("mount").map(str::parse::<Digest>) {
-        if mount(api, name, &digest, query.get("from")).await? {
+        if mount(api, name, &digest, query.get("from"), caller(request)).await? {
             return Ok(created(name, &digest));
         }
         algorithm = digest.algorithm();
@@ -57,10 +59,15 @@ async fn mount(
     name: &RepositoryName,
     digest: &Digest,
     from: Option<&str>,
+    caller: Option<&Caller>,
 ) -> Result<bool, ApiError> {
+    // What the caller may not pull is not there: they get a session, as for any blob that is not.
+    let Some(caller) = caller else { return Ok(false) };
     match from.map(str::parse::<RepositoryName>) {
         Some(Err(_)) => Ok(false),
+        Some(Ok(from)) if !caller.may(Action::Pull, from.as_str()) => Ok(false),
         Some(Ok(from)) => Ok(api.registry.mount(name, digest, Some(&from)).await?),
+        None if !caller.may_pull_everything() => Ok(false),
         None => Ok(api.registry.mount(name, digest, None).await?),
     }
 }
@@ -73,7 +80,7 @@ async fn push(
     digest: &Digest,
 ) -> Result<Response, ApiError> {
     let append = Append { start: None, length: content_length(&request.headers) };
-    let mut content = delta::content(&api.registry, &request.headers, body);
+    let mut content = delta::content(&api.registry, request, body);
     api.registry.push_blob(name, append, &mut content, digest).await?;
     Ok(created(name, digest))
 }
@@ -88,7 +95,7 @@ pub(super) async fn append(
 ) -> Result<Response, ApiError> {
     let id: SessionId = id.parse()?;
     let append = announced(api, name, id, &request.headers).await?;
-    let mut content = delta::content(&api.registry, &request.headers, body);
+    let mut content = delta::content(&api.registry, request, body);
     let appended = api.registry.append(name, id, append, &mut content).await;
     let status = appended.map_err(|error| refusal(name, error))?;
     Ok((StatusCode::ACCEPTED, session_headers(name, status)).into_response())
@@ -110,7 +117,7 @@ pub(super) async fn finish(
     };
     let digest: Digest = digest.parse()?;
     let append = announced(api, name, id, &request.headers).await?;
-    let mut content = delta::content(&api.registry, &request.headers, body);
+    let mut content = delta::content(&api.registry, request, body);
     let finished = api.registry.finish_upload(name, id, append, &mut content, &digest).await;
     finished.map_err(|error| refusal(name, error))?;
     Ok(created(name, &digest))

@@ -11,11 +11,13 @@ use kube::api::{ListParams, ObjectMeta, PostParams};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
+use super::auth::ControllerTokens;
 use super::leader::{Leader, LeaderOptions};
 use super::registry::RegistryArgs;
 use super::{Failure, StopSignals, runtime};
 use crate::api::{Server, ServerOptions, exposition};
-use crate::client::{Retries, TransportOptions};
+use crate::auth::{TokenKey, Tokens};
+use crate::client::{Credentials, Retries, TransportOptions};
 use crate::config::LogFormat;
 use crate::controller::{self, Context, JobOptions, Jobs, Library, Uploads};
 use crate::metrics::Metrics;
@@ -57,6 +59,9 @@ pub(super) struct Controller {
     /// needs the same key, as `DVCR_UPLOAD_KEY`.
     #[arg(long, value_name = "NAME", env = "DVCR_UPLOAD_KEY_SECRET", default_value = "dvcr-upload-key")]
     upload_key_secret: String,
+    /// The registry's `auth.token_key`, if it asks who one is: the controller and its Jobs then have tokens of their own.
+    #[arg(long, value_name = "KEY", env = "DVCR_AUTH_TOKEN_KEY", hide_env_values = true)]
+    token_key: Option<TokenKey>,
     /// Seconds for which an image waits to be uploaded.
     #[arg(long, value_name = "SECONDS", env = "DVCR_UPLOAD_TIMEOUT", default_value_t = 86_400, value_parser = clap::value_parser!(u64).range(1..))]
     upload_timeout: u64,
@@ -226,7 +231,16 @@ impl Controller {
         image: String,
     ) -> Result<Context, Failure> {
         let patience = TransportOptions::default().patience;
-        let registry = self.client.client(Retries::default(), patience)?;
+        // How long access tokens live is for the registry to say.
+        let tokens = self.token_key.clone().map(|key| Tokens::new(key, Duration::ZERO, Duration::ZERO));
+        let registry = match &tokens {
+            Some(tokens) => {
+                let tokens = Arc::new(ControllerTokens(tokens.clone()));
+                let credentials = Credentials::Own { registry: self.registry.clone(), tokens };
+                self.client.client_as(credentials, Retries::default(), patience)?
+            }
+            None => self.client.client(Retries::default(), patience)?,
+        };
         let transport = registry.transport().clone();
         let library = Library {
             client: registry.clone(),
@@ -254,6 +268,7 @@ impl Controller {
             cpu_limit: self.job_cpu.clone(),
             memory_limit: self.job_memory.clone(),
             pull_secret: self.job_pull_secret.clone(),
+            tokens,
         };
         let jobs = Arc::new(Jobs::new(client.clone(), library.clone(), transport, options));
         Ok(Context::new(client, jobs, library, uploads, Duration::from_secs(self.presence_interval)))

@@ -19,9 +19,11 @@ use tower::ServiceExt as _;
 use url::Url;
 
 use super::Failure;
+use super::auth::ControllerTokens;
 use crate::api::Tls;
 use crate::apiserver::{ApiServer, Resource};
-use crate::client::{Client, ClientOptions, Egress, OwnServer, TransportOptions};
+use crate::auth::Tokens;
+use crate::client::{Client, ClientOptions, Credentials, Egress, OwnServer, TransportOptions};
 use crate::config::Config;
 use crate::controller::{self, Context, InProcess, InProcessOptions, Library, Uploads, crd};
 use crate::metrics::Metrics;
@@ -51,6 +53,7 @@ impl Embedded {
         config: &Config,
         address: SocketAddr,
         tls: Option<&Arc<Tls>>,
+        tokens: Option<&Tokens>,
     ) -> Result<Option<Self>, Failure> {
         let is_directory = matches!(config.location(), Location::Directory(_));
         let is_wanted = config.embedded_api.unwrap_or(address.ip().is_loopback() && is_directory);
@@ -75,7 +78,7 @@ impl Embedded {
             format!("{scheme}://{here}").parse().map_err(|error| Failure::Failed(format!("{here}: {error}")))
         };
         let library = Library {
-            client: client(host()?, tls)?,
+            client: client(host()?, tls, tokens)?,
             address: host()?,
             name: config.registry_name.clone().map_or_else(host, Ok)?,
         };
@@ -141,15 +144,21 @@ impl Running {
 }
 
 /// A client of this very server.
-fn client(host: RegistryHost, tls: Option<&Arc<Tls>>) -> Result<Client, Failure> {
+fn client(host: RegistryHost, tls: Option<&Arc<Tls>>, tokens: Option<&Tokens>) -> Result<Client, Failure> {
     let failed = |error: &dyn std::error::Error| Failure::because("cannot set up a client", error);
+    let credentials = match tokens {
+        Some(tokens) => {
+            Credentials::Own { registry: host.clone(), tokens: Arc::new(ControllerTokens(tokens.clone())) }
+        }
+        None => Credentials::Anonymous,
+    };
     let options = match tls {
-        None => ClientOptions { plain_http: vec![host], ..ClientOptions::default() },
+        None => ClientOptions { plain_http: vec![host], credentials, ..ClientOptions::default() },
         Some(tls) => {
             let own =
                 OwnServer { host: host.clone(), tls: tls.own_client().map_err(|error| failed(&error))? };
             let transport = TransportOptions { own: Some(own), ..TransportOptions::default() };
-            ClientOptions { transport, tls: vec![host], ..ClientOptions::default() }
+            ClientOptions { transport, credentials, tls: vec![host], ..ClientOptions::default() }
         }
     };
     Client::new(options).map_err(|error| failed(&error))

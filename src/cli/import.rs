@@ -282,7 +282,9 @@ impl Import {
             let file: ImageReference =
                 file.parse().map_err(|error| Failure::Usage(format!("the uploaded file: {error}")))?;
             let tag = file.tag().cloned().ok_or_else(|| Failure::Usage(format!("{file}: it needs a tag")))?;
-            let repository = self.source_client(retries)?.repository_of(&file);
+            // It is in our own registry: we are whoever we are there.
+            let patience = Duration::from_secs(self.of_source.idle_timeout);
+            let repository = self.registry.client(retries, patience)?.repository_of(&file);
             return Ok(Source::Uploaded(UploadedSource::new(repository, tag)));
         }
         if text.starts_with("http://") || text.starts_with("https://") {

@@ -28,12 +28,28 @@ pub(super) struct RegistryArgs {
     /// Credentials in the format of docker's config.json [default: docker's, then podman's].
     #[arg(long, value_name = "FILE", env = "DVCR_AUTH_FILE")]
     auth_file: Option<PathBuf>,
+    /// The controller's word for its Jobs: what they are let in with by the registry.
+    #[arg(long, hide = true, env = "DVCR_REGISTRY_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    registry_token: Option<String>,
 }
 
 impl RegistryArgs {
     /// A client for registries.
     pub(super) fn client(&self, retries: Retries, patience: std::time::Duration) -> Result<Client, Failure> {
-        let credentials = credentials(self.auth_file.as_deref())?;
+        let credentials = match &self.registry_token {
+            Some(token) => Credentials::Login(token.clone()),
+            None => credentials(self.auth_file.as_deref())?,
+        };
+        self.client_as(credentials, retries, patience)
+    }
+
+    /// The same for somebody else.
+    pub(super) fn client_as(
+        &self,
+        credentials: Credentials,
+        retries: Retries,
+        patience: std::time::Duration,
+    ) -> Result<Client, Failure> {
         let transport = TransportOptions {
             authorities: read_all(&self.ca_file)?,
             insecure: self.insecure_skip_tls_verify,

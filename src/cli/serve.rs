@@ -13,7 +13,7 @@ use storage_backends::{Filesystem, Location, S3, S3Options, Store};
 use tokio::task::JoinHandle;
 
 use super::embedded::Embedded;
-use super::{Failure, StopSignals, runtime, tls};
+use super::{Failure, StopSignals, auth, runtime, tls};
 use crate::api::{Api, Server, ServerOptions, Settings, observation, only_metrics, router};
 use crate::config::{Config, ListenAddress, LogFormat, MissingBlobs};
 use crate::metrics::Metrics;
@@ -27,7 +27,8 @@ use crate::telemetry::{self, AuditFile};
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   dvcr serve                                       on 127.0.0.1:5000, data in ./dvcr-data
-  dvcr serve --listen [::]:5000 --data /srv/dvcr
+  dvcr serve --listen [::]:5000 --config /etc/dvcr.toml      with [auth] in it
+  dvcr serve --listen [::]:5000 --without-auth     whoever can connect may do everything
   AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=… dvcr serve --storage s3://disks/registry
   dvcr serve --storage s3://disks --s3-endpoint http://127.0.0.1:8333
 
@@ -69,6 +70,9 @@ pub(super) struct Flags {
     /// The key of the certificate, in PEM.
     #[arg(long, value_name = "FILE")]
     tls_key: Option<String>,
+    /// Listen on addresses that others reach without asking anybody who they are: whoever can connect may do everything.
+    #[arg(long)]
+    without_auth: bool,
     /// How log lines look: text or json [default: text].
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
@@ -113,6 +117,9 @@ impl Provider for &Flags {
             }
         }
         root.extend(tables.into_iter().map(|(name, table)| (name.to_owned(), Value::from(table))));
+        if self.without_auth {
+            root.insert("without_auth".to_owned(), Value::from(true));
+        }
         Ok(Profile::Default.collect(root))
     }
 }
@@ -176,12 +183,20 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     let learning = Arc::clone(&registry);
     tokio::spawn(async move { learning.learn_chunks().await });
     let collecting = collect_now_and_then(&registry, &metrics, Duration::from_secs(config.collect_interval));
-    let api = Api::new(registry, settings).with_metrics(Arc::clone(&metrics));
+    let auth = auth::open(config)?;
+    let mut api = Api::new(registry, settings).with_metrics(Arc::clone(&metrics));
+    if let Some(auth) = &auth {
+        api = api.with_authority(Arc::clone(&auth.authority));
+        tokio::spawn(auth.authority.follow());
+    }
     let options = ServerOptions { idle_timeout, header_timeout: Duration::from_secs(config.header_timeout) };
-    let server = bind(&config.listen, options).await?.with_tls(tls.clone());
+    let place = resolve(&config.listen).await?;
+    auth::check_address(config, place)?;
+    let server = bind(&config.listen, place, options).await?.with_tls(tls.clone());
     let address =
         server.address().map_err(|error| Failure::because("cannot tell where the server listens", &error))?;
-    let embedded = Embedded::open(config, address, tls.as_ref())?;
+    let tokens = auth.as_ref().map(|auth| &auth.tokens);
+    let embedded = Embedded::open(config, address, tls.as_ref(), tokens)?;
     let key = embedded.as_ref().map(Embedded::upload_key).or(config.upload_key.clone());
     let api = match key {
         Some(key) => api.with_image_uploads(key),
@@ -201,6 +216,7 @@ async fn serve(config: &Config) -> Result<(), Failure> {
         backend = capabilities.backend,
         replicas = if capabilities.shared { "any number" } else { "one" },
         resources = if embedded.is_some() { "embedded" } else { "none" },
+        auth = if auth.is_some() { "on" } else { "off" },
         "listening on {}://{address}",
         if tls.is_some() { "https" } else { "http" },
     );
@@ -236,7 +252,7 @@ async fn monitored(
     api: &Api,
 ) -> Result<Option<JoinHandle<()>>, Failure> {
     let Some(listen) = &config.metrics_listen else { return Ok(None) };
-    let server = bind(listen, options).await?;
+    let server = bind(listen, resolve(listen).await?, options).await?;
     Ok(Some(tokio::spawn(server.run(observation(api.clone()), std::future::pending()))))
 }
 
@@ -306,14 +322,22 @@ fn absolute(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }
 
-async fn bind(listen: &ListenAddress, options: ServerOptions) -> Result<Server, Failure> {
+/// The address of where to listen.
+async fn resolve(listen: &ListenAddress) -> Result<SocketAddr, Failure> {
     let listen = listen.as_str();
     let failed = |error: std::io::Error| Failure::because(format!("cannot listen on {listen}"), &error);
-    let addresses: Vec<SocketAddr> = tokio::net::lookup_host(listen).await.map_err(failed)?.collect();
-    let address = addresses
-        .first()
-        .ok_or_else(|| Failure::Failed(format!("cannot listen on {listen}: it has no address")))?;
-    Server::bind(*address, options).await.map_err(failed)
+    let mut addresses = tokio::net::lookup_host(listen).await.map_err(failed)?;
+    addresses.next().ok_or_else(|| Failure::Failed(format!("cannot listen on {listen}: it has no address")))
+}
+
+async fn bind(
+    listen: &ListenAddress,
+    address: SocketAddr,
+    options: ServerOptions,
+) -> Result<Server, Failure> {
+    let failed =
+        |error: std::io::Error| Failure::because(format!("cannot listen on {}", listen.as_str()), &error);
+    Server::bind(address, options).await.map_err(failed)
 }
 
 /// Has the file opened anew at each SIGHUP, as logrotate sends it. Without a file the signal ends the process, as it does when its

@@ -40,6 +40,13 @@ struct Grant {
     expires: Option<Instant>,
 }
 
+/// What a registry asks for, and what else we need: only we know which other repositories a request reads.
+fn with_others(asked: &str, needed: &str) -> String {
+    let asked: Vec<&str> = asked.split(' ').collect();
+    let others = needed.split(' ').skip(1).filter(|scope| !asked.contains(scope));
+    asked.iter().copied().chain(others).collect::<Vec<_>>().join(" ")
+}
+
 /// What a registry asks for.
 #[derive(Debug, PartialEq, Eq)]
 enum Challenge {
@@ -97,7 +104,7 @@ impl Authenticator {
                 if is_https && realm.scheme() != "https" {
                     return Err(unauthorized(format!("its token server {realm} is not on HTTPS")));
                 }
-                let scope = asked.unwrap_or_else(|| scope.to_owned());
+                let scope = asked.map_or_else(|| scope.to_owned(), |asked| with_others(&asked, scope));
                 token(transport, registry, realm, service.as_deref(), &scope, credential).await?
             }
         };
@@ -239,6 +246,15 @@ mod tests {
         assert_eq!(realm, "https://a.example/token");
         assert_eq!(service.as_deref(), Some("r.example"));
         assert_eq!(scope.as_deref(), Some("repository:a/b:pull"));
+    }
+
+    #[test]
+    fn other_repositories_are_asked_for_besides_what_the_registry_wants() {
+        let asked = "repository:a:pull,push";
+        assert_eq!(with_others(asked, "repository:a:push"), asked);
+        let needed = "repository:a:pull,push repository:b:pull repository:c:pull";
+        assert_eq!(with_others("repository:a:pull,push repository:b:pull", needed), needed);
+        assert_eq!(with_others("registry:admin:*", "registry:catalog:*"), "registry:admin:*");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! [`Credentials`]: who we are at a registry, from docker's own places.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use docker_credential::{CredentialRetrievalError, DockerCredential};
 
@@ -19,6 +20,21 @@ pub enum Credentials {
     File(PathBuf),
     /// The content of such a file that is somebody else's, such as a pull secret: no program is run for it.
     Document(String),
+    /// A refresh token, for whatever registry is spoken to: the one that it is for.
+    Login(String),
+    /// Made by this program itself, for the one registry that trusts it.
+    Own {
+        /// That registry.
+        registry: RegistryHost,
+        /// What makes them.
+        tokens: Arc<dyn IdentityTokens>,
+    },
+}
+
+/// Makes what a registry takes for a login, each time anew.
+pub trait IdentityTokens: std::fmt::Debug + Send + Sync {
+    /// A refresh token for the registry's token server.
+    fn identity_token(&self) -> String;
 }
 
 /// What a registry is told.
@@ -39,6 +55,13 @@ impl Credentials {
         registry: &RegistryHost,
         repository: &RepositoryName,
     ) -> Result<Option<Credential>, ClientError> {
+        if let Self::Login(token) = self {
+            return Ok(Some(Credential::IdentityToken(token.clone())));
+        }
+        if let Self::Own { registry: own, tokens } = self {
+            let token = || Credential::IdentityToken(tokens.identity_token());
+            return Ok((own == registry).then(token));
+        }
         for name in self.scoped_names(registry, repository)? {
             if let Some(found) = self.look_up(registry, &name)? {
                 return Ok(Some(found));
@@ -65,7 +88,7 @@ impl Credentials {
         repository: &RepositoryName,
     ) -> Result<Vec<String>, ClientError> {
         let text = match self {
-            Self::Anonymous | Self::User => return Ok(Vec::new()),
+            Self::Anonymous | Self::User | Self::Login(_) | Self::Own { .. } => return Ok(Vec::new()),
             Self::File(path) => {
                 std::fs::read_to_string(path).map_err(|error| failed(registry, path, &error))?
             }
@@ -84,7 +107,7 @@ impl Credentials {
     fn look_up(&self, registry: &RegistryHost, name: &str) -> Result<Option<Credential>, ClientError> {
         let failed = |reason: String| ClientError::Credentials { registry: registry.to_string(), reason };
         let found = match self {
-            Self::Anonymous => return Ok(None),
+            Self::Anonymous | Self::Login(_) | Self::Own { .. } => return Ok(None),
             Self::User => match docker_credential::get_credential(name) {
                 Err(error) if means_none(&error) => docker_credential::get_podman_credential(name),
                 found => found,
@@ -135,7 +158,7 @@ impl Credentials {
                 let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".docker"));
                 folder.or_else(home)?.join("config.json")
             }
-            Self::Anonymous | Self::Document(_) => return None,
+            Self::Anonymous | Self::Document(_) | Self::Login(_) | Self::Own { .. } => return None,
         };
         let document: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok()?;
         let helper = document["credHelpers"][name].as_str().or(document["credsStore"].as_str())?;

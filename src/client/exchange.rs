@@ -138,11 +138,21 @@ impl Repository {
 
     /// Sends a request whose body is the caller's and cannot be sent twice. When the registry does not know us any
     /// more we introduce ourselves again; the answer is still its 401.
-    pub(super) async fn send_upload(&self, mut request: Request) -> Result<Response, ClientError> {
-        let had_grant = self.authorize(&mut request, "pull,push");
+    ///
+    /// `sources` are repositories that the body copies from.
+    pub(super) async fn send_upload(
+        &self,
+        mut request: Request,
+        sources: &[&str],
+    ) -> Result<Response, ClientError> {
+        let sources = sources.iter().filter(|source| **source != self.name.as_str());
+        let actions: String = std::iter::once("pull,push".to_owned())
+            .chain(sources.map(|source| format!(" repository:{source}:pull")))
+            .collect();
+        let had_grant = self.authorize(&mut request, &actions);
         let response = self.client.shared.transport.send_patiently(request).await?;
         if response.status() == StatusCode::UNAUTHORIZED {
-            self.introduce(&response, "pull,push", had_grant).await?;
+            self.introduce(&response, &actions, had_grant).await?;
         }
         Ok(response)
     }

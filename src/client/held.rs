@@ -80,6 +80,15 @@ impl Held {
         (*found == length).then_some(*place)
     }
 
+    /// The repositories that sources are in, each once.
+    pub(super) fn repositories(&self) -> Vec<&str> {
+        let mut names: Vec<_> =
+            self.sources.iter().filter_map(|source| Some(source.split_once('@')?.0)).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
     /// The name of a source.
     pub(super) fn source(&self, number: u16) -> &str {
         self.sources.get(usize::from(number)).map_or("", String::as_str)

@@ -19,7 +19,7 @@ use super::delta::{DeltaWriter, Ranges};
 use super::exchange::{location, received};
 use super::repository::Session;
 use super::transport::redacted;
-use super::{Backoff, BlobFeed, ClientError, Repository};
+use super::{Backoff, BlobFeed, ClientError, Held, Repository};
 use crate::chunk::DELTA;
 use crate::oci::Digest;
 
@@ -255,6 +255,8 @@ impl BlobUpload {
         let start = self.session.offset;
         let length = PATCH.min(feed.total() - start);
         let end = start + length;
+        let held = feed.held().filter(|_| delta.is_some());
+        let sources = held.as_deref().map(Held::repositories).unwrap_or_default();
         let (body, pieces) = mpsc::channel::<Result<Bytes, std::io::Error>>(1);
         let mut request = Request::new(Method::PATCH, self.session.url.clone());
         let content_type = if delta.is_some() { DELTA } else { "application/octet-stream" };
@@ -281,7 +283,7 @@ impl BlobUpload {
         };
         let silent = || ClientError::Silent { url: redacted(&self.session.url), patience };
         let response = tokio::select! {
-            response = self.repository.send_upload(request) => response?,
+            response = self.repository.send_upload(request, &sources) => response?,
             ended = pump => match ended {
                 Ok(never) => match never {},
                 Err(error) => return Err(error),

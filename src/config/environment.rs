@@ -21,14 +21,14 @@ impl Environment {
 /// those that Kubernetes makes in every container for a service that is called `dvcr`.
 fn is_foreign(key: &str) -> bool {
     matches!(key, "config" | "auth_file" | "source_user" | "deny_local_addresses" | "port")
-        || matches!(key, "registry" | "image" | "namespace" | "upload_key_secret")
+        || matches!(key, "registry" | "registry_token" | "image" | "namespace" | "upload_key_secret")
         || key.starts_with("job_")
         || key.starts_with("port_")
         || key.starts_with("service_")
 }
 
 /// The tables of the file.
-const SECTIONS: [&str; 2] = ["s3", "tls"];
+const SECTIONS: [&str; 3] = ["auth", "s3", "tls"];
 
 impl Provider for Environment {
     fn metadata(&self) -> Metadata {

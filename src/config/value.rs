@@ -69,3 +69,13 @@ where
 {
     String::deserialize(deserializer)?.parse().map(Some).map_err(D::Error::custom)
 }
+
+/// A list of texts that their own type knows how to read.
+pub(super) fn all_parsed<'de, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    T: FromStr<Err: fmt::Display>,
+    D: Deserializer<'de>,
+{
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    texts.iter().map(|text| text.parse().map_err(D::Error::custom)).collect()
+}

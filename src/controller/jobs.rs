@@ -31,6 +31,7 @@ use super::provisioner::{
     Claim, Imported, NotReady, Order, ProvisionError, Provisioner, Report, Supply, Task,
 };
 use crate::artifact::RemoteImage;
+use crate::auth::Tokens;
 use crate::client::Transport;
 use crate::importer::per_second;
 use manifest::{ORDER, SecretData, VolumeMode};
@@ -54,6 +55,8 @@ pub struct JobOptions {
     pub memory_limit: String,
     /// Image pull secret of the pods in our own namespace.
     pub pull_secret: Option<String>,
+    /// What makes the tokens with which pods are let in by the registry, if it asks for any.
+    pub tokens: Option<Tokens>,
 }
 
 /// Does the work in Jobs.

@@ -7,7 +7,7 @@ impl Registry {
     /// Makes a blob of repository `from` a member of `name`, and says whether it could (end-11).
     ///
     /// Without `from`, any blob in the registry will do (the spec's automatic content discovery). That is
-    /// right as long as everyone may read everything.
+    /// right for whoever may read everything.
     pub async fn mount(
         &self,
         name: &RepositoryName,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Each module with the modules that it may import.
-const MAY_IMPORT: [(&str, &[&str]); 20] = [
+const MAY_IMPORT: [(&str, &[&str]); 21] = [
     ("oci", &[]),
     ("disk", &[]),
     ("chunk", &[]),
@@ -13,7 +13,8 @@ const MAY_IMPORT: [(&str, &[&str]); 20] = [
     ("qemu_img", &["disk"]),
     ("upload_token", &[]),
     ("apimachinery", &[]),
-    ("config", &["oci", "upload_token"]),
+    ("auth", &["oci"]),
+    ("config", &["auth", "oci", "upload_token"]),
     ("registry", &["chunk", "oci"]),
     ("metrics", &["registry"]),
     ("client", &["chunk", "oci"]),
@@ -21,15 +22,16 @@ const MAY_IMPORT: [(&str, &[&str]); 20] = [
     ("importer", &["artifact", "client", "disk", "oci", "qemu_img", "sparse"]),
     ("exporter", &["artifact", "client", "disk", "qemu_img", "sparse"]),
     ("bare_disk", &["artifact", "disk", "oci", "registry"]),
-    ("api", &["artifact", "bare_disk", "chunk", "metrics", "oci", "registry", "upload_token"]),
+    ("api", &["artifact", "auth", "bare_disk", "chunk", "metrics", "oci", "registry", "upload_token"]),
     ("apiserver", &["apimachinery"]),
-    ("controller", &["artifact", "client", "disk", "exporter", "importer", "oci", "upload_token"]),
+    ("controller", &["artifact", "auth", "client", "disk", "exporter", "importer", "oci", "upload_token"]),
     (
         "cli",
         &[
             "api",
             "apiserver",
             "artifact",
+            "auth",
             "client",
             "config",
             "controller",
@@ -46,7 +48,7 @@ const MAY_IMPORT: [(&str, &[&str]); 20] = [
 ];
 
 /// Crates that only some modules may name.
-const RESERVED: [(&str, &[&str]); 10] = [
+const RESERVED: [(&str, &[&str]); 12] = [
     ("axum", &["api", "apiserver", "cli"]),
     ("kube", &["controller", "cli"]),
     ("redb", &["apiserver"]),
@@ -57,6 +59,8 @@ const RESERVED: [(&str, &[&str]); 10] = [
     ("prometheus_client", &["metrics"]),
     ("procfs", &["metrics"]),
     ("clap", &["cli"]),
+    ("bcrypt", &["auth"]),
+    ("jsonwebtoken", &["auth"]),
 ];
 
 fn sources() -> BTreeMap<PathBuf, String> {

@@ -1,6 +1,7 @@
 //! The Jobs and claims that are made, as manifests.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{
@@ -28,6 +29,12 @@ const NAME: &str = "dvcr.virtualization.deckhouse.io/image";
 
 /// The label that Jobs of ours are known by.
 pub(super) const OURS: &str = "app.kubernetes.io/managed-by=dvcr-controller";
+
+/// The variable with which a pod is let in by the registry.
+const TOKEN: &str = "DVCR_REGISTRY_TOKEN";
+
+/// For how long: longer than a Job with all its tries takes.
+const TOKEN_LIFETIME: Duration = Duration::from_hours(7 * 24);
 
 /// Where pods tell their progress.
 pub(super) const PORT: u16 = 9090;
@@ -114,7 +121,22 @@ pub(super) fn job(
     options: &JobOptions,
 ) -> (Job, Option<SecretData>) {
     let name = name(order);
-    let (command, secret) = command(order, mode, options);
+    let (command, mut secret) = command(order, mode, options);
+    let own_namespace = namespace == options.namespace;
+    let mut environment = json!([
+        { "name": "POD_IP", "valueFrom": { "fieldRef": { "fieldPath": "status.podIP" } } },
+        { "name": "HOME", "value": "/tmp" },
+    ]);
+    if let (Some(token), Some(variables)) = (token(&order.task, options), environment.as_array_mut()) {
+        // Elsewhere we may not make secrets. Whoever reads the Job there is of the namespace that the image is of.
+        let mut variable = json!({ "name": TOKEN, "value": token });
+        if own_namespace {
+            let key = json!({ "name": name, "key": "token" });
+            variable = json!({ "name": TOKEN, "valueFrom": { "secretKeyRef": key } });
+            secret.get_or_insert_default().push(("token".to_owned(), token.into_bytes()));
+        }
+        variables.push(variable);
+    }
     let mut volumes = vec![json!({ "name": "tmp", "emptyDir": {} })];
     let mut mounts = vec![json!({ "name": "tmp", "mountPath": "/tmp" })];
     let mut devices = Vec::new();
@@ -139,7 +161,6 @@ pub(super) fn job(
         ("app.kubernetes.io/managed-by", "dvcr-controller"),
         (IMAGE, order.image.uid.as_str()),
     ]);
-    let own_namespace = namespace == options.namespace;
     let spec = json!({
         "restartPolicy": "Never",
         "automountServiceAccountToken": false,
@@ -159,10 +180,7 @@ pub(super) fn job(
             "name": "dvcr",
             "image": options.image,
             "command": command,
-            "env": [
-                { "name": "POD_IP", "valueFrom": { "fieldRef": { "fieldPath": "status.podIP" } } },
-                { "name": "HOME", "value": "/tmp" },
-            ],
+            "env": environment,
             "ports": [{ "name": "progress", "containerPort": PORT }],
             "resources": {
                 "requests": { "cpu": "100m", "memory": "64Mi" },
@@ -218,6 +236,19 @@ fn claim_of(task: &Task) -> Option<&Claim> {
         Task::Fill { claim, .. } | Task::Import { supply: Supply::Claim(claim), .. } => Some(claim),
         Task::Import { .. } => None,
     }
+}
+
+/// What lets the pod of a task in at the registry: to its own repository, and to what it reads.
+fn token(task: &Task, options: &JobOptions) -> Option<String> {
+    let tokens = options.tokens.as_ref()?;
+    let may = match task {
+        Task::Import { supply, target } => {
+            let uploads = matches!(supply, Supply::Uploaded { .. }).then_some((UPLOADED_FILES, "pull"));
+            uploads.into_iter().chain([(target.repository.as_str(), "pull,push")]).collect()
+        }
+        Task::Fill { image, .. } => vec![(image.repository.as_str(), "pull")],
+    };
+    Some(tokens.work("job", &may, TOKEN_LIFETIME))
 }
 
 /// The command line, and what the secret beside it has to hold.
@@ -319,6 +350,7 @@ pub(super) fn claim(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::{TokenKey, Tokens};
 
     fn options() -> JobOptions {
         JobOptions {
@@ -330,6 +362,7 @@ mod tests {
             cpu_limit: "2".to_owned(),
             memory_limit: "1Gi".to_owned(),
             pull_secret: None,
+            tokens: None,
         }
     }
 
@@ -366,6 +399,37 @@ mod tests {
         assert!(!text.contains("auths"), "{text}");
         assert!(words(&job).contains(&"--source-auth-file=/etc/dvcr/source/config.json".to_owned()));
         assert!(words(&job).contains(&"--deny-local-addresses".to_owned()));
+    }
+
+    #[test]
+    fn a_job_is_let_in_to_its_own_repository_by_a_secret_or_where_there_can_be_none_by_a_variable() {
+        let tokens = Tokens::new(TokenKey::random(), Duration::from_mins(5), Duration::from_hours(1));
+        let options = JobOptions { tokens: Some(tokens), ..options() };
+        let supply = Supply::Uploaded { tag: "x".parse().unwrap(), checksums: Vec::new() };
+        let variable = |job: &Job| {
+            let pod = job.spec.as_ref().unwrap().template.spec.clone().unwrap();
+            let found = pod.containers[0].env.clone().unwrap().into_iter().find(|env| env.name == TOKEN);
+            serde_json::to_value(found.unwrap()).unwrap()
+        };
+        let claims = |token: &str| {
+            use base64::Engine as _;
+            let claims = token.split('.').nth(1).unwrap();
+            let claims = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(claims).unwrap();
+            serde_json::from_slice::<Value>(&claims).unwrap()["may"].clone()
+        };
+        let (ours, secret) = job(&order(import(supply)), "dvcr", None, &options);
+        assert_eq!(variable(&ours)["valueFrom"]["secretKeyRef"]["key"], "token");
+        let [(key, token)] = &secret.unwrap()[..] else { panic!("more than a token") };
+        assert_eq!(key, "token");
+        let token = String::from_utf8(token.clone()).unwrap();
+        assert_eq!(claims(&token), json!([["uploads", "pull"], ["vi/default/x", "pull,push"]]));
+        let claim = Claim { namespace: "default".to_owned(), name: "c".to_owned() };
+        let image = "dvcr.dvcr.svc:5000/vi/default/x:5".parse().unwrap();
+        let fill = Task::Fill { image, claim, storage_class: None, size: 1 };
+        let (theirs, secret) = job(&order(fill), "default", Some(VolumeMode::Filesystem), &options);
+        assert!(secret.is_none());
+        let token = variable(&theirs)["value"].as_str().unwrap().to_owned();
+        assert_eq!(claims(&token), json!([["vi/default/x", "pull"]]));
     }
 
     #[test]

@@ -1,0 +1,138 @@
+//! Lets requests in, or says what they lack: in front of every endpoint, also of those that are merged in.
+//!
+//! Clients of registries expect Docker's ways. A request that lacks a token is answered with 401 and where to get which one. So is
+//! one whose token opens too little, if asking again can help; if it cannot, 403 ends it. `/v2/` asks for a token also
+//! where strangers may pull: clients decide there whether to log in at all.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::header::{AUTHORIZATION, HOST};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::Api;
+use super::access::{Need, Side};
+use super::body::Incoming;
+use super::error::{ApiError, Challenge};
+use super::server::OverTls;
+use super::{audit, route, token};
+use crate::auth::{Authority, Caller, Credential, Refusal, SERVICE};
+
+/// How long the rest of a body is read that nobody wants.
+const DRAIN: Duration = Duration::from_millis(500);
+
+/// Hands a request on if it may be answered, with the [`Caller`] in its extensions.
+pub(super) async fn guard(State(api): State<Api>, mut request: Request, next: Next) -> Response {
+    let caller = match &api.authority {
+        None => Caller::trusted(),
+        Some(authority) => {
+            let (parts, body) = request.into_parts();
+            match admit(authority, &parts).await {
+                Ok(caller) => {
+                    request = Request::from_parts(parts, body);
+                    caller
+                }
+                Err(answer) => {
+                    let answer = audit::Event::told(wanted(&parts), answer);
+                    if !matches!(parts.method, Method::GET | Method::HEAD) {
+                        let body = Incoming::new(body, api.settings.idle_timeout);
+                        let _ = tokio::time::timeout(DRAIN, body.drain(&parts.headers)).await;
+                    }
+                    return answer;
+                }
+            }
+        }
+    };
+    request.extensions_mut().insert(caller);
+    next.run(request).await
+}
+
+/// What was wanted that has to be told.
+fn wanted(request: &Parts) -> Option<audit::Event> {
+    let route = route::parse(request.uri.path().strip_prefix("/v2/")?).ok()?;
+    audit::Event::of(&route, request)
+}
+
+/// Who asks. A request that did not pass the guard is nobody's.
+pub(super) fn caller(request: &Parts) -> Option<&Caller> {
+    request.extensions.get()
+}
+
+async fn admit(authority: &Arc<Authority>, request: &Parts) -> Result<Caller, Response> {
+    let (side, need) = Need::of(&request.method, &request.uri);
+    let answer = |error: ApiError| match side {
+        Side::Kubernetes => error.into_status(),
+        Side::Registry | Side::Files => error.into_response(),
+    };
+    if need == Need::Nothing {
+        let nobody = authority.identify(None, None).await;
+        return nobody.map_err(|refusal| answer(refused(request, side, &need, &refusal)));
+    }
+    let credential = credential(&request.headers).map_err(answer)?;
+    let has_credential = credential.is_some();
+    let identified = authority.identify(credential, client(request)).await;
+    let caller = identified.map_err(|refusal| answer(refused(request, side, &need, &refusal)))?;
+    if need.is_met_by(&caller, has_credential) {
+        return Ok(caller);
+    }
+    let scopes = need.scopes();
+    let can_help = !has_credential || caller.identity().is_anonymous() || caller.could_ask_for(&scopes);
+    if can_help {
+        let error = has_credential.then_some("insufficient_scope");
+        let message = "this takes credentials";
+        return Err(answer(ApiError::unauthorized(message, &challenge(request, side, &need, error))));
+    }
+    let user = caller.identity().shown();
+    let wanted: Vec<String> = scopes.iter().map(ToString::to_string).collect();
+    tracing::debug!(user, wanted = wanted.join(" "), "denied");
+    Err(answer(ApiError::denied(user)))
+}
+
+/// What a request says of who sends it.
+pub(super) fn credential(headers: &HeaderMap) -> Result<Option<Credential>, ApiError> {
+    let header = headers.get(AUTHORIZATION);
+    let parsed = header.map(|header| Credential::parse(header.as_bytes())).transpose();
+    parsed.map_err(|error| ApiError::bad_request(error.to_string()))
+}
+
+/// Where a request comes from.
+pub(super) fn client(request: &Parts) -> Option<IpAddr> {
+    request.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip())
+}
+
+fn refused(request: &Parts, side: Side, need: &Need, refusal: &Refusal) -> ApiError {
+    let error = matches!(refusal, Refusal::Token(_)).then_some("invalid_token");
+    ApiError::refused(refusal, &challenge(request, side, need, error))
+}
+
+/// How to get in.
+fn challenge(request: &Parts, side: Side, need: &Need, error: Option<&'static str>) -> Challenge {
+    if side != Side::Registry {
+        return Challenge::Basic;
+    }
+    let scopes: Vec<String> = need.scopes().iter().map(ToString::to_string).collect();
+    Challenge::Bearer {
+        realm: format!("{}{}", own_address(request), token::PATH),
+        service: SERVICE,
+        scope: scopes.join(" "),
+        error,
+    }
+}
+
+/// Where the client has reached us, which is where it can get a token too. It only ever misleads itself by what it says.
+fn own_address(request: &Parts) -> String {
+    let text = |name: &str| request.headers.get(name).and_then(|value| value.to_str().ok());
+    let authority = request.uri.authority().map(ToString::to_string);
+    let host = authority.or_else(|| text(HOST.as_str()).map(str::to_owned)).unwrap_or_default();
+    let host: String = host.chars().filter(|c| c.is_ascii_alphanumeric() || ".-:[]_".contains(*c)).collect();
+    let is_tls = request.extensions.get::<OverTls>().is_some();
+    // What a proxy that ends TLS says.
+    let is_behind_tls = text("x-forwarded-proto").is_some_and(|scheme| scheme.eq_ignore_ascii_case("https"));
+    let scheme = if is_tls || is_behind_tls { "https" } else { "http" };
+    format!("{scheme}://{host}")
+}
