@@ -17,6 +17,7 @@
 
 mod access;
 mod access_log;
+mod asker;
 mod audit;
 mod blobs;
 mod body;

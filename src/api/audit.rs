@@ -11,8 +11,8 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::Response;
 
+use super::asker::caller;
 use super::body::announced;
-use super::guard;
 use super::query::Query;
 use super::request_id::RequestId;
 use super::route::Route;
@@ -57,7 +57,7 @@ impl Event {
             reference,
             from,
             size: (action == "push").then(|| announced(&request.headers)).flatten(),
-            user: guard::caller(request).and_then(|caller| caller.identity().name()).map(str::to_owned),
+            user: caller(request).and_then(|caller| caller.identity().name()).map(str::to_owned),
             client: request.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0),
             request: request.extensions.get().cloned(),
         })

@@ -11,8 +11,8 @@ use axum::http::request::Parts;
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
+use super::asker::caller;
 use super::body::Incoming;
-use super::guard::caller;
 use crate::auth::{Action, Caller};
 use crate::chunk::{DELTA, Frame, zeros};
 use crate::oci::{Digest, RepositoryName};

@@ -4,24 +4,24 @@
 //! one whose token opens too little, if asking again can help; if it cannot, 403 ends it. `/v2/` asks for a token also
 //! where strangers may pull: clients decide there whether to log in at all.
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{ConnectInfo, Request, State};
-use axum::http::header::{AUTHORIZATION, HOST};
+use axum::extract::{Request, State};
+use axum::http::Method;
+use axum::http::header::HOST;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::Api;
 use super::access::{Need, Side};
+use super::asker::{client, credential};
 use super::body::Incoming;
 use super::error::{ApiError, Challenge};
 use super::server::OverTls;
 use super::{audit, route, token};
-use crate::auth::{Authority, Caller, Credential, Refusal, SERVICE};
+use crate::auth::{Authority, Caller, Refusal, SERVICE};
 
 /// How long the rest of a body is read that nobody wants.
 const DRAIN: Duration = Duration::from_millis(500);
@@ -58,11 +58,6 @@ fn wanted(request: &Parts) -> Option<audit::Event> {
     audit::Event::of(&route, request)
 }
 
-/// Who asks. A request that did not pass the guard is nobody's.
-pub(super) fn caller(request: &Parts) -> Option<&Caller> {
-    request.extensions.get()
-}
-
 async fn admit(authority: &Arc<Authority>, request: &Parts) -> Result<Caller, Response> {
     let (side, need) = Need::of(&request.method, &request.uri);
     let answer = |error: ApiError| match side {
@@ -91,18 +86,6 @@ async fn admit(authority: &Arc<Authority>, request: &Parts) -> Result<Caller, Re
     let wanted: Vec<String> = scopes.iter().map(ToString::to_string).collect();
     tracing::debug!(user, wanted = wanted.join(" "), "denied");
     Err(answer(ApiError::denied(user)))
-}
-
-/// What a request says of who sends it.
-pub(super) fn credential(headers: &HeaderMap) -> Result<Option<Credential>, ApiError> {
-    let header = headers.get(AUTHORIZATION);
-    let parsed = header.map(|header| Credential::parse(header.as_bytes())).transpose();
-    parsed.map_err(|error| ApiError::bad_request(error.to_string()))
-}
-
-/// Where a request comes from.
-pub(super) fn client(request: &Parts) -> Option<IpAddr> {
-    request.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip())
 }
 
 fn refused(request: &Parts, side: Side, need: &Need, refusal: &Refusal) -> ApiError {

@@ -14,9 +14,9 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::Api;
+use super::asker::{client, credential};
 use super::body::Incoming;
 use super::error::{ApiError, Challenge};
-use super::guard::{client, credential};
 use super::query::Query;
 use crate::auth::{Authority, Credential, Issued, Known, Refusal, Scope};
 

@@ -5,11 +5,11 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
+use super::asker::caller;
 use super::blobs::{DOCKER_CONTENT_DIGEST, header};
 use super::body::{self, Incoming};
 use super::delta;
 use super::error::ApiError;
-use super::guard::caller;
 use super::query::Query;
 use super::{Api, range};
 use crate::auth::{Action, Caller};
