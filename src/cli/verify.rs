@@ -73,8 +73,8 @@ impl Verify {
     }
 
     async fn verify(self) -> Result<(), Failure> {
-        // It tells how far it is with each blob, of which a large one takes long; to ask again would begin again.
-        let client = self.registry.client(Retries { attempts: 1 }, Duration::from_hours(12))?;
+        // It tells how far it is each second, once it has read all records; to ask again would begin again.
+        let client = self.registry.client(Retries { attempts: 1 }, Duration::from_hours(1))?;
         let [done, total] = [AtomicU64::new(0), AtomicU64::new(0)];
         let look = || Snapshot {
             phase: "verifying",

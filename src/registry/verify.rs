@@ -16,6 +16,8 @@ mod progress;
 mod records;
 mod seen;
 
+use std::time::{Duration, Instant};
+
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
@@ -137,7 +139,14 @@ struct Report<'a> {
     tally: Checked,
     only_look: bool,
     pace: Pace,
+    /// Bytes of blobs that have been passed, as clients get them.
+    passed: u64,
+    /// When something was last said of that.
+    said: Instant,
 }
+
+/// How often it is told how far it is, in the middle of a blob too.
+const TICK: Duration = Duration::from_secs(1);
 
 /// Nobody wants to hear the rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,6 +164,26 @@ impl Report<'_> {
         self.say(Verified::Found(finding)).await
     }
 
+    /// Some of what is stored was read.
+    async fn read(&mut self, bytes: u64) -> Result<(), Unheard> {
+        self.tally.read += bytes;
+        tokio::select! {
+            () = self.pace.read(bytes) => {}
+            () = self.lines.closed() => return Err(Unheard),
+        }
+        if self.said.elapsed() < TICK {
+            return Ok(());
+        }
+        self.pass(0).await
+    }
+
+    /// So many bytes more have been passed.
+    async fn pass(&mut self, bytes: u64) -> Result<(), Unheard> {
+        self.passed += bytes;
+        self.said = Instant::now();
+        self.say(Verified::Passes(self.passed)).await
+    }
+
     async fn say(&self, what: Verified) -> Result<(), Unheard> {
         self.lines.send(what).await.map_err(|_| Unheard)
     }
@@ -169,6 +198,8 @@ impl Registry {
             tally: Checked::default(),
             only_look: wanted.only_look,
             pace: Pace::new(wanted.rate),
+            passed: 0,
+            said: Instant::now(),
         };
         let Ok(owners) = self.verify_records(&mut report).await? else { return Ok(()) };
         let Ok(()) = self.verify_blobs(wanted, &owners, &mut report).await? else { return Ok(()) };

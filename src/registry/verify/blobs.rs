@@ -29,6 +29,9 @@ struct Damage {
     object: Option<Uuid>,
 }
 
+/// The record of a blob that is damaged, its recipes, and the damage.
+type Damaged = (Object, Vec<Uuid>, Damage);
+
 /// How a blob is.
 #[derive(Debug)]
 enum State {
@@ -51,15 +54,14 @@ impl Registry {
         let number = blobs.len() as u64;
         let done = blobs.partition_point(|(digest, _)| progress.after().is_some_and(|after| digest <= after));
         let bytes: u64 = blobs.iter().map(|(_, size)| size).sum();
-        let mut passed: u64 = blobs[..done].iter().map(|(_, size)| size).sum();
+        report.passed = blobs[..done].iter().map(|(_, size)| size).sum();
         let looked = async {
-            report.say(Verified::Begins { blobs: number, bytes, passed }).await?;
+            report.say(Verified::Begins { blobs: number, bytes, passed: report.passed }).await?;
             for (digest, size) in blobs.into_iter().skip(done) {
                 let owners = owners.get(&digest).map_or(&[][..], Vec::as_slice);
                 self.verify_blob(wanted, &digest, owners, &stored, &mut progress, report).await?;
                 report.tally.blobs.add(size);
-                passed += size;
-                report.say(Verified::Passes(passed)).await?;
+                report.pass(size).await?;
                 if let Err(error) = self.pass_verified(wanted, &mut progress, digest).await {
                     tracing::warn!(%error, "cannot write down how far a verification is");
                 }
@@ -106,8 +108,9 @@ impl Registry {
         let key = layout::blob(digest);
         let looked = self.look_at(wanted, digest, &key, stored, progress, report).await;
         let (object, recipes, damage) = match looked {
-            Ok(None) => return Ok(()),
-            Ok(Some(damaged)) => damaged,
+            Ok(Ok(None)) => return Ok(()),
+            Ok(Ok(Some(damaged))) => damaged,
+            Ok(Err(unheard)) => return Err(unheard),
             Err(error) => {
                 let finding = self.finding(Kind::Unknown, &key, error.to_string(), None, report).await;
                 return report.found(finding.of(digest.clone(), told(owners))).await;
@@ -130,7 +133,7 @@ impl Registry {
         report.found(finding.of(digest.clone(), told(owners))).await
     }
 
-    /// The record of a blob that is damaged, its recipes, and the damage.
+    /// What is damaged of a blob, if anything is.
     async fn look_at(
         &self,
         wanted: Verification,
@@ -139,23 +142,26 @@ impl Registry {
         stored: &Stored,
         progress: &mut Progress,
         report: &mut Report<'_>,
-    ) -> Result<Option<(Object, Vec<Uuid>, Damage)>> {
+    ) -> Result<Result<Option<Damaged>, Unheard>> {
         let (record, object) = match self.read_record::<BlobRecord>(key).await? {
-            Read::Absent => return Ok(None),
+            Read::Absent => return Ok(Ok(None)),
             Read::Damaged(object, reason) => {
-                return Ok(Some((object, Vec::new(), Damage { reason, object: None })));
+                return Ok(Ok(Some((object, Vec::new(), Damage { reason, object: None }))));
             }
             Read::Whole(record, object) => (record, object),
         };
         // It may have been damaged on its way here.
         for is_last in [false, true] {
             match self.state_of(wanted, digest, &record, stored, progress, report).await? {
-                State::Right => break,
-                State::Damaged(damage) if is_last => return Ok(Some((object, record.recipes(), damage))),
-                State::Damaged(_) => {}
+                Err(unheard) => return Ok(Err(unheard)),
+                Ok(State::Right) => break,
+                Ok(State::Damaged(damage)) if is_last => {
+                    return Ok(Ok(Some((object, record.recipes(), damage))));
+                }
+                Ok(State::Damaged(_)) => {}
             }
         }
-        Ok(None)
+        Ok(Ok(None))
     }
 
     async fn has_changed(&self, key: &Key, object: &Object) -> bool {
@@ -170,7 +176,7 @@ impl Registry {
         stored: &Stored,
         progress: &mut Progress,
         report: &mut Report<'_>,
-    ) -> Result<State> {
+    ) -> Result<Result<State, Unheard>> {
         // Nothing of what others read lies in its way.
         let source = Arc::new(Source::new(&self.store, 0));
         let look = Look { registry: self, wanted, source, stored };
@@ -182,7 +188,7 @@ impl Registry {
                     | storage_backends::Error::DataLost { key, .. } => layout::id(key),
                     _ => None,
                 };
-                Ok(State::Damaged(Damage { reason: error.to_string(), object }))
+                Ok(Ok(State::Damaged(Damage { reason: error.to_string(), object })))
             }
             Err(error) => Err(error),
         }
@@ -205,9 +211,9 @@ impl Look<'_> {
         record: &BlobRecord,
         progress: &mut Progress,
         report: &mut Report<'_>,
-    ) -> Result<State> {
+    ) -> Result<Result<State, Unheard>> {
         if record.extents.iter().map(Extent::length).sum::<u64>() != record.size {
-            return Ok(damaged("its extents do not add up to its size"));
+            return Ok(Ok(damaged("its extents do not add up to its size")));
         }
         let mut is_chunked = false;
         for extent in &record.extents {
@@ -217,9 +223,11 @@ impl Look<'_> {
                     is_chunked = true;
                     let found = self.recipe(*recipe).await?;
                     if found.length() != *length {
-                        return Ok(damaged("a list of its chunks does not add up to its size"));
+                        return Ok(Ok(damaged("a list of its chunks does not add up to its size")));
                     }
-                    self.chunks(&found, progress, report).await?;
+                    if let Err(unheard) = self.chunks(&found, progress, report).await? {
+                        return Ok(Err(unheard));
+                    }
                 }
                 Extent::Zero { .. } | Extent::Inline(_) => {}
             }
@@ -229,10 +237,14 @@ impl Look<'_> {
             Depth::Stored => !is_chunked,
             Depth::Deep => true,
         };
-        if reads_whole && self.digest(digest, record, report).await? != *digest {
-            return Ok(damaged("its bytes are not those that were pushed"));
+        if reads_whole {
+            match self.digest(digest, record, report).await? {
+                Ok(actual) if actual == *digest => {}
+                Ok(_) => return Ok(Ok(damaged("its bytes are not those that were pushed"))),
+                Err(unheard) => return Ok(Err(unheard)),
+            }
         }
-        Ok(State::Right)
+        Ok(Ok(State::Right))
     }
 
     async fn recipe(&self, id: Uuid) -> Result<Recipe> {
@@ -257,7 +269,12 @@ impl Look<'_> {
     }
 
     /// Looks at the chunks that were not seen yet.
-    async fn chunks(&self, recipe: &Recipe, progress: &mut Progress, report: &mut Report<'_>) -> Result<()> {
+    async fn chunks(
+        &self,
+        recipe: &Recipe,
+        progress: &mut Progress,
+        report: &mut Report<'_>,
+    ) -> Result<Result<(), Unheard>> {
         let mut unseen = Vec::new();
         for entry in recipe.entries() {
             let Entry::Chunk { place, .. } = entry else { continue };
@@ -267,7 +284,7 @@ impl Look<'_> {
             }
         }
         if self.wanted.depth == Depth::Quick {
-            return Ok(());
+            return Ok(Ok(()));
         }
         let mut checked = read_chunks::check(&self.source, &unseen);
         while let Some(places) = checked.try_next().await? {
@@ -275,14 +292,20 @@ impl Look<'_> {
             for place in &places {
                 progress.seen().add(place);
             }
-            report.tally.read += bytes;
-            report.pace.read(bytes).await;
+            if let Err(unheard) = report.read(bytes).await {
+                return Ok(Err(unheard));
+            }
         }
-        Ok(())
+        Ok(Ok(()))
     }
 
     /// The digest of what clients get.
-    async fn digest(&self, digest: &Digest, record: &BlobRecord, report: &mut Report<'_>) -> Result<Digest> {
+    async fn digest(
+        &self,
+        digest: &Digest,
+        record: &BlobRecord,
+        report: &mut Report<'_>,
+    ) -> Result<Result<Digest, Unheard>> {
         let mut hasher = Hasher::new(digest.algorithm());
         let mut pieces = read::stream(&self.source, record, 0..record.size);
         while let Some(piece) = pieces.try_next().await? {
@@ -292,10 +315,11 @@ impl Look<'_> {
                 hasher
             })
             .await;
-            report.tally.read += bytes;
-            report.pace.read(bytes).await;
+            if let Err(unheard) = report.read(bytes).await {
+                return Ok(Err(unheard));
+            }
         }
-        Ok(hasher.finish())
+        Ok(Ok(hasher.finish()))
     }
 }
 
