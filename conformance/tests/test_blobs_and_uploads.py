@@ -202,7 +202,7 @@ def test_get_and_head_say_what_the_blob_is(local):
         path = f"/v2/{NAME}/blobs/{digest}"
         head, get = local.head(path), local.get(path)
         assert (head.status, head.body, get.status, get.body) == (200, b"", 200, data)
-        assert {**head.headers, "date": ""} == {**get.headers, "date": ""}
+        assert head.lasting() == get.lasting()
         assert get.headers["Content-Length"] == str(len(data))
         assert get.headers["Docker-Content-Digest"] == digest
         assert get.headers["ETag"] == f'"{digest}"'

@@ -154,7 +154,7 @@ def test_head_says_what_get_brings(reader, imported, data):
     ]:
         head, get = reader.head(path), reader.get(path)
         assert (head.status, head.body, get.status) == (200, b"", 200)
-        assert {**head.headers, "date": ""} == {**get.headers, "date": ""}
+        assert head.lasting() == get.lasting()
         assert head.headers["Content-Length"] == str(len(data))
         assert head.headers["Content-Type"] == "application/octet-stream"
         assert head.headers["Accept-Ranges"] == "bytes"

@@ -76,7 +76,7 @@ def fill(client):
 def seen(client, path):
     """What GET says, but for the date."""
     answer = client.get(path)
-    return answer.status, answer.body, {**answer.headers, "date": ""}
+    return answer.status, answer.body, answer.lasting()
 
 
 @ends

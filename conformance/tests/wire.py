@@ -28,6 +28,10 @@ class Answer:
         self.headers = response.headers
         self.body = body
 
+    def lasting(self):
+        """The headers that are the same each time."""
+        return {name: value for name, value in self.headers.items() if name.lower() not in ("date", "x-request-id")}
+
     def json(self):
         return json.loads(self.body)
 
