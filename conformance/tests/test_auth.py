@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import pathlib
 import re
 import subprocess
 import time
@@ -859,6 +860,50 @@ actions = ["pull", "push", "delete"]
     stranger = kubectl("--token=x.y.z")("get", "vi", check=False)
     assert stranger.returncode == 1 and "You must be logged in" in stranger.stderr, stranger
     alice("delete", "vi", "disk")
+
+
+def test_who_may_only_pull_sees_no_resource_and_nobody_writes_a_status(guarded):
+    server = guarded(rules=TENANTS + """
+[[auth.rules]]
+users = ["alice"]
+repositories = ["vi/default/*"]
+actions = ["pull", "push"]
+
+[[auth.rules]]
+users = ["bob"]
+repositories = ["vi/default/*", "cvi/*"]
+actions = ["pull", "delete"]
+""")
+    alice, bob, json_type = User(server, "alice"), User(server, "bob"), {"Content-Type": "application/json"}
+    group = "/apis/virtualization.deckhouse.io/v1alpha2"
+    images = f"{group}/namespaces/default/virtualimages"
+    made = alice.send("POST", images, encode(virtual_image("disk", from_user())), json_type)
+    assert made.status == 201, made
+    # It has the address for its upload in it, and secrets are in the answer to their deletion.
+    for path in [images, f"{images}/disk", f"{images}?watch=1", f"{group}/clustervirtualimages"]:
+        assert bob.get(path).status == 403, path
+    for path in [f"{images}/disk", f"{images}?dryRun=All", "/api/v1/namespaces/default/secrets?dryRun=All"]:
+        assert bob.send("DELETE", path).status == 403, path
+    assert alice.get(f"{images}/disk").status == 200
+    assert alice.send("DELETE", f"{images}/disk").status == 403
+    assert alice.send("PUT", f"{images}/disk/status", made.body, json_type).status == 403
+
+
+def test_the_name_of_a_disk_leads_to_no_other_namespace(guarded, tmp_path):
+    server = guarded()
+    root = pathlib.Path(server.storage[1]) / "volumes"
+    for folder in ["team-b/golden", "default/x"]:
+        (root / folder).mkdir(parents=True)
+    (root / "team-b/golden/disk.img").write_bytes(os.urandom(1 << 20))
+    ops, json_type = User(server, "ops"), {"Content-Type": "application/json"}
+    images = "/apis/virtualization.deckhouse.io/v1alpha2/namespaces/default/virtualimages"
+    for number, name in enumerate(["../team-b/golden", str(root / "team-b/golden"), "x/../../team-b/golden"]):
+        made = ops.send("POST", images, encode(virtual_image(f"v{number}", from_object("VirtualDisk", name))), json_type)
+        if made.status == 201:
+            eventually(lambda: ops.get(f"{images}/v{number}").json().get("status", {}).get("conditions"), 30)  # noqa: B023
+            status = ops.get(f"{images}/v{number}").json()["status"]
+            assert status["phase"] != "Ready" and "team-b" not in json.dumps(status["conditions"]), status
+        assert ops.get(f"/v2/vi/default/v{number}/tags/list").status == 404
 
 
 @pytest.mark.slow

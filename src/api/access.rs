@@ -142,25 +142,34 @@ fn kubernetes(method: &Method, path: &str) -> Option<Need> {
     if rest.iter().any(|segment| segment.is_empty() || segment.contains('/')) {
         return Some(Need::Admin);
     }
-    let action = match *method {
-        Method::GET | Method::HEAD => Action::Pull,
-        Method::DELETE => Action::Delete,
-        _ => Action::Push,
+    let is_read = matches!(*method, Method::GET | Method::HEAD);
+    let open = match *method {
+        Method::DELETE => Action::Delete.into(),
+        _ if is_read => Action::Pull.into(),
+        _ => Action::Push.into(),
     };
-    let in_namespace =
-        |namespace: &str, name: &str, action| Need::repository(&format!("vi/{namespace}/{name}"), action);
-    // Who reads secrets may act as others; it takes the right to change.
-    let secret = if action == Action::Pull { Action::Push } else { action };
+    // Who reads a secret may act as others, and who reads an image that waits for its file may upload that; what is deleted is in
+    // the answer.
+    let closed = match *method {
+        Method::DELETE => Actions::from(Action::Push).or(Action::Delete.into()),
+        _ => Action::Push.into(),
+    };
+    let of = |name: String, actions| Need::Repository { name, actions, from: None };
+    let in_namespace = |namespace: &str, name: &str, actions| of(format!("vi/{namespace}/{name}"), actions);
     Some(match rest {
-        ["namespaces" | "virtualimages" | "events"] => in_namespace("*", "*", action),
+        // What the controller says of an image is nobody else's to say.
+        [.., "virtualimages" | "clustervirtualimages", _, "status"] if !is_read => Need::Admin,
+        ["namespaces" | "events"] => in_namespace("*", "*", open),
         ["namespaces", namespace]
-        | ["namespaces", namespace, "status" | "virtualimages"]
-        | ["namespaces", namespace, "events", ..] => in_namespace(namespace, "*", action),
-        ["namespaces", namespace, "virtualimages", name, ..] => in_namespace(namespace, name, action),
-        ["secrets"] => in_namespace("*", "*", secret),
-        ["namespaces", namespace, "secrets", ..] => in_namespace(namespace, "*", secret),
-        ["clustervirtualimages"] => Need::repository("cvi/*", action),
-        ["clustervirtualimages", name, ..] => Need::repository(&format!("cvi/{name}"), action),
+        | ["namespaces", namespace, "status"]
+        | ["namespaces", namespace, "events", ..] => in_namespace(namespace, "*", open),
+        ["virtualimages" | "secrets"] => in_namespace("*", "*", closed),
+        ["namespaces", namespace, "virtualimages"] | ["namespaces", namespace, "secrets", ..] => {
+            in_namespace(namespace, "*", closed)
+        }
+        ["namespaces", namespace, "virtualimages", name, ..] => in_namespace(namespace, name, closed),
+        ["clustervirtualimages"] => of("cvi/*".to_owned(), closed),
+        ["clustervirtualimages", name, ..] => of(format!("cvi/{name}"), closed),
         _ => Need::Admin,
     })
 }
@@ -235,18 +244,18 @@ mod tests {
     fn resources_need_what_their_images_need() {
         let group = "/apis/virtualization.deckhouse.io/v1alpha2";
         for (method, path, expected) in [
-            ("GET", format!("{group}/namespaces/a/virtualimages/x"), "pull vi/a/x"),
-            ("GET", format!("{group}/namespaces/a/virtualimages?watch=1"), "pull vi/a/*"),
+            ("GET", format!("{group}/namespaces/a/virtualimages/x"), "push vi/a/x"),
+            ("GET", format!("{group}/namespaces/a/virtualimages?watch=1"), "push vi/a/*"),
             ("POST", format!("{group}/namespaces/a/virtualimages"), "push vi/a/*"),
             ("PATCH", format!("{group}/namespaces/a/virtualimages/x"), "push vi/a/x"),
-            ("PUT", format!("{group}/namespaces/a/virtualimages/x/status"), "push vi/a/x"),
-            ("DELETE", format!("{group}/namespaces/a/virtualimages/x"), "delete vi/a/x"),
-            ("DELETE", format!("{group}/namespaces/a/virtualimages"), "delete vi/a/*"),
-            ("GET", format!("{group}/virtualimages"), "pull vi/*/*"),
-            ("GET", format!("{group}/clustervirtualimages"), "pull cvi/*"),
-            ("DELETE", format!("{group}/clustervirtualimages/x"), "delete cvi/x"),
+            ("PUT", format!("{group}/namespaces/a/virtualimages/x/status"), "Admin"),
+            ("DELETE", format!("{group}/namespaces/a/virtualimages/x"), "push,delete vi/a/x"),
+            ("DELETE", format!("{group}/namespaces/a/virtualimages"), "push,delete vi/a/*"),
+            ("GET", format!("{group}/virtualimages"), "push vi/*/*"),
+            ("GET", format!("{group}/clustervirtualimages"), "push cvi/*"),
+            ("DELETE", format!("{group}/clustervirtualimages/x"), "push,delete cvi/x"),
             ("GET", "/api/v1/namespaces/a/secrets/s".to_owned(), "push vi/a/*"),
-            ("DELETE", "/api/v1/namespaces/a/secrets/s".to_owned(), "delete vi/a/*"),
+            ("DELETE", "/api/v1/namespaces/a/secrets/s".to_owned(), "push,delete vi/a/*"),
             ("GET", "/api/v1/secrets".to_owned(), "push vi/*/*"),
             ("GET", "/api/v1/namespaces/a/events".to_owned(), "pull vi/a/*"),
             ("GET", "/apis/events.k8s.io/v1/namespaces/a/events".to_owned(), "pull vi/a/*"),

@@ -16,6 +16,7 @@ use super::body::announced;
 use super::query::Query;
 use super::request_id::RequestId;
 use super::route::Route;
+use crate::oci::RepositoryName;
 
 /// What is worth to be remembered of a request.
 #[derive(Debug)]
@@ -51,7 +52,27 @@ impl Event {
             }
             _ => return None,
         };
-        Some(Self {
+        Some(Self::new(action, name, reference, from, request))
+    }
+
+    /// The same of a request that is refused before anything is looked at: a push ends where its first upload begins.
+    pub(super) fn of_refused(route: &Route, request: &Parts) -> Option<Self> {
+        match (route, &request.method) {
+            (Route::Uploads { name }, &Method::POST) if Query::of(&request.uri).get("mount").is_none() => {
+                Some(Self::new("push", name, String::new(), None, request))
+            }
+            _ => Self::of(route, request),
+        }
+    }
+
+    fn new(
+        action: &'static str,
+        name: &RepositoryName,
+        reference: String,
+        from: Option<String>,
+        request: &Parts,
+    ) -> Self {
+        Self {
             action,
             repository: name.to_string(),
             reference,
@@ -60,7 +81,7 @@ impl Event {
             user: caller(request).and_then(|caller| caller.identity().name()).map(str::to_owned),
             client: request.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0),
             request: request.extensions.get().cloned(),
-        })
+        }
     }
 
     /// Tells what became of it, and gives the answer on.

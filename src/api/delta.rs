@@ -151,10 +151,13 @@ impl Source {
         let Some((repository, digest)) = parsed else {
             return Err(refused(format!("a source must read <repository>@<digest>, not {name:?}")));
         };
-        let found = registry.open_blob(&repository, &digest).await;
         let may = caller.is_some_and(|caller| caller.may(Action::Pull, repository.as_str()));
-        // Looked up all the same: what the caller may not pull answers, and takes as long, as what is not there.
-        let found = if may { found } else { Err(Error::BlobUnknown { name: repository, digest }) };
+        // What the caller may not pull answers as what is not there, and is not looked up: the time would tell.
+        let found = if may {
+            registry.open_blob(&repository, &digest).await
+        } else {
+            Err(Error::BlobUnknown { name: repository, digest })
+        };
         match found {
             Ok(blob) => Ok(Self { name, blob }),
             Err(error @ (Error::Store(_) | Error::Full)) => Err(BodyError::Unavailable(error.to_string())),

@@ -31,13 +31,16 @@ pub(super) async fn guard(State(api): State<Api>, mut request: Request, next: Ne
     let caller = match &api.authority {
         None => Caller::trusted(),
         Some(authority) => {
-            let (parts, body) = request.into_parts();
+            let (mut parts, body) = request.into_parts();
             match admit(authority, &parts).await {
                 Ok(caller) => {
                     request = Request::from_parts(parts, body);
                     caller
                 }
-                Err(answer) => {
+                Err((known, answer)) => {
+                    if let Some(caller) = known {
+                        parts.extensions.insert(caller);
+                    }
                     let answer = audit::Event::told(wanted(&parts), answer);
                     if !matches!(parts.method, Method::GET | Method::HEAD) {
                         let body = Incoming::new(body, api.settings.idle_timeout);
@@ -55,10 +58,11 @@ pub(super) async fn guard(State(api): State<Api>, mut request: Request, next: Ne
 /// What was wanted that has to be told.
 fn wanted(request: &Parts) -> Option<audit::Event> {
     let route = route::parse(request.uri.path().strip_prefix("/v2/")?).ok()?;
-    audit::Event::of(&route, request)
+    audit::Event::of_refused(&route, request)
 }
 
-async fn admit(authority: &Arc<Authority>, request: &Parts) -> Result<Caller, Response> {
+/// Who asks, if they may; else what they are told, and who that is if it is known.
+async fn admit(authority: &Arc<Authority>, request: &Parts) -> Result<Caller, (Option<Caller>, Response)> {
     let (side, need) = Need::of(&request.method, &request.uri);
     let answer = |error: ApiError| match side {
         Side::Kubernetes => error.into_status(),
@@ -66,12 +70,12 @@ async fn admit(authority: &Arc<Authority>, request: &Parts) -> Result<Caller, Re
     };
     if need == Need::Nothing {
         let nobody = authority.identify(None, None).await;
-        return nobody.map_err(|refusal| answer(refused(request, side, &need, &refusal)));
+        return nobody.map_err(|refusal| (None, answer(refused(request, side, &need, &refusal))));
     }
-    let credential = credential(&request.headers).map_err(answer)?;
+    let credential = credential(&request.headers).map_err(|error| (None, answer(error)))?;
     let has_credential = credential.is_some();
     let identified = authority.identify(credential, client(request)).await;
-    let caller = identified.map_err(|refusal| answer(refused(request, side, &need, &refusal)))?;
+    let caller = identified.map_err(|refusal| (None, answer(refused(request, side, &need, &refusal))))?;
     if need.is_met_by(&caller, has_credential) {
         return Ok(caller);
     }
@@ -80,12 +84,14 @@ async fn admit(authority: &Arc<Authority>, request: &Parts) -> Result<Caller, Re
     if can_help {
         let error = has_credential.then_some("insufficient_scope");
         let message = "this takes credentials";
-        return Err(answer(ApiError::unauthorized(message, &challenge(request, side, &need, error))));
+        let refused = answer(ApiError::unauthorized(message, &challenge(request, side, &need, error)));
+        return Err((Some(caller), refused));
     }
     let user = caller.identity().shown();
     let wanted: Vec<String> = scopes.iter().map(ToString::to_string).collect();
     tracing::debug!(user, wanted = wanted.join(" "), "denied");
-    Err(answer(ApiError::denied(user)))
+    let denied = answer(ApiError::denied(user));
+    Err((Some(caller), denied))
 }
 
 fn refused(request: &Parts, side: Side, need: &Need, refusal: &Refusal) -> ApiError {

@@ -67,14 +67,16 @@ impl Readiness {
         {
             return answer.clone();
         }
-        let mut running = asked.running.take().unwrap_or_else(|| tokio::spawn(ask));
-        let answer = match tokio::time::timeout(PATIENCE, &mut running).await {
+        // It stays there until it is done, also when nobody waits for it any more.
+        let running = asked.running.get_or_insert_with(|| tokio::spawn(ask));
+        let done = tokio::time::timeout(PATIENCE, running).await;
+        if done.is_ok() {
+            asked.running = None;
+        }
+        let answer = match done {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => {
-                asked.running = Some(running);
-                Err(format!("the storage has not answered within {} seconds", PATIENCE.as_secs()))
-            }
+            Err(_) => Err(format!("the storage has not answered within {} seconds", PATIENCE.as_secs())),
         };
         let was_ready = asked.last.as_ref().is_none_or(|(_, answer)| answer.is_ok());
         match &answer {

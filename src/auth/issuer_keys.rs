@@ -5,13 +5,12 @@
 //! does not answer leaves us with what it said last.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use jsonwebtoken::jwk::{Jwk, JwkSet};
 use serde::Deserialize;
-use tokio::sync::Mutex;
 use url::Url;
 
 /// For how long keys are good without asking again.
@@ -48,6 +47,8 @@ pub(super) struct IssuerKeys {
     source: KeySource,
     fetch: Arc<dyn Fetch>,
     known: Mutex<Known>,
+    /// Held by whoever asks the issuer.
+    fetching: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -61,36 +62,76 @@ struct Known {
     error: Option<String>,
 }
 
+impl Known {
+    fn is_old(&self) -> bool {
+        self.since.is_none_or(|since| since.elapsed() > FRESH)
+    }
+
+    fn may_ask(&self) -> bool {
+        self.asked.is_none_or(|asked| asked.elapsed() > PAUSE)
+    }
+
+    /// What was found, unless the issuer has never answered.
+    fn or_error(&self, found: Vec<Jwk>) -> Result<Vec<Jwk>, String> {
+        match &self.error {
+            Some(error) if self.since.is_none() => Err(error.clone()),
+            _ => Ok(found),
+        }
+    }
+}
+
 impl IssuerKeys {
     pub(super) fn new(issuer: &str, source: KeySource, fetch: Arc<dyn Fetch>) -> Self {
-        Self { issuer: issuer.to_owned(), source, fetch, known: Mutex::default() }
+        Self {
+            issuer: issuer.to_owned(),
+            source,
+            fetch,
+            known: Mutex::default(),
+            fetching: tokio::sync::Mutex::default(),
+        }
     }
 
     /// The keys that a token may be signed with that names this one, or none. Fails if the issuer has never answered.
     pub(super) async fn find(&self, id: Option<&str>) -> Result<Vec<Jwk>, String> {
-        // Held while they are fetched: whoever else needs them waits for the same answer.
-        let mut known = self.known.lock().await;
-        let is_old = known.since.is_none_or(|since| since.elapsed() > FRESH);
-        let found = fitting(&known.keys, id);
-        let may_ask = known.asked.is_none_or(|asked| asked.elapsed() > PAUSE);
+        let look = || {
+            let known = self.known();
+            let found = fitting(&known.keys, id);
+            (known.is_old(), known.may_ask(), found)
+        };
+        let (is_old, may_ask, found) = look();
         if (!is_old && !found.is_empty()) || !may_ask {
-            return match &known.error {
-                Some(error) if known.since.is_none() => Err(error.clone()),
-                _ => Ok(found),
-            };
+            return self.known().or_error(found);
         }
+        // Held while they are fetched: who has nothing to go on with waits for the same answer, and nobody else does.
+        let _fetching = if found.is_empty() {
+            self.fetching.lock().await
+        } else {
+            match self.fetching.try_lock() {
+                Ok(fetching) => fetching,
+                Err(_) => return Ok(found),
+            }
+        };
+        let (is_old, may_ask, found) = look();
+        if (!is_old && !found.is_empty()) || !may_ask {
+            return self.known().or_error(found);
+        }
+        let fetched = self.all().await;
+        let mut known = self.known();
+        // An issuer that says nothing is not asked again at once by whoever has waited.
         known.asked = Some(Instant::now());
-        match self.all().await {
+        match fetched {
             Ok(keys) => *known = Known { keys, since: known.asked, asked: known.asked, error: None },
             Err(error) => {
                 tracing::warn!(issuer = self.issuer, error, "cannot get the keys of an issuer of tokens");
-                known.error = Some(error.clone());
-                if known.since.is_none() {
-                    return Err(error);
-                }
+                known.error = Some(error);
             }
         }
-        Ok(fitting(&known.keys, id))
+        let found = fitting(&known.keys, id);
+        known.or_error(found)
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn all(&self) -> Result<Vec<Jwk>, String> {

@@ -112,6 +112,8 @@ impl Passwords {
         let digest = self.key.digest("right", &[user, password, known.unwrap_or_default()]);
         let was_right = || self.right.get(&digest).is_some_and(|since| since.elapsed() < REMEMBERED);
         if known.is_some() && was_right() {
+            // As long as it is used: who is right is not held up by those who guess.
+            self.right.insert(digest, Instant::now());
             return Ok(());
         }
         let bucket = self.key.digest("user", &[user]);

@@ -83,8 +83,9 @@ impl Segment {
         for piece in pieces {
             let text = match piece {
                 Piece::Text(text) => text,
-                Piece::Namespace => caller.namespace.as_deref()?,
-                Piece::User => caller.user.as_deref()?,
+                Piece::Namespace => caller.namespace.as_deref().filter(|name| !name.contains('*'))?,
+                // A name that reads like a pattern is none.
+                Piece::User => caller.user.as_deref().filter(|name| !name.contains('*'))?,
                 Piece::Star => {
                     texts.push(String::new());
                     continue;

@@ -1,6 +1,7 @@
 //! [`Rules`]: who may do what. What no rule allows is denied.
 
 use super::{Action, Actions, Identity, Pattern};
+use crate::oci::UPLOADED_FILES;
 
 /// Whom a rule is for: any of these.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -57,6 +58,10 @@ impl Rules {
     pub fn allowed(&self, identity: &Identity, repository: &str) -> Actions {
         if self.0.is_empty() {
             return if identity.is_anonymous() { Actions::default() } else { Actions::REPOSITORY };
+        }
+        // Files that wait for their images have credentials of their own: no rule is meant for them.
+        if repository == UPLOADED_FILES {
+            return Actions::default();
         }
         self.of(identity)
             .filter(|rule| rule.repositories.iter().any(|pattern| pattern.fits(repository, identity)))

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use reqwest::Method;
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
-use url::{Host, Url};
+use reqwest::header::{AUTHORIZATION, HeaderValue};
+use reqwest::{Method, Request};
+use url::{Host, Origin, Url};
 
 use super::Failure;
 use crate::auth::{
@@ -98,6 +98,8 @@ fn issuer(config: &IssuerConfig) -> Result<IssuerOptions, Failure> {
         ..TransportOptions::default()
     };
     let transport = Transport::new(&options).map_err(|error| wrong(&error))?;
+    let asked = config.jwks_url.clone().map_or_else(|| config.issuer.parse::<Url>(), Ok);
+    let origin = asked.map_err(|error| wrong(&error))?.origin();
     let keys = match (&config.jwks_file, &config.jwks_url) {
         (Some(path), _) => {
             // What is wrong with a file is better known now than at the first login.
@@ -112,7 +114,7 @@ fn issuer(config: &IssuerConfig) -> Result<IssuerOptions, Failure> {
         issuer: config.issuer.clone(),
         audience: vec![config.audience.clone()],
         keys,
-        fetch: Arc::new(Documents { transport, token: config.token_file.clone() }),
+        fetch: Arc::new(Documents { transport, token: config.token_file.clone(), origin }),
         kubernetes: config.kubernetes,
         username_claim: config.username_claim.clone(),
         groups_claim: config.groups_claim.clone(),
@@ -126,6 +128,8 @@ struct Documents {
     transport: Transport,
     /// A file with a token, which is read each time: it changes.
     token: Option<PathBuf>,
+    /// Who gets that token.
+    origin: Origin,
 }
 
 #[async_trait]
@@ -135,12 +139,12 @@ impl Fetch for Documents {
         if url.scheme() != "https" && !is_local(url) {
             return Err(format!("{url} is not on HTTPS"));
         }
-        let mut headers = HeaderMap::new();
-        if let Some(path) = &self.token {
-            headers.insert(AUTHORIZATION, bearer(path).await?);
+        let mut request = Request::new(Method::GET, url.clone());
+        if let Some(path) = self.token.as_ref().filter(|_| self.origin == url.origin()) {
+            request.headers_mut().insert(AUTHORIZATION, bearer(path).await?);
         }
-        let response =
-            self.transport.get(Method::GET, url, &headers).await.map_err(|error| error.to_string())?;
+        // A redirect is followed by nobody: it may lead where anyone can answer.
+        let response = self.transport.send(request).await.map_err(|error| error.to_string())?;
         if !response.status().is_success() {
             return Err(format!("{url} answers {}", response.status()));
         }

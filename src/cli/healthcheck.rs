@@ -57,7 +57,7 @@ async fn ask(address: &str, tls: &TlsConfig) -> Result<u16, Box<dyn std::error::
     if let Some((certificate, key)) = tls.certificate.as_deref().zip(tls.key.as_deref()) {
         scheme = "https";
         // The server knows itself by its own certificate, also where it turns clients without one away.
-        let pem = [std::fs::read(certificate)?, std::fs::read(key)?].concat();
+        let pem = [std::fs::read(certificate)?, b"\n".to_vec(), std::fs::read(key)?].concat();
         client = client.identity(Identity::from_pem(&pem)?);
     }
     let answer = client.build()?.get(format!("{scheme}://{address}/readyz")).send().await?;

@@ -35,6 +35,9 @@ const LONGEST_WAIT: Duration = Duration::from_mins(5);
 /// News that may wait to be heard.
 const NEWS: usize = 1024;
 
+/// A folder below that of volumes which no namespace or claim can be called.
+const NOWHERE: &str = "-";
+
 /// What the work needs.
 #[derive(Debug, Clone)]
 pub struct InProcessOptions {
@@ -356,9 +359,15 @@ impl Shared {
         })
     }
 
-    /// Where the volume of a claim is.
+    /// Where the volume of a claim is. A name that leads anywhere else, which resources may have in them, has a folder in which
+    /// there is nothing.
     fn volume(&self, claim: &Claim) -> PathBuf {
-        self.options.volumes.join(&claim.namespace).join(&claim.name).join("disk.img")
+        let [namespace, name] = [&claim.namespace, &claim.name].map(|name| {
+            let is_name =
+                name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.');
+            if is_name && !name.starts_with('.') && !name.is_empty() { name.as_str() } else { NOWHERE }
+        });
+        self.options.volumes.join(namespace).join(name).join("disk.img")
     }
 
     async fn fill(

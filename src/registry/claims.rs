@@ -52,6 +52,8 @@ struct State {
 #[derive(Debug)]
 struct List {
     objects: HashSet<Uuid>,
+    /// Packs that stay, and that nobody may build upon any more.
+    damaged: HashSet<Uuid>,
     /// What this process has objected to.
     objected: Mutex<HashSet<Uuid>>,
 }
@@ -143,8 +145,10 @@ impl Claims {
                 )? {
                     Some((list, _)) => {
                         self.packs.avoid(&list.data);
+                        self.packs.avoid(&list.damaged);
                         let objects = list.objects().copied().collect();
-                        Arc::new(List { objects, objected: Mutex::default() })
+                        let damaged = list.damaged.into_iter().collect();
+                        Arc::new(List { objects, damaged, objected: Mutex::default() })
                     }
                     None => continue,
                 },
@@ -233,6 +237,9 @@ impl Claim {
             let _looking = claims.looking.lock().await;
             claims.look().await?;
             let (state, used) = (claims.state(), self.used());
+            if state.lists.values().any(|list| !list.damaged.is_disjoint(&used)) {
+                return Ok(Fate::Deleted);
+            }
             let concerned = state.lists.iter().filter(|(_, list)| !list.objects.is_disjoint(&used));
             concerned.map(|(id, _)| *id).collect()
         };

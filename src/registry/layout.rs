@@ -76,6 +76,12 @@ pub fn data_objects() -> Key {
     key("data".to_owned())
 }
 
+/// The folder of a data object.
+#[must_use]
+pub fn data_folder(id: Uuid) -> Key {
+    key(format!("data/{}", &id.to_string()[..5]))
+}
+
 /// A data object.
 #[must_use]
 pub fn data(id: Uuid) -> Key {

@@ -1,8 +1,8 @@
 //! What is damaged, put aside: nobody is given it any more, and whoever brings the right bytes can.
 //!
 //! The object goes to a folder of its own as it is, and a tombstone takes its place, unless somebody has written there
-//! meanwhile. Data that a blob put aside refers to stays with it for as long as uploads do that nobody goes on with: an
-//! operator may know better how to save it.
+//! meanwhile. Data that the record of a blob refers to stays with it, if it can be read, for as long as uploads do that nobody
+//! goes on with: an operator may know better how to save it.
 
 use futures::TryStreamExt as _;
 use serde::{Deserialize, Serialize};
@@ -44,7 +44,8 @@ impl Registry {
             bytes: found.bytes.clone(),
         };
         let place = layout::quarantined(Uuid::now_v7());
-        self.store.put(&place, record::encode(&aside), Condition::Absent).await?;
+        // Nobody else has this id, and the put may be repeated below us.
+        self.store.put(&place, record::encode(&aside), Condition::None).await?;
         if condemn::bury(self.store.as_ref(), key, found.version.clone()).await? {
             return Ok(true);
         }
@@ -56,6 +57,18 @@ impl Registry {
     /// all of them read, in the others.
     pub(super) async fn distrust(&self, recipes: &[Uuid], packs: Vec<Uuid>) -> Result<()> {
         let store = self.store.as_ref();
+        self.source.packs.avoid(&packs);
+        if !packs.is_empty() {
+            let list = CondemnedData {
+                since: now(),
+                data: Vec::new(),
+                recipes: Vec::new(),
+                damaged: packs,
+                stage: Stage::Open,
+            };
+            let key = layout::condemned_list(Uuid::now_v7());
+            store.put(&key, record::encode_unique(&list), Condition::None).await?;
+        }
         let mut entries = store.list(&layout::index(), None);
         while let Some(entry) = entries.try_next().await? {
             let found = record::find::<IndexEntry>(store, &entry.key).await;
@@ -64,13 +77,6 @@ impl Registry {
             if tells {
                 store.delete(&entry.key).await?;
             }
-        }
-        self.source.packs.avoid(&packs);
-        if !packs.is_empty() {
-            // They are needed, so a collection takes them off the list again.
-            let list = CondemnedData { since: now(), data: packs, recipes: Vec::new(), stage: Stage::Open };
-            let key = layout::condemned_list(Uuid::now_v7());
-            store.put(&key, record::encode_unique(&list), Condition::Absent).await?;
         }
         Ok(())
     }

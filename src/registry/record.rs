@@ -45,6 +45,12 @@ struct Versioned<T> {
     record: T,
 }
 
+/// The version of a record alone.
+#[derive(Deserialize)]
+struct Peek {
+    version: u32,
+}
+
 /// A record as it is stored.
 #[derive(Debug)]
 pub(super) struct Stored<T> {
@@ -172,12 +178,15 @@ pub(super) struct CondemnedData {
     pub(super) since: u64,
     pub(super) data: Vec<Uuid>,
     pub(super) recipes: Vec<Uuid>,
+    /// Packs that stay where they are, and were found damaged: nothing that comes in is taken to be stored there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) damaged: Vec<Uuid>,
     #[serde(default)]
     pub(super) stage: Stage,
 }
 
 impl CondemnedData {
-    /// All that is on the list.
+    /// All on the list that is to be deleted.
     pub(super) fn objects(&self) -> impl Iterator<Item = &Uuid> {
         self.data.iter().chain(&self.recipes)
     }
@@ -269,10 +278,6 @@ pub(super) fn decode<T: Record>(key: &Key, bytes: &[u8]) -> Result<T> {
 }
 
 fn decode_versioned<T: Record>(key: &Key, bytes: &[u8]) -> Result<Versioned<T>> {
-    #[derive(Deserialize)]
-    struct Peek {
-        version: u32,
-    }
     let damaged = |reason: String| Error::Record { key: key.clone(), reason };
     let unreadable = |error: serde_json::Error| damaged(error.to_string());
     let Peek { version } = serde_json::from_slice(bytes).map_err(unreadable)?;
@@ -280,6 +285,13 @@ fn decode_versioned<T: Record>(key: &Key, bytes: &[u8]) -> Result<Versioned<T>> 
         return Err(damaged(format!("it has version {version}, this release reads up to {VERSION}")));
     }
     serde_json::from_slice(bytes).map_err(unreadable)
+}
+
+/// Whether what cannot be read as a record was written by a later release, and is no damage therefore.
+pub(super) fn is_of_later_release(bytes: &[u8], error: &Error) -> bool {
+    let version = serde_json::from_slice::<Peek>(bytes).map(|peek| peek.version);
+    // A kind that this release does not know has no version of its own.
+    version.is_ok_and(|version| version > VERSION || error.to_string().contains("unknown variant"))
 }
 
 /// What was found, or nothing with a warning where it is damaged: for whoever looks at very many.

@@ -136,15 +136,17 @@ impl<S: ObjectStore + MultipartStore + Debug> Store for Bucket<S> {
             return Ok(futures::stream::empty().boxed());
         }
         let options = GetOptions { range: Some(GetRange::Bounded(range.clone())), ..GetOptions::default() };
-        let result = self
-            .store
-            .get_opts(&key.to_path(), options)
-            .await
-            .map_err(|error| Error::from_object_store("read", key, error))?;
+        let result = self.store.get_opts(&key.to_path(), options).await.map_err(|error| match error {
+            // Of the answer there is only the text.
+            error if error.to_string().contains("416 Range Not Satisfiable") => {
+                Error::DataLost { key: key.clone(), reason: format!("it has no byte {}", range.start) }
+            }
+            error => Error::from_object_store("read", key, error),
+        })?;
         if result.range != range {
             let reason =
                 format!("the object has {} bytes, bytes to {} are needed", result.meta.size, range.end);
-            return Err(Error::unavailable("read", key.as_str(), reason));
+            return Err(Error::DataLost { key: key.clone(), reason });
         }
         let key = key.clone();
         Ok(result.into_stream().map_err(move |e| Error::from_object_store("read", &key, e)).boxed())

@@ -123,7 +123,7 @@ impl Store for Filesystem {
     }
 
     async fn put(&self, key: &Key, bytes: Bytes, condition: Condition) -> Result<Version> {
-        let _guard = self.locks.lock(key).await;
+        let guard = self.locks.lock(key).await;
         if let Condition::Unchanged(version) = &condition {
             match self.load(key).await {
                 Ok(current) if current.version == *version => {}
@@ -136,8 +136,10 @@ impl Store for Filesystem {
         let (reserve, content) = (Arc::clone(&self.reserve), bytes.clone());
         let outcome = blocking(move || {
             let publish = || publisher.publish(&directories, &path, &content, replace);
-            publish()
-                .or_else(|error| if is_full(&error) && reserve.release() { publish() } else { Err(error) })
+            let outcome = publish()
+                .or_else(|error| if is_full(&error) { reserve.give_to(publish) } else { Err(error) });
+            drop(guard);
+            outcome
         })
         .await;
         match outcome {
@@ -171,9 +173,14 @@ impl Store for Filesystem {
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {
-        let _guard = self.locks.lock(key).await;
+        let guard = self.locks.lock(key).await;
         let path = self.path(key);
-        blocking(move || sync::remove_file(&path)).await.map_err(|e| failed("delete", key, e))
+        let deleted = blocking(move || {
+            let deleted = sync::remove_file(&path);
+            drop(guard);
+            deleted
+        });
+        deleted.await.map_err(|e| failed("delete", key, e))
     }
 
     async fn room(&self) -> Result<()> {

@@ -2,7 +2,9 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::Arc;
+
+use tokio::sync::{OwnedRwLockWriteGuard, RwLock, RwLockReadGuard};
 
 use crate::Key;
 
@@ -10,7 +12,7 @@ use crate::Key;
 /// correctness, and needs no bookkeeping.
 #[derive(Debug)]
 pub(crate) struct KeyLocks {
-    stripes: Vec<RwLock<()>>,
+    stripes: Vec<Arc<RwLock<()>>>,
     hasher: RandomState,
 }
 
@@ -20,13 +22,14 @@ impl KeyLocks {
 
     pub(crate) fn new() -> Self {
         Self {
-            stripes: std::iter::repeat_with(|| RwLock::new(())).take(Self::STRIPES).collect(),
+            stripes: std::iter::repeat_with(Arc::default).take(Self::STRIPES).collect(),
             hasher: RandomState::new(),
         }
     }
 
-    pub(crate) async fn lock(&self, key: &Key) -> RwLockWriteGuard<'_, ()> {
-        self.stripe(key).write().await
+    /// The lock of a key, for whoever writes it: it goes with the write, which goes on when nobody waits for it any more.
+    pub(crate) async fn lock(&self, key: &Key) -> OwnedRwLockWriteGuard<()> {
+        Arc::clone(self.stripe(key)).write_owned().await
     }
 
     /// Whether nobody holds the lock, or waits for it.
@@ -39,7 +42,7 @@ impl KeyLocks {
         self.stripe(key).read().await
     }
 
-    fn stripe(&self, key: &Key) -> &RwLock<()> {
+    fn stripe(&self, key: &Key) -> &Arc<RwLock<()>> {
         #[expect(clippy::cast_possible_truncation, reason = "only the remainder matters")]
         let stripe = self.hasher.hash_one(key) as usize % Self::STRIPES;
         &self.stripes[stripe]

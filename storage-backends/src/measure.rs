@@ -157,9 +157,14 @@ impl Store for Measured {
         self.inner.capabilities()
     }
 
-    // No call of the store: it may look at nothing.
     async fn room(&self) -> Result<()> {
-        self.inner.room().await
+        let begun = Instant::now();
+        let room = self.inner.room().await;
+        // Mostly it looks at nothing. That there is none is told.
+        if let Err(error) = &room {
+            self.observer.called("room", Outcome::of(error), begun.elapsed());
+        }
+        room
     }
 
     async fn put(&self, key: &Key, bytes: Bytes, condition: Condition) -> Result<Version> {

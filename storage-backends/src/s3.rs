@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use object_store::aws::{AmazonS3, AmazonS3Builder, S3ConditionalPut};
+use object_store::client::ReqwestConnector;
 use object_store::prefix::PrefixStore;
 use object_store::{BackoffConfig, ClientOptions, RetryConfig};
 
@@ -84,7 +85,6 @@ fn connect(options: &S3Options) -> Result<AmazonS3> {
         .with_disable_bulk_delete(true)
         // Signing a payload hashes it a second time. TLS protects it on the way to AWS.
         .with_unsigned_payload(true)
-        .with_http_connector(full::Connector)
         .with_retry(retry);
     if let Some(endpoint) = &options.endpoint {
         builder = builder.with_endpoint(endpoint);
@@ -95,9 +95,13 @@ fn connect(options: &S3Options) -> Result<AmazonS3> {
     if let Some((id, secret)) = &options.credentials {
         builder = builder.with_access_key_id(id).with_secret_access_key(secret);
     }
-    if let Some(observer) = &options.observer {
-        builder = builder.with_http_connector(requests::Counted(Arc::clone(observer)));
-    }
+    // What is counted is what the server says.
+    builder = match &options.observer {
+        Some(observer) => {
+            builder.with_http_connector(full::Connector(requests::Counted(Arc::clone(observer))))
+        }
+        None => builder.with_http_connector(full::Connector(ReqwestConnector::default())),
+    };
     let plain = options.endpoint.as_deref().is_some_and(|endpoint| endpoint.starts_with("http://"));
     builder.with_client_options(client.with_allow_http(plain)).build().map_err(|source| Error::Unusable {
         what: format!("cannot use the bucket {}: {source}", options.bucket),

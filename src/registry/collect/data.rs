@@ -48,14 +48,24 @@ impl Registry {
         }
         self.forget_quarantined(run).await?;
         let mut lists = self.lists().await?;
-        self.close(run, &mut lists).await?;
-        // Behind the closing: what comes to be needed from now on is nothing that is on these lists.
-        self.hear(&mut lists).await?;
-        let needed = self.mark(&HashSet::new()).await?;
-        let stored = self.stored().await?;
+        let decided = async {
+            self.close(run, &mut lists).await?;
+            // Behind the closing: what comes to be needed from now on is nothing that is on these lists.
+            self.hear(&mut lists).await?;
+            Ok((self.mark(&HashSet::new()).await?, self.stored().await?))
+        };
+        let (needed, stored) = match decided.await {
+            Ok(decided) => decided,
+            Err(error) => {
+                if let Err(error) = self.reopen().await {
+                    tracing::warn!(%error, "uploads wait until the next collection decides");
+                }
+                return Err(error);
+            }
+        };
         collected.unreadable = needed.unreadable;
         if needed.unreadable > 0 {
-            return self.reopen(lists).await;
+            return self.reopen().await;
         }
         let mut pending = HashSet::new();
         for list in lists {
@@ -128,8 +138,8 @@ impl Registry {
 
     /// Opens the lists again that were closed, since it is not known what may be deleted: whoever uses something of a closed list
     /// has to wait.
-    async fn reopen(&self, lists: Vec<List>) -> Result<()> {
-        for mut list in lists {
+    async fn reopen(&self) -> Result<()> {
+        for mut list in self.lists().await? {
             if list.condemned.stage == Stage::Closed {
                 let open = CondemnedData { stage: Stage::Open, ..list.condemned.clone() };
                 self.advance(&mut list, open).await?;
@@ -229,7 +239,7 @@ impl Registry {
         let lists = data.chunks(MOST).map(|data| (data, &[][..]));
         for (data, recipes) in lists.chain(recipes.chunks(MOST).map(|recipes| (&[][..], recipes))) {
             let (data, recipes) = (data.to_vec(), recipes.to_vec());
-            let list = CondemnedData { since: now(), data, recipes, stage: Stage::Open };
+            let list = CondemnedData { since: now(), data, recipes, damaged: Vec::new(), stage: Stage::Open };
             let key = layout::condemned_list(Uuid::now_v7());
             self.store.put(&key, record::encode_unique(&list), Condition::Absent).await?;
         }

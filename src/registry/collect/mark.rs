@@ -54,9 +54,10 @@ impl Registry {
     /// Uploads are read before the records of blobs: one that is finished meanwhile has its data in one or the other.
     pub(super) async fn mark(&self, gone: &HashSet<Digest>) -> Result<Needed> {
         let mut needed = Needed::default();
-        self.mark_quarantined(&mut needed).await?;
         self.mark_uploads(&mut needed).await?;
         let of_blobs = self.mark_blobs(gone, &mut needed).await?;
+        // Behind the blobs, of which one may be put aside meanwhile.
+        self.mark_quarantined(&mut needed).await?;
         self.mark_packs(&of_blobs, &mut needed).await?;
         Ok(needed)
     }

@@ -4,6 +4,7 @@
 //! digest; of what is stored in chunks each chunk is compared with its hash where it was not seen yet. Nothing that is kept in
 //! memory for readers is used, and nothing that is read is kept there.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
@@ -15,22 +16,39 @@ use super::records::{Owners, Read};
 use super::{Depth, Kind, Report, Unheard, Verification, Verified, told};
 use crate::oci::{Digest, Hasher, RepositoryName};
 use crate::registry::blocking::blocking;
-use crate::registry::recipe::{Entry, Recipe};
+use crate::registry::recipe::{Entry, PagedRecipe, Recipe};
 use crate::registry::record::{BlobRecord, Extent, is_tombstone};
 use crate::registry::source::Source;
 use crate::registry::stored::Stored;
-use crate::registry::{Error, LOOKUPS, Registry, Result, layout, read, read_chunks};
+use crate::registry::{Error, LOOKUPS, Registry, Result, StoreError, layout, read, read_chunks};
 
 /// What is wrong with a blob.
 #[derive(Debug)]
 struct Damage {
     reason: String,
-    /// The pack, or whatever else it is, that is damaged or missing.
-    object: Option<Uuid>,
+    /// The packs, and whatever else it is, that are damaged or missing.
+    objects: HashSet<Uuid>,
 }
 
-/// The record of a blob that is damaged, its recipes, and the damage.
-type Damaged = (Object, Vec<Uuid>, Damage);
+impl Damage {
+    fn of(reason: &str) -> Self {
+        Self { reason: reason.to_owned(), objects: HashSet::new() }
+    }
+
+    /// Adds something that is lost; any other error is one.
+    fn add(found: &mut Option<Self>, error: Error) -> Result<()> {
+        let Error::Store(lost) = error else { return Err(error) };
+        let (StoreError::NotFound { key } | StoreError::DataLost { key, .. }) = &lost else {
+            return Err(lost.into());
+        };
+        let damage = found.get_or_insert_with(|| Self::of(&lost.to_string()));
+        damage.objects.extend(layout::id(key));
+        Ok(())
+    }
+}
+
+/// The record of a blob that is damaged, as far as it can be read, and the damage.
+type Damaged = (Object, Option<BlobRecord>, Damage);
 
 /// How a blob is.
 #[derive(Debug)]
@@ -55,11 +73,14 @@ impl Registry {
         let done = blobs.partition_point(|(digest, _)| progress.after().is_some_and(|after| digest <= after));
         let bytes: u64 = blobs.iter().map(|(_, size)| size).sum();
         report.passed = blobs[..done].iter().map(|(_, size)| size).sum();
+        let mut aside = HashSet::new();
         let looked = async {
             report.say(Verified::Begins { blobs: number, bytes, passed: report.passed }).await?;
             for (digest, size) in blobs.into_iter().skip(done) {
                 let owners = owners.get(&digest).map_or(&[][..], Vec::as_slice);
-                self.verify_blob(wanted, &digest, owners, &stored, &mut progress, report).await?;
+                if self.verify_blob(wanted, &digest, owners, &stored, &mut progress, report).await? {
+                    aside.insert(digest.clone());
+                }
                 report.tally.blobs.add(size);
                 report.pass(size).await?;
                 if let Err(error) = self.pass_verified(wanted, &mut progress, digest).await {
@@ -68,14 +89,13 @@ impl Registry {
             }
             Ok(())
         };
-        if let Err(unheard) = looked.await {
-            if progress.after().is_some() && !wanted.only_look && wanted.depth != Depth::Quick {
-                self.save_verification(&mut progress).await?;
-            }
-            return Ok(Err(unheard));
+        let looked = looked.await;
+        self.forget_late_members(&aside).await?;
+        match looked {
+            Ok(()) => self.end_verification(wanted).await?,
+            Err(Unheard) => self.break_off_verification(wanted, &mut progress).await?,
         }
-        self.end_verification(wanted).await?;
-        Ok(Ok(()))
+        Ok(looked)
     }
 
     /// All blobs in the order of their digests, with bytes; those that cannot be read with none.
@@ -95,7 +115,7 @@ impl Registry {
         Ok(stream::iter(digests).map(size).buffered(LOOKUPS).collect().await)
     }
 
-    /// Looks at a blob, and puts it aside if it is damaged.
+    /// Looks at a blob, and puts it aside if it is damaged. Says whether it did.
     async fn verify_blob(
         &self,
         wanted: Verification,
@@ -104,33 +124,50 @@ impl Registry {
         stored: &Stored,
         progress: &mut Progress,
         report: &mut Report<'_>,
-    ) -> Result<(), Unheard> {
+    ) -> Result<bool, Unheard> {
         let key = layout::blob(digest);
         let looked = self.look_at(wanted, digest, &key, stored, progress, report).await;
-        let (object, recipes, damage) = match looked {
-            Ok(Ok(None)) => return Ok(()),
+        let (object, record, damage) = match looked {
+            Ok(Ok(None)) => return Ok(false),
             Ok(Ok(Some(damaged))) => damaged,
             Ok(Err(unheard)) => return Err(unheard),
             Err(error) => {
                 let finding = self.finding(Kind::Unknown, &key, error.to_string(), None, report).await;
-                return report.found(finding.of(digest.clone(), told(owners))).await;
+                report.found(finding.of(digest.clone(), told(owners))).await?;
+                return Ok(false);
             }
         };
-        if self.has_changed(&key, &object).await {
+        let still = match self.still_as(&key, &object, record.as_ref()).await {
+            Ok(Some(still)) => still,
             // It was stored in another way, or collected: whose data that was, is no loss.
-            return Ok(());
-        }
-        let finding = self.finding(Kind::Blob, &key, damage.reason, Some(&object), report).await;
-        if finding.quarantined {
-            let settled = async {
-                self.forget_members(digest, owners).await?;
-                self.distrust(&recipes, damage.object.into_iter().collect()).await
-            };
-            if let Err(error) = settled.await {
-                tracing::error!(%error, %digest, "clients may still be told of what is damaged; verify again");
+            Ok(None) => return Ok(false),
+            Err(error) => {
+                let reason = format!("{}; and then {error}", damage.reason);
+                let finding = self.finding(Kind::Unknown, &key, reason, None, report).await;
+                report.found(finding.of(digest.clone(), told(owners))).await?;
+                return Ok(false);
             }
+        };
+        // Before anybody hears that the blob is not there: what they push is not to be taken to be where it is damaged.
+        let recipes = record.map(|record| record.recipes()).unwrap_or_default();
+        let distrusted = if report.only_look {
+            Ok(())
+        } else {
+            self.distrust(&recipes, damage.objects.into_iter().collect()).await
+        };
+        let finding = match distrusted {
+            Ok(()) => self.finding(Kind::Blob, &key, damage.reason, Some(&still), report).await,
+            Err(error) => {
+                let reason = format!("{}; and then {error}", damage.reason);
+                self.finding(Kind::Blob, &key, reason, None, report).await
+            }
+        };
+        let is_aside = finding.quarantined;
+        if is_aside && let Err(error) = self.forget_members(digest, owners).await {
+            tracing::error!(%error, %digest, "clients may still be told of what is damaged; verify again");
         }
-        report.found(finding.of(digest.clone(), told(owners))).await
+        report.found(finding.of(digest.clone(), told(owners))).await?;
+        Ok(is_aside)
     }
 
     /// What is damaged of a blob, if anything is.
@@ -146,17 +183,20 @@ impl Registry {
         let (record, object) = match self.read_record::<BlobRecord>(key).await? {
             Read::Absent => return Ok(Ok(None)),
             Read::Damaged(object, reason) => {
-                return Ok(Ok(Some((object, Vec::new(), Damage { reason, object: None }))));
+                return Ok(Ok(Some((object, None, Damage::of(&reason)))));
             }
             Read::Whole(record, object) => (record, object),
         };
+        // Nothing of what others read lies in its way.
+        let source = Arc::new(Source::new(&self.store, 0));
+        let look = Look { registry: self, wanted, source, stored };
         // It may have been damaged on its way here.
         for is_last in [false, true] {
-            match self.state_of(wanted, digest, &record, stored, progress, report).await? {
+            match look.at(digest, &record, progress, report).await? {
                 Err(unheard) => return Ok(Err(unheard)),
                 Ok(State::Right) => break,
                 Ok(State::Damaged(damage)) if is_last => {
-                    return Ok(Ok(Some((object, record.recipes(), damage))));
+                    return Ok(Ok(Some((object, Some(record), damage))));
                 }
                 Ok(State::Damaged(_)) => {}
             }
@@ -164,34 +204,18 @@ impl Registry {
         Ok(Ok(None))
     }
 
-    async fn has_changed(&self, key: &Key, object: &Object) -> bool {
-        !matches!(self.store.get(key).await, Ok(now) if now.version == object.version)
-    }
-
-    async fn state_of(
+    /// The object, if it says now what it said then.
+    async fn still_as(
         &self,
-        wanted: Verification,
-        digest: &Digest,
-        record: &BlobRecord,
-        stored: &Stored,
-        progress: &mut Progress,
-        report: &mut Report<'_>,
-    ) -> Result<Result<State, Unheard>> {
-        // Nothing of what others read lies in its way.
-        let source = Arc::new(Source::new(&self.store, 0));
-        let look = Look { registry: self, wanted, source, stored };
-        match look.at(digest, record, progress, report).await {
-            Ok(state) => Ok(state),
-            Err(Error::Store(error)) if error.is_lost() => {
-                let object = match &error {
-                    storage_backends::Error::NotFound { key }
-                    | storage_backends::Error::DataLost { key, .. } => layout::id(key),
-                    _ => None,
-                };
-                Ok(Ok(State::Damaged(Damage { reason: error.to_string(), object })))
-            }
-            Err(error) => Err(error),
-        }
+        key: &Key,
+        then: &Object,
+        record: Option<&BlobRecord>,
+    ) -> Result<Option<Object>> {
+        Ok(match (self.read_record::<BlobRecord>(key).await?, record) {
+            (Read::Whole(now, object), Some(record)) if now == *record => Some(object),
+            (Read::Damaged(object, _), None) if object.version == then.version => Some(object),
+            _ => None,
+        })
     }
 }
 
@@ -204,7 +228,6 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
-    /// Data that is lost is an error of the store.
     async fn at(
         &self,
         digest: &Digest,
@@ -213,20 +236,38 @@ impl Look<'_> {
         report: &mut Report<'_>,
     ) -> Result<Result<State, Unheard>> {
         if record.extents.iter().map(Extent::length).sum::<u64>() != record.size {
-            return Ok(Ok(damaged("its extents do not add up to its size")));
+            let damage = Damage::of("its extents do not add up to its size");
+            return Ok(Ok(State::Damaged(damage)));
         }
-        let mut is_chunked = false;
+        // All that is damaged, for none of it may be built upon.
+        let (mut found, mut is_chunked) = (None, false);
         for extent in &record.extents {
             match extent {
-                Extent::Data { object, offset, length } => self.require(*object, offset + length).await?,
+                Extent::Data { object, offset, length } => {
+                    if let Err(error) = self.require(*object, offset + length).await {
+                        Damage::add(&mut found, error)?;
+                    }
+                }
                 Extent::Chunks { recipe, length } => {
                     is_chunked = true;
-                    let found = self.recipe(*recipe).await?;
-                    if found.length() != *length {
-                        return Ok(Ok(damaged("a list of its chunks does not add up to its size")));
-                    }
-                    if let Err(unheard) = self.chunks(&found, progress, report).await? {
-                        return Ok(Err(unheard));
+                    match self.recipe(*recipe).await {
+                        Ok(recipe) if recipe.length() != *length => {
+                            found.get_or_insert_with(|| {
+                                Damage::of("a list of its chunks does not add up to its size")
+                            });
+                        }
+                        Ok(recipe) => {
+                            if let Err(unheard) = self.chunks(&recipe, &mut found, progress, report).await? {
+                                return Ok(Err(unheard));
+                            }
+                        }
+                        Err(error) => {
+                            Damage::add(&mut found, error)?;
+                            let packs = self.packs_of(*recipe).await;
+                            if let Some(damage) = &mut found {
+                                damage.objects.extend(packs);
+                            }
+                        }
                     }
                 }
                 Extent::Zero { .. } | Extent::Inline(_) => {}
@@ -237,14 +278,22 @@ impl Look<'_> {
             Depth::Stored => !is_chunked,
             Depth::Deep => true,
         };
-        if reads_whole {
-            match self.digest(digest, record, report).await? {
-                Ok(actual) if actual == *digest => {}
-                Ok(_) => return Ok(Ok(damaged("its bytes are not those that were pushed"))),
-                Err(unheard) => return Ok(Err(unheard)),
+        if reads_whole && found.is_none() {
+            match self.digest(digest, record, report).await {
+                Ok(Ok(actual)) if actual == *digest => {}
+                Ok(Ok(_)) => found = Some(Damage::of("its bytes are not those that were pushed")),
+                Ok(Err(unheard)) => return Ok(Err(unheard)),
+                Err(error) => Damage::add(&mut found, error)?,
             }
         }
-        Ok(Ok(State::Right))
+        Ok(Ok(found.map_or(State::Right, State::Damaged)))
+    }
+
+    /// The packs that a recipe is known to use whose pages cannot be read.
+    async fn packs_of(&self, recipe: Uuid) -> Vec<Uuid> {
+        let paged = self.source.recipes.paged(recipe).await;
+        let Ok((PagedRecipe { own, pages }, _)) = paged else { return Vec::new() };
+        own.into_iter().chain(pages.into_iter().map(|page| page.place.pack)).collect()
     }
 
     async fn recipe(&self, id: Uuid) -> Result<Recipe> {
@@ -259,27 +308,31 @@ impl Look<'_> {
         }
         // It may have come since the listing.
         let key = layout::data(object);
-        let last: Vec<_> = self.registry.store.read(&key, bytes - 1..bytes).await?.try_collect().await?;
-        if last.iter().map(bytes::Bytes::len).sum::<usize>() == 1 {
-            Ok(())
-        } else {
-            let reason = format!("it has fewer than {bytes} bytes");
-            Err(storage_backends::Error::DataLost { key, reason }.into())
+        let mut entries = self.registry.store.list(&layout::data_folder(object), None);
+        while let Some(entry) = entries.try_next().await? {
+            if entry.key == key {
+                let reason = format!("it has {} bytes, bytes to {bytes} are needed", entry.size);
+                let lost = StoreError::DataLost { key, reason };
+                return if entry.size < bytes { Err(lost.into()) } else { Ok(()) };
+            }
         }
+        Err(StoreError::NotFound { key }.into())
     }
 
     /// Looks at the chunks that were not seen yet.
     async fn chunks(
         &self,
         recipe: &Recipe,
+        found: &mut Option<Damage>,
         progress: &mut Progress,
         report: &mut Report<'_>,
     ) -> Result<Result<(), Unheard>> {
         let mut unseen = Vec::new();
         for entry in recipe.entries() {
             let Entry::Chunk { place, .. } = entry else { continue };
-            self.require(place.pack, place.end()).await?;
-            if !progress.seen().has(place) {
+            if let Err(error) = self.require(place.pack, place.end()).await {
+                Damage::add(found, error)?;
+            } else if !progress.seen().has(place) {
                 unseen.push(*entry);
             }
         }
@@ -287,7 +340,14 @@ impl Look<'_> {
             return Ok(Ok(()));
         }
         let mut checked = read_chunks::check(&self.source, &unseen);
-        while let Some(places) = checked.try_next().await? {
+        while let Some(places) = checked.next().await {
+            let places = match places {
+                Ok(places) => places,
+                Err(error) => {
+                    Damage::add(found, error.into())?;
+                    continue;
+                }
+            };
             let bytes: u64 = places.iter().map(|place| u64::from(place.stored)).sum();
             for place in &places {
                 progress.seen().add(place);
@@ -321,8 +381,4 @@ impl Look<'_> {
         }
         Ok(Ok(hasher.finish()))
     }
-}
-
-fn damaged(reason: &str) -> State {
-    State::Damaged(Damage { reason: reason.to_owned(), object: None })
 }

@@ -78,8 +78,20 @@ impl Registry {
         self.save_verification(progress).await
     }
 
+    /// Nobody wants to hear the rest: another one goes on from here.
+    pub(super) async fn break_off_verification(
+        &self,
+        wanted: Verification,
+        progress: &mut Progress,
+    ) -> Result<()> {
+        if wanted.only_look || wanted.depth == Depth::Quick || progress.after().is_none() {
+            return Ok(());
+        }
+        self.save_verification(progress).await
+    }
+
     /// Writes down how far it is.
-    pub(super) async fn save_verification(&self, progress: &mut Progress) -> Result<()> {
+    async fn save_verification(&self, progress: &mut Progress) -> Result<()> {
         let bytes = record::encode(&progress.record);
         self.store.put(&layout::verification(), bytes, Condition::None).await?;
         progress.saved = Instant::now();

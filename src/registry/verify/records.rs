@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use storage_backends::{Key, Object};
+use storage_backends::{Condition, Key, Object};
 
 use super::{Finding, Kind, Report, Unheard, told};
 use crate::oci::{Digest, Manifest, RepositoryName};
@@ -11,7 +11,7 @@ use crate::registry::record::{
     CondemnedData, IndexEntry, Membership, Objection, Record, ReferrerRecord, Segment, SessionRecord,
     TagRecord,
 };
-use crate::registry::{LOOKUPS, Registry, Result, condemn, layout, record};
+use crate::registry::{ATTEMPTS, LOOKUPS, Registry, Result, condemn, layout, record};
 
 /// The repositories that have a blob.
 pub(super) type Owners = HashMap<Digest, Vec<RepositoryName>>;
@@ -84,7 +84,7 @@ impl Registry {
             let key = layout::manifest(&name, &digest);
             let checked = match self.store.get(&key).await {
                 Ok(object) if record::is_tombstone(object.bytes.len() as u64) => Ok(None),
-                Ok(object) => Ok(Some((parse(&name, &digest, &object), object))),
+                Ok(object) => Ok(Some(parse(&name, &digest, &object))),
                 Err(storage_backends::Error::NotFound { .. }) => Ok(None),
                 Err(error) => Err(error),
             };
@@ -93,21 +93,19 @@ impl Registry {
         let mut manifests = stream::iter(contents.manifests.clone()).map(read).buffer_unordered(LOOKUPS);
         while let Some((name, digest, key, checked)) = manifests.next().await {
             report.tally.manifests += 1;
-            let (kind, reason, damaged) = match checked {
+            let (kind, reason) = match checked {
                 Ok(None) => continue,
-                Ok(Some((Ok(manifest), _))) => match self.lacks(&name, &manifest, contents).await {
+                Ok(Some(Ok(manifest))) => match self.lacks(&name, &manifest, contents).await {
                     Ok(missing) if missing.is_empty() => continue,
-                    Ok(missing) => {
-                        (Kind::Manifest, format!("the repository lacks {}", missing.join(", ")), None)
-                    }
-                    Err(error) => (Kind::Unknown, error.to_string(), None),
+                    Ok(missing) => (Kind::Manifest, format!("the repository lacks {}", missing.join(", "))),
+                    Err(error) => (Kind::Unknown, error.to_string()),
                 },
-                Ok(Some((Err(reason), object))) => (Kind::Manifest, reason, Some(object)),
-                Err(error) => (Kind::Unknown, error.to_string(), None),
+                // It stays where it is: it can be pushed over, and while it is there nothing of its repository is collected.
+                Ok(Some(Err(reason))) => (Kind::Manifest, reason),
+                Err(error) => (Kind::Unknown, error.to_string()),
             };
-            let finding =
-                self.finding(kind, &key, reason, damaged.as_ref(), report).await.of(digest, told(&[name]));
-            report.found(finding).await?;
+            let finding = self.finding(kind, &key, reason, None, report).await;
+            report.found(finding.of(digest, told(&[name]))).await?;
         }
         Ok(())
     }
@@ -147,9 +145,16 @@ impl Registry {
         };
         let mut members = stream::iter(all).map(read).buffer_unordered(LOOKUPS);
         while let Some((found, key, digest, name)) = members.next().await {
-            if let Some(finding) = self.judge(Kind::Membership, &key, found, report).await {
-                report.found(finding.of(digest, told(&[name]))).await?;
-            }
+            let finding = match found {
+                Ok(Read::Damaged(object, reason)) => {
+                    self.mend_member(&key, &digest, &object, reason, report).await
+                }
+                found => match self.judge(Kind::Membership, &key, found, report).await {
+                    Some(finding) => finding,
+                    None => continue,
+                },
+            };
+            report.found(finding.of(digest, told(&[name]))).await?;
         }
         for (digest, names) in contents.members.iter().filter(|(digest, _)| !blobs.contains(*digest)) {
             // A blob's record is written before it is in any repository, and goes when it is in none.
@@ -164,6 +169,34 @@ impl Registry {
             report.found(finding.of(digest.clone(), told(names))).await?;
         }
         Ok(())
+    }
+
+    /// Writes anew that a repository has a blob, if there is such a blob: all that it says is known from elsewhere.
+    async fn mend_member(
+        &self,
+        key: &Key,
+        digest: &Digest,
+        damaged: &Object,
+        reason: String,
+        report: &Report<'_>,
+    ) -> Finding {
+        let blob = match self.find_blob(digest).await {
+            Ok(blob) => blob,
+            Err(error) => return self.finding(Kind::Unknown, key, error.to_string(), None, report).await,
+        };
+        let Some(blob) = blob else {
+            return self.finding(Kind::Membership, key, reason, Some(damaged), report).await;
+        };
+        let mut finding = self.finding(Kind::Membership, key, reason, None, report).await;
+        if !report.only_look {
+            let member = record::encode_unique(&Membership { size: blob.size });
+            let condition = Condition::Unchanged(damaged.version.clone());
+            match self.store.put(key, member, condition).await {
+                Ok(_) => finding.reason.push_str("; it was written anew"),
+                Err(error) => tracing::error!(%error, %key, "cannot write anew that a repository has a blob"),
+            }
+        }
+        finding
     }
 
     /// Whether a blob is in a repository, and its record nowhere.
@@ -239,6 +272,12 @@ impl Registry {
                     _ => self.judge_as::<CondemnedData>(kind, &key, report).await,
                 };
                 if let Some(finding) = found {
+                    // Its id is nobody else's, unless it is that of a file for an image, which may come again.
+                    if finding.quarantined
+                        && let Err(error) = self.store.delete(&key).await
+                    {
+                        tracing::warn!(%error, %key, "a tombstone stays");
+                    }
                     report.found(finding).await?;
                 }
             }
@@ -305,6 +344,7 @@ impl Registry {
         };
         Ok(match record::decode::<T>(key, &object.bytes) {
             Ok(found) => Read::Whole(found, object),
+            Err(error) if record::is_of_later_release(&object.bytes, &error) => return Err(error),
             Err(error) => Read::Damaged(object, error.to_string()),
         })
     }
@@ -313,11 +353,32 @@ impl Registry {
     pub(super) async fn forget_members(&self, digest: &Digest, owners: &[RepositoryName]) -> Result<()> {
         for name in owners {
             let key = layout::membership(name, digest);
-            let Read::Whole(_, object) = self.read_record::<Membership>(&key).await? else { continue };
-            // Behind the membership: who pushes the blob again writes its record first.
-            if self.find_blob(digest).await?.is_none() {
-                condemn::bury(self.store.as_ref(), &key, object.version).await?;
+            // Somebody may spare it just then.
+            for _ in 0..ATTEMPTS {
+                let Read::Whole(_, object) = self.read_record::<Membership>(&key).await? else { break };
+                // Behind the membership: who pushes the blob again writes its record first.
+                if self.find_blob(digest).await?.is_some()
+                    || condemn::bury(self.store.as_ref(), &key, object.version).await?
+                {
+                    break;
+                }
             }
+        }
+        Ok(())
+    }
+
+    /// Takes blobs that were put aside out of the repositories that they have come into since it was listed who has what.
+    pub(super) async fn forget_late_members(&self, aside: &HashSet<Digest>) -> Result<()> {
+        if aside.is_empty() {
+            return Ok(());
+        }
+        let mut late = Vec::new();
+        let mut entries = self.store.list(&layout::repositories(), None);
+        while let Some(entry) = entries.try_next().await? {
+            late.extend(layout::member(&entry.key).filter(|(_, digest)| aside.contains(digest)));
+        }
+        for (name, digest) in late {
+            self.forget_members(&digest, &[name]).await?;
         }
         Ok(())
     }

@@ -47,7 +47,15 @@ impl Publisher {
 
     fn stage(&self, bytes: &[u8]) -> io::Result<Staged> {
         let path = self.staging.join(self.number.fetch_add(1, Ordering::Relaxed).to_string());
-        let mut file = File::options().write(true).create_new(true).open(&path)?;
+        let create = || File::options().write(true).create_new(true).open(&path);
+        let mut file = create().or_else(|error| {
+            // Somebody has tidied up.
+            if error.kind() == io::ErrorKind::NotFound {
+                fs::create_dir_all(&self.staging)?;
+                return create();
+            }
+            Err(error)
+        })?;
         let staged = Staged { path, is_there: true };
         file.write_all(bytes)?;
         file.sync_all()?;

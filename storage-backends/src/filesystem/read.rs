@@ -27,7 +27,7 @@ pub(super) async fn read(path: PathBuf, key: Key, range: Range<u64>) -> Result<B
     let (file, length) = opened.await.map_err(|e| failed("read", &key, e))?;
     if length < range.end {
         let reason = format!("the object has {length} bytes, bytes to {} are needed", range.end);
-        return Err(Error::unavailable("read", key.as_str(), reason));
+        return Err(Error::DataLost { key, reason });
     }
     let file = Arc::new(file);
     Ok(stream::iter(pieces(range))

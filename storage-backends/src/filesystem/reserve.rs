@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
+use rustix::io::Errno;
 
 /// A file that takes space for others.
 #[derive(Debug)]
@@ -47,22 +48,29 @@ impl Reserve {
         *is_whole
     }
 
-    /// Gives up the space, and says whether there was any.
-    pub(super) fn release(&self) -> bool {
+    /// Does what found no space once more, in the space that this gives up: nobody takes it back meanwhile.
+    pub(super) fn give_to<T>(&self, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         let mut is_whole = self.is_whole();
-        if *is_whole {
+        if std::mem::take(&mut *is_whole) {
             tracing::warn!("the disk is full: no data is taken in until there is space again");
             self.remove();
         }
-        std::mem::take(&mut *is_whole)
+        work()
     }
 
     fn allocate(&self) -> io::Result<()> {
-        let mut file = File::options().write(true).create(true).truncate(false).open(&self.path)?;
-        if fallocate(&file, FallocateFlags::empty(), 0, self.size).is_ok() {
-            return Ok(());
+        // To try takes what is left from others for a moment.
+        let all = statvfs(self.path.parent().unwrap_or(&self.path))?;
+        if all.f_bavail.saturating_mul(all.f_frsize) < self.size {
+            return Err(io::ErrorKind::StorageFull.into());
         }
-        // Not every file system can do that; one that is full can do neither.
+        let mut file = File::options().write(true).create(true).truncate(false).open(&self.path)?;
+        match fallocate(&file, FallocateFlags::empty(), 0, self.size) {
+            Ok(()) => return Ok(()),
+            // Not every file system can do that.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+            Err(error) => return Err(error.into()),
+        }
         let piece = [1; 4096];
         for _ in 0..self.size.div_ceil(piece.len() as u64) {
             file.write_all(&piece)?;
@@ -98,9 +106,10 @@ mod tests {
         let path = folder.path().join("reserve");
         let reserve = Reserve::open(path.clone(), folder.path()).unwrap();
         assert!(fs::metadata(&path).unwrap().len() > 0);
-        assert!(reserve.release());
-        assert!(!path.exists());
-        assert!(!reserve.release());
+        for _ in 0..2 {
+            let is_gone = reserve.give_to(|| Ok(!path.exists())).unwrap();
+            assert!(is_gone);
+        }
         assert!(reserve.fill());
         assert!(path.exists());
     }

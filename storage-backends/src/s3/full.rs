@@ -5,17 +5,15 @@
 
 use async_trait::async_trait;
 use object_store::ClientOptions;
-use object_store::client::{
-    HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
-};
+use object_store::client::{HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService};
 
-/// Makes clients that do not try again when there is no space.
+/// Makes clients that do not try again when there is no space, of those that another connector makes.
 #[derive(Debug)]
-pub(super) struct Connector;
+pub(super) struct Connector<C>(pub(super) C);
 
-impl HttpConnector for Connector {
+impl<C: HttpConnector> HttpConnector for Connector<C> {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        Ok(HttpClient::new(Final(ReqwestConnector::default().connect(options)?)))
+        Ok(HttpClient::new(Final(self.0.connect(options)?)))
     }
 }
 
