@@ -902,7 +902,7 @@ def test_the_name_of_a_disk_leads_to_no_other_namespace(guarded, tmp_path):
         if made.status == 201:
             eventually(lambda: ops.get(f"{images}/v{number}").json().get("status", {}).get("conditions"), 30)  # noqa: B023
             status = ops.get(f"{images}/v{number}").json()["status"]
-            assert status["phase"] != "Ready" and "team-b" not in json.dumps(status["conditions"]), status
+            assert status["phase"] != "Ready" and "golden/disk.img" not in json.dumps(status["conditions"]), status
         assert ops.get(f"/v2/vi/default/v{number}/tags/list").status == 404
 
 

@@ -123,9 +123,12 @@ def test_a_push_to_another_replica_heals_too(start, dvcr, versions):
     assert {found["digest"] for found in outcome["found"]} == set(digests)
 
     def healed():
-        for tag, disk in zip(["v1", "v2"], versions, strict=True):
-            push(second, tag, disk)
-        return dvcr.run("verify", "--quick", first.host, code=None).code == DONE
+        # Who has built on what is damaged before this replica heard of it is told to begin again, as clients do.
+        with contextlib.suppress(AssertionError):
+            for tag, disk in zip(["v1", "v2"], versions, strict=True):
+                push(second, tag, disk)
+            return dvcr.run("verify", "--quick", first.host, code=None).code == DONE
+        return False
 
     eventually(healed, seconds=60)
     for digest in digests:
