@@ -113,7 +113,8 @@ class Look:
 
     def __init__(self, ledger, host, when=float("inf"), grace=None, reads=lambda: True):
         self.reads = reads
-        self.ledger, self.known = ledger, ledger.at(when, grace)
+        self.ledger, self.when, self.grace = ledger, when, grace
+        self.known = ledger.at(when, grace)
         self.client = Client(host)
         self.connection = http.client.HTTPConnection(host, timeout=60)
         self.wrong = []
@@ -142,7 +143,8 @@ class Look:
 
     def found(self, register, value):
         self.seen[register] = value
-        if value not in self.known[register]:
+        # To look takes time on a loaded machine: what could be counted on at its beginning may go before it comes to it.
+        if value not in self.known[register] and value not in self.ledger.at(self.when, self.grace)[register]:
             self.wrong.append(f"{register} is {value} and must be {' or '.join(map(str, self.known[register]))}")
 
     def repository(self, name):
