@@ -1429,8 +1429,9 @@ def test_an_image_that_is_lost_is_made_again_unless_its_user_had_brought_it(star
 
         lose(world, fetched)
         watch.until("fetched", lambda image: phase_of(image) == "ImageLost")
+        # What watches is told a moment later than what asks.
+        watch.until("fetched", lambda _: watch.phases("fetched")[-2:] == ["ImageLost", "Ready"])
         image = world.wait_phase("vi", "fetched", "Ready")
-        assert watch.phases("fetched")[-2:] == ["ImageLost", "Ready"]
     assert pulled(image) == path.read_bytes()
     assert image["metadata"]["uid"] == fetched["metadata"]["uid"]
     eventually(lambda: "VirtualImageLostRecovered" in world.events("fetched"))
