@@ -11,6 +11,7 @@
 //! - [`artifact`]: a disk as an OCI image, and back.
 //! - [`importer`] and [`exporter`]: disks from anywhere into a registry, and out of it.
 //! - [`bare_disk`]: disks of this registry without the images around them.
+//! - [`secret_key`]: the keys that tokens are signed with, in text and in files.
 //! - [`auth`]: who somebody is, and what they may do.
 //! - [`upload_token`]: who may upload which image until when.
 //! - [`api`]: the distribution specification over HTTP, and what stands beside it.
@@ -36,6 +37,7 @@ pub mod metrics;
 pub mod oci;
 pub mod qemu_img;
 pub mod registry;
+pub mod secret_key;
 pub mod sparse;
 pub mod telemetry;
 pub mod upload_token;

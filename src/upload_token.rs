@@ -4,6 +4,7 @@
 //! key made it. The registry thus needs no list of tokens and no word with the controller: any replica that has the
 //! key takes the upload.
 
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
@@ -11,6 +12,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 use uuid::Uuid;
+
+use crate::secret_key;
 
 /// Bytes of the proof; 128 bits are beyond guessing over a network.
 const PROOF: usize = 16;
@@ -20,7 +23,7 @@ const CLAIM: usize = 16 + 8;
 
 /// The secret that the controller and the registry share.
 #[derive(Clone, PartialEq, Eq)]
-pub struct UploadKey([u8; 32]);
+pub struct UploadKey(secret_key::Bytes);
 
 /// The token opens nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -48,8 +51,7 @@ impl std::str::FromStr for UploadKey {
     type Err = InvalidKey;
 
     fn from_str(text: &str) -> Result<Self, InvalidKey> {
-        let bytes = base64::engine::general_purpose::STANDARD.decode(text.trim()).map_err(|_| InvalidKey)?;
-        bytes.try_into().map(Self).map_err(|_| InvalidKey)
+        secret_key::parse(text).map(Self).ok_or(InvalidKey)
     }
 }
 
@@ -57,17 +59,18 @@ impl UploadKey {
     /// A new key.
     #[must_use]
     pub fn random() -> Self {
-        let mut key = [0; 32];
-        for (half, random) in key.chunks_exact_mut(16).zip([Uuid::new_v4(), Uuid::new_v4()]) {
-            half.copy_from_slice(random.as_bytes());
-        }
-        Self(key)
+        Self(secret_key::random())
+    }
+
+    /// The key in a file, which is made when it is not there.
+    pub fn of_file(path: &Path) -> std::io::Result<Self> {
+        secret_key::of_file(path, Self)
     }
 
     /// The key as text.
     #[must_use]
     pub fn to_text(&self) -> String {
-        base64::engine::general_purpose::STANDARD.encode(self.0)
+        secret_key::to_text(&self.0)
     }
 
     /// A token for the file of the image with this id. Times are kept in whole seconds.

@@ -4,16 +4,15 @@ use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use jsonwebtoken::{DecodingKey, EncodingKey};
 use sha2::Sha256;
-use uuid::Uuid;
+
+use crate::secret_key;
 
 /// A secret that all replicas of a registry share.
 #[derive(Clone, PartialEq, Eq)]
-pub struct TokenKey([u8; 32]);
+pub struct TokenKey(secret_key::Bytes);
 
 /// The text is no key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -30,8 +29,7 @@ impl FromStr for TokenKey {
     type Err = InvalidTokenKey;
 
     fn from_str(text: &str) -> Result<Self, InvalidTokenKey> {
-        let bytes = STANDARD.decode(text.trim()).map_err(|_| InvalidTokenKey)?;
-        bytes.try_into().map(Self).map_err(|_| InvalidTokenKey)
+        secret_key::parse(text).map(Self).ok_or(InvalidTokenKey)
     }
 }
 
@@ -39,34 +37,12 @@ impl TokenKey {
     /// A new key.
     #[must_use]
     pub fn random() -> Self {
-        let mut key = [0; 32];
-        for (half, random) in key.chunks_exact_mut(16).zip([Uuid::new_v4(), Uuid::new_v4()]) {
-            half.copy_from_slice(random.as_bytes());
-        }
-        Self(key)
+        Self(secret_key::random())
     }
 
     /// The key in a file, which is made when it is not there.
     pub fn of_file(path: &Path) -> std::io::Result<Self> {
-        use std::io::Write as _;
-        use std::os::unix::fs::OpenOptionsExt as _;
-        match std::fs::read_to_string(path) {
-            Ok(text) => {
-                text.parse().map_err(|error| std::io::Error::other(format!("{}: {error}", path.display())))
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let key = Self::random();
-                // Under another name first: half a key would keep the server from starting.
-                let part = path.with_extension("part");
-                let mut options = std::fs::OpenOptions::new();
-                let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&part)?;
-                writeln!(file, "{}", STANDARD.encode(key.0))?;
-                file.sync_all()?;
-                std::fs::rename(&part, path)?;
-                Ok(key)
-            }
-            Err(error) => Err(error),
-        }
+        secret_key::of_file(path, Self)
     }
 
     pub(super) fn encoding(&self) -> EncodingKey {
@@ -94,6 +70,9 @@ impl TokenKey {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+
     use super::*;
     use std::os::unix::fs::PermissionsExt as _;
 

@@ -1,8 +1,6 @@
 //! VirtualImage resources within `dvcr serve`: the API server, and the controller that works in this process.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,7 +65,9 @@ impl Embedded {
             .map_err(|error| failed("open the resources", &error))?;
         let key = match &config.upload_key {
             Some(key) => key.clone(),
-            None => upload_key(&state.join("upload-key")).map_err(|error| failed("keep a key", &error))?,
+            None => {
+                UploadKey::of_file(&state.join("upload-key")).map_err(|error| failed("keep a key", &error))?
+            }
         };
         let here = reachable(address);
         let host = || -> Result<RegistryHost, Failure> {
@@ -203,30 +203,4 @@ fn reachable(address: SocketAddr) -> SocketAddr {
         ip => ip,
     };
     SocketAddr::new(ip, address.port())
-}
-
-/// The key in a file, which is made when it is first needed.
-fn upload_key(path: &Path) -> std::io::Result<UploadKey> {
-    use std::io::Write as _;
-    match std::fs::read_to_string(path) {
-        Ok(text) => {
-            text.parse().map_err(|error| std::io::Error::other(format!("{}: {error}", path.display())))
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let key = UploadKey::random();
-            // Under another name first: half a key would keep the server from starting.
-            let part = path.with_extension("part");
-            let mut file = std::fs::OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&part)?;
-            writeln!(file, "{}", key.to_text())?;
-            file.sync_all()?;
-            std::fs::rename(&part, path)?;
-            Ok(key)
-        }
-        Err(error) => Err(error),
-    }
 }

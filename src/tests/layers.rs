@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Each module with the modules that it may import.
-const MAY_IMPORT: [(&str, &[&str]); 21] = [
+const MAY_IMPORT: [(&str, &[&str]); 22] = [
     ("oci", &[]),
     ("disk", &[]),
     ("chunk", &[]),
     ("telemetry", &[]),
     ("sparse", &[]),
     ("qemu_img", &["disk"]),
-    ("upload_token", &[]),
+    ("secret_key", &[]),
+    ("upload_token", &["secret_key"]),
     ("apimachinery", &[]),
-    ("auth", &["oci"]),
+    ("auth", &["oci", "secret_key"]),
     ("config", &["auth", "oci", "upload_token"]),
     ("registry", &["chunk", "oci"]),
     ("metrics", &["registry"]),
