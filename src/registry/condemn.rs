@@ -40,17 +40,8 @@ pub(super) async fn condemn<T: Record + Send + 'static>(
 
 /// Puts a tombstone in the place of a record that is still as it was, and says whether it is.
 pub(super) async fn bury(store: &dyn Store, key: &Key, unchanged: Version) -> Result<bool> {
-    let tombstone = record::tombstone();
-    match store.put(key, tombstone.clone(), Condition::Unchanged(unchanged)).await {
-        Ok(_) => Ok(true),
-        // It may have met itself, repeated below us because its reply was lost.
-        Err(storage_backends::Error::Changed { .. }) => match store.get(key).await {
-            Ok(found) => Ok(found.bytes == tombstone),
-            Err(storage_backends::Error::NotFound { .. }) => Ok(false),
-            Err(error) => Err(error.into()),
-        },
-        Err(error) => Err(error.into()),
-    }
+    let buried = record::put_unique(store, key, record::tombstone(), Condition::Unchanged(unchanged)).await?;
+    Ok(buried.is_some())
 }
 
 /// How to write where there is no record: neither an object, nor only a tombstone.

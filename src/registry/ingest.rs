@@ -104,11 +104,6 @@ impl Ingest {
         // Whoever wrote them may have died before it was done.
         assure(&claim, session, store.as_ref()).await?;
         let record = &session.record;
-        if record.chunked.is_some() {
-            let generation = claims.look_now_and_then().await?;
-            index.follow(generation);
-            claim.follow(generation);
-        }
         let lost = || Error::SessionUnknown { id: session.id.to_string() };
         let chunking = record.chunked.map(|passed| Box::new(Chunking::resume(rules, index, passed)));
         let mut ingest = Self {

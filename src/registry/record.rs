@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use storage_backends::{Key, Object, Store, Version, WriterState};
+use storage_backends::{Condition, Key, Object, Store, Version, WriterState};
 use uuid::Uuid;
 
 use super::blocking::blocking;
@@ -56,8 +56,6 @@ struct Peek {
 pub(super) struct Stored<T> {
     pub(super) record: T,
     pub(super) version: Version,
-    /// Of the write that is there.
-    pub(super) revision: Option<Uuid>,
     /// When it was condemned, in milliseconds since 1970.
     pub(super) condemned: Option<u64>,
 }
@@ -252,12 +250,8 @@ pub(super) fn encode<T: Record>(record: &T) -> Bytes {
 
 /// The bytes of a record that no other write of it has.
 pub(super) fn encode_unique<T: Record>(record: &T) -> Bytes {
-    encode_revision(record, Uuid::now_v7())
-}
-
-/// The same, for a writer that has to know its own write again.
-pub(super) fn encode_revision<T: Record>(record: &T, revision: Uuid) -> Bytes {
-    encode_versioned(&Versioned { version: VERSION, revision: Some(revision), condemned: None, record })
+    let revision = Some(Uuid::now_v7());
+    encode_versioned(&Versioned { version: VERSION, revision, condemned: None, record })
 }
 
 /// The bytes of a record that was condemned at some time, in milliseconds since 1970.
@@ -327,13 +321,33 @@ pub(super) async fn find_stored<T: Record + Send + 'static>(
         Err(storage_backends::Error::NotFound { .. }) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    let Versioned { record, revision, condemned, .. } = if bytes.len() > DECODE_IN_PLACE {
+    let Versioned { record, condemned, .. } = if bytes.len() > DECODE_IN_PLACE {
         let found = key.clone();
         blocking(move || decode_versioned(&found, &bytes)).await?
     } else {
         decode_versioned(key, &bytes)?
     };
-    Ok(Some(Stored { record, version, revision, condemned }))
+    Ok(Some(Stored { record, version, condemned }))
+}
+
+/// Writes on a condition what no other write has: the version that it is then, or `None` if something else stands there.
+///
+/// A write that is repeated below us because its reply was lost meets itself, and is known by its bytes.
+pub(super) async fn put_unique(
+    store: &dyn Store,
+    key: &Key,
+    unique: Bytes,
+    condition: Condition,
+) -> Result<Option<Version>> {
+    match store.put(key, unique.clone(), condition).await {
+        Ok(version) => Ok(Some(version)),
+        Err(refused) if refused.is_refusal() => match store.get(key).await {
+            Ok(found) => Ok((found.bytes == unique).then_some(found.version)),
+            Err(storage_backends::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        },
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Bytes as base64 text.

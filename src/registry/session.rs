@@ -16,7 +16,7 @@ use storage_backends::{Condition, Store, Version};
 use tokio::sync::OwnedMutexGuard;
 use uuid::Uuid;
 
-use super::record::{Ending, Extent, Segment, SessionRecord, Stored};
+use super::record::{Ending, Extent, Segment, SessionRecord};
 use super::{Error, Result, layout, record};
 use crate::oci::{Algorithm, Hasher, RepositoryName};
 
@@ -108,21 +108,10 @@ impl Session {
         id: SessionId,
     ) -> Result<Option<Self>> {
         let mut session = Self { id, ..Self::transient(name, algorithm) };
-        let (key, revision) = (layout::session(id.uuid()), Uuid::now_v7());
-        let bytes = record::encode_revision(&session.record, revision);
-        let version = match store.put(&key, bytes, Condition::Absent).await {
-            Ok(version) => version,
-            Err(storage_backends::Error::AlreadyExists { .. }) => {
-                match record::find_stored::<SessionRecord>(store, &key).await? {
-                    // Our own write, repeated below us because its reply was lost.
-                    Some(Stored { version, revision: Some(found), .. }) if found == revision => version,
-                    _ => return Ok(None),
-                }
-            }
-            Err(error) => return Err(error.into()),
-        };
-        session.version = Some(version);
-        Ok(Some(session))
+        let bytes = record::encode_unique(&session.record);
+        session.version =
+            record::put_unique(store, &layout::session(id.uuid()), bytes, Condition::Absent).await?;
+        Ok(session.version.is_some().then_some(session))
     }
 
     /// A session as it was found in the store.
@@ -171,22 +160,10 @@ impl Session {
             changed.segments.push(segment);
         }
         let key = layout::session(self.id.uuid());
-        let revision = Uuid::now_v7();
-        let saved = store.put(&key, record::encode_revision(&changed, revision), condition).await;
-        let version = match saved {
-            Ok(version) => version,
-            Err(storage_backends::Error::Changed { .. }) => {
-                let current = record::find_stored::<SessionRecord>(store, &key).await?;
-                match current {
-                    // Our own write, repeated below us because its reply was lost.
-                    Some(Stored { version, revision: Some(found), .. }) if found == revision => version,
-                    _ => {
-                        let current = Self::load(store, &self.record.repository, self.id).await?;
-                        return Err(Error::OutOfOrder { id: self.id, length: current.record.length });
-                    }
-                }
-            }
-            Err(error) => return Err(error.into()),
+        let saved = record::put_unique(store, &key, record::encode_unique(&changed), condition).await?;
+        let Some(version) = saved else {
+            let current = Self::load(store, &self.record.repository, self.id).await?;
+            return Err(Error::OutOfOrder { id: self.id, length: current.record.length });
         };
         self.record = changed;
         self.version = Some(version);
