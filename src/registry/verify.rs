@@ -201,8 +201,9 @@ impl Registry {
             passed: 0,
             said: Instant::now(),
         };
-        let Ok(owners) = self.verify_records(&mut report).await? else { return Ok(()) };
-        let Ok(()) = self.verify_blobs(wanted, &owners, &mut report).await? else { return Ok(()) };
+        let Ok((blobs, owners)) = self.verify_records(&mut report).await? else { return Ok(()) };
+        let verified = self.verify_blobs(wanted, blobs, &owners, &mut report).await?;
+        let Ok(()) = verified else { return Ok(()) };
         report.tally.orphaned = self.orphaned().await?;
         let _ = report.say(Verified::Ends(report.tally)).await;
         Ok(())

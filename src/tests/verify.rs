@@ -68,6 +68,14 @@ async fn two_images(registry: &Registry) -> [Bytes; 2] {
     layers
 }
 
+/// Pushes both images again, and pulls what was pushed.
+async fn push_again(to: &Registry, from: &Registry, layers: &[Bytes; 2], damaged: &str) {
+    for (tag, layer) in ["v1", "v2"].iter().zip(layers) {
+        to.push_image("a", tag, layer).await.unwrap();
+        assert_eq!(from.pull("a", &sha256(layer)).await.unwrap(), *layer, "{damaged}");
+    }
+}
+
 #[tokio::test]
 async fn where_nothing_is_wrong_nothing_is_found_and_each_stored_byte_is_read_once() {
     for rules in [rules(), chunked_rules()] {
@@ -122,10 +130,7 @@ async fn whatever_is_damaged_is_found_and_a_push_heals_it() {
                 let is_settled = found.iter().all(|found| found.quarantined || is_told_only(found));
                 assert!(is_settled, "{key}: {found:?}");
                 assert!(!found.is_empty() || is_harmless, "{key} was not found");
-                for (tag, layer) in ["v1", "v2"].iter().zip(&layers) {
-                    registry.push_image("a", tag, layer).await.unwrap();
-                    assert_eq!(registry.pull("a", &sha256(layer)).await.unwrap(), *layer, "{key}");
-                }
+                push_again(&registry, &registry, &layers, key.as_str()).await;
                 let (found, _) = verify(&other, at(Depth::Deep)).await;
                 assert_eq!(found, [], "{key}");
             }
@@ -162,10 +167,7 @@ async fn what_is_damaged_is_served_to_nobody_and_said_not_to_be_there() {
         let collected = registry.collect(false).await.unwrap();
         assert_eq!((collected.unreadable, collected.data), (0, Collected::default().data));
         // Of several packs none is built upon, by whoever knew of them.
-        for (tag, layer) in ["v1", "v2"].iter().zip(&layers) {
-            other.push_image("a", tag, layer).await.unwrap();
-            assert_eq!(registry.pull("a", &sha256(layer)).await.unwrap(), *layer);
-        }
+        push_again(&other, &registry, &layers, "all data").await;
         assert_eq!(verify(&other, at(Depth::Deep)).await.0, []);
     }
 }
@@ -193,10 +195,7 @@ async fn what_is_missing_is_found_without_reading_data() {
                 }
                 let (found, _) = verify(&registry, at(Depth::Quick)).await;
                 assert!(!found.is_empty(), "{key} is not missed");
-                for (tag, layer) in ["v1", "v2"].iter().zip(&layers) {
-                    registry.push_image("a", tag, layer).await.unwrap();
-                    assert_eq!(registry.pull("a", &sha256(layer)).await.unwrap(), *layer, "{key}");
-                }
+                push_again(&registry, &registry, &layers, key.as_str()).await;
                 let (found, _) = verify(&registry, at(Depth::Stored)).await;
                 assert_eq!(found, [], "{key}");
             }

@@ -7,20 +7,20 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::{StreamExt as _, TryStreamExt as _};
 use storage_backends::{Key, Object};
 use uuid::Uuid;
 
 use super::progress::Progress;
-use super::records::{Owners, Read};
+use super::records::{Owners, Read, Sizes};
 use super::{Depth, Kind, Report, Unheard, Verification, Verified, told};
 use crate::oci::{Digest, Hasher, RepositoryName};
 use crate::registry::blocking::blocking;
 use crate::registry::recipe::{Entry, PagedRecipe, Recipe};
-use crate::registry::record::{BlobRecord, Extent, is_tombstone};
+use crate::registry::record::{BlobRecord, Extent};
 use crate::registry::source::Source;
 use crate::registry::stored::Stored;
-use crate::registry::{Error, LOOKUPS, Registry, Result, StoreError, layout, read, read_chunks};
+use crate::registry::{Error, Registry, Result, StoreError, layout, read, read_chunks};
 
 /// What is wrong with a blob.
 #[derive(Debug)]
@@ -63,25 +63,28 @@ impl Registry {
     pub(super) async fn verify_blobs(
         &self,
         wanted: Verification,
+        blobs: Sizes,
         owners: &Owners,
         report: &mut Report<'_>,
     ) -> Result<Result<(), Unheard>> {
-        let blobs = self.sizes_of_blobs().await?;
         let stored = self.stored().await?;
         let mut progress = self.resume_verification(wanted).await?;
-        let number = blobs.len() as u64;
-        let done = blobs.partition_point(|(digest, _)| progress.after().is_some_and(|after| digest <= after));
-        let bytes: u64 = blobs.iter().map(|(_, size)| size).sum();
-        report.passed = blobs[..done].iter().map(|(_, size)| size).sum();
+        let (number, bytes) = (blobs.len() as u64, blobs.values().sum::<u64>());
+        let mut left = blobs;
+        if let Some(after) = progress.after() {
+            left = left.split_off(after);
+            left.remove(after);
+        }
+        report.passed = bytes - left.values().sum::<u64>();
         let mut aside = HashSet::new();
         let looked = async {
             report.say(Verified::Begins { blobs: number, bytes, passed: report.passed }).await?;
-            for (digest, size) in blobs.into_iter().skip(done) {
+            for (digest, size) in left {
                 let owners = owners.get(&digest).map_or(&[][..], Vec::as_slice);
                 if self.verify_blob(wanted, &digest, owners, &stored, &mut progress, report).await? {
                     aside.insert(digest.clone());
                 }
-                report.tally.blobs.add(size);
+                report.tally.blobs.count += 1;
                 report.pass(size).await?;
                 if let Err(error) = self.pass_verified(wanted, &mut progress, digest).await {
                     tracing::warn!(%error, "cannot write down how far a verification is");
@@ -96,23 +99,6 @@ impl Registry {
             Err(Unheard) => self.break_off_verification(wanted, &mut progress).await?,
         }
         Ok(looked)
-    }
-
-    /// All blobs in the order of their digests, with bytes; those that cannot be read with none.
-    async fn sizes_of_blobs(&self) -> Result<Vec<(Digest, u64)>> {
-        let mut digests = Vec::new();
-        let mut entries = self.store.list(&layout::blobs(), None);
-        while let Some(entry) = entries.try_next().await? {
-            if !is_tombstone(entry.size) {
-                digests.extend(layout::blob_digest(&entry.key));
-            }
-        }
-        digests.sort_unstable();
-        let size = |digest: Digest| async move {
-            let found = self.find_blob(&digest).await.ok().flatten();
-            (digest, found.map_or(0, |record| record.size))
-        };
-        Ok(stream::iter(digests).map(size).buffered(LOOKUPS).collect().await)
     }
 
     /// Looks at a blob, and puts it aside if it is damaged. Says whether it did.
@@ -187,6 +173,7 @@ impl Registry {
             }
             Read::Whole(record, object) => (record, object),
         };
+        report.tally.blobs.bytes += record.size;
         // Nothing of what others read lies in its way.
         let source = Arc::new(Source::new(&self.store, 0));
         let look = Look { registry: self, wanted, source, stored };

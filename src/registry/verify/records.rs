@@ -1,6 +1,6 @@
 //! Everything that is small: whether it can be read, and whether what it points to is there.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use storage_backends::{Condition, Key, Object};
@@ -15,6 +15,9 @@ use crate::registry::{ATTEMPTS, LOOKUPS, Registry, Result, condemn, layout, reco
 
 /// The repositories that have a blob.
 pub(super) type Owners = HashMap<Digest, Vec<RepositoryName>>;
+
+/// The blobs that are there, in the order of their digests, with the bytes that repositories know of: none where none has it.
+pub(super) type Sizes = BTreeMap<Digest, u64>;
 
 /// What repositories have.
 #[derive(Debug, Default)]
@@ -33,19 +36,22 @@ pub(super) enum Read<T> {
 }
 
 impl Registry {
-    /// Looks at all records. Gives who has which blobs.
-    pub(super) async fn verify_records(&self, report: &mut Report<'_>) -> Result<Result<Owners, Unheard>> {
+    /// Looks at all records. Gives which blobs there are, and who has which.
+    pub(super) async fn verify_records(
+        &self,
+        report: &mut Report<'_>,
+    ) -> Result<Result<(Sizes, Owners), Unheard>> {
         let contents = self.all_contents().await?;
-        let blobs = self.blobs_there().await?;
+        let mut blobs = self.blobs_there().await?;
         let verified = async {
             self.verify_manifests(&contents, report).await?;
-            self.verify_members(&contents, &blobs, report).await?;
+            self.verify_members(&contents, &mut blobs, report).await?;
             self.verify_tags(&contents, report).await?;
             self.verify_upkeep(report).await?;
             Ok(())
         };
         let verified = verified.await;
-        Ok(verified.map(|()| contents.members))
+        Ok(verified.map(|()| (blobs, contents.members)))
     }
 
     async fn all_contents(&self) -> Result<Contents> {
@@ -68,12 +74,12 @@ impl Registry {
         Ok(contents)
     }
 
-    async fn blobs_there(&self) -> Result<HashSet<Digest>> {
-        let mut blobs = HashSet::new();
+    async fn blobs_there(&self) -> Result<Sizes> {
+        let mut blobs = Sizes::new();
         let mut entries = self.store.list(&layout::blobs(), None);
         while let Some(entry) = entries.try_next().await? {
             if !record::is_tombstone(entry.size) {
-                blobs.extend(layout::blob_digest(&entry.key));
+                blobs.extend(layout::blob_digest(&entry.key).map(|digest| (digest, 0)));
             }
         }
         Ok(blobs)
@@ -132,7 +138,7 @@ impl Registry {
     async fn verify_members(
         &self,
         contents: &Contents,
-        blobs: &HashSet<Digest>,
+        blobs: &mut Sizes,
         report: &mut Report<'_>,
     ) -> Result<(), Unheard> {
         let mut all = Vec::new();
@@ -149,6 +155,12 @@ impl Registry {
                 Ok(Read::Damaged(object, reason)) => {
                     self.mend_member(&key, &digest, &object, reason, report).await
                 }
+                Ok(Read::Whole(member, _)) => {
+                    if let Some(size) = blobs.get_mut(&digest) {
+                        *size = member.size;
+                    }
+                    continue;
+                }
                 found => match self.judge(Kind::Membership, &key, found, report).await {
                     Some(finding) => finding,
                     None => continue,
@@ -156,7 +168,7 @@ impl Registry {
             };
             report.found(finding.of(digest, told(&[name]))).await?;
         }
-        for (digest, names) in contents.members.iter().filter(|(digest, _)| !blobs.contains(*digest)) {
+        for (digest, names) in contents.members.iter().filter(|(digest, _)| !blobs.contains_key(digest)) {
             // A blob's record is written before it is in any repository, and goes when it is in none.
             if !matches!(self.is_lost(digest, names).await, Ok(true)) {
                 continue;
