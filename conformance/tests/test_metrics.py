@@ -15,20 +15,11 @@ import pytest
 
 from conftest import s3_storage
 from dvcr import BINARY, free_port
+from test_http import client, log, server  # noqa: F401
 from virtual_images import Embedded, from_web, virtual_image
 from wire import Client, digest_of, encode, eventually
 
 NAME = "disks/ubuntu"
-
-
-@pytest.fixture
-def server(start):
-    return start("filesystem", DVCR_LOG_FORMAT="json")
-
-
-@pytest.fixture
-def client(server):
-    return Client(server.host)
 
 
 def scraped(host):
@@ -49,10 +40,6 @@ def total(series, name, *labels):
         for key, value in series.items()
         if key.split("{")[0] == name and all(label in key for label in labels)
     )
-
-
-def log(server):
-    return [json.loads(line) for line in server.log.read_text().splitlines()]
 
 
 def test_what_happens_is_counted(server, client):

@@ -14,6 +14,7 @@ use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::Response;
 use bytes::Bytes;
+use http_body_util::BodyExt as _;
 use hyper::body::{Frame, SizeHint};
 use tracing::{Instrument as _, Span};
 
@@ -46,7 +47,8 @@ pub(super) async fn log(State(api): State<Api>, mut request: Request, next: Next
     let wants_mount = Query::of(request.uri()).get("mount").is_some();
     let method = request.method().clone();
     let received = line.counted.received();
-    let request = request.map(|inner| Body::new(Received { inner, count: Box::new(received) }));
+    let count = move |frame: &Frame<Bytes>| received(frame.data_ref().map_or(0, Bytes::len) as u64);
+    let request = request.map(|body| Body::new(body.inspect_frame(count)));
     let response = next.run(request).instrument(span).await;
     let (mut parts, inner) = response.into_parts();
     parts.headers.insert(REQUEST_ID, id.header());
@@ -121,36 +123,6 @@ impl HttpBody for Logged {
             }
             Poll::Ready(None) => self.line.expected = Some(self.line.sent),
             Poll::Ready(Some(Err(_))) | Poll::Pending => {}
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
-}
-
-/// A body that tells how much of it has come.
-struct Received {
-    inner: Body,
-    count: Box<dyn Fn(u64) + Send + Sync>,
-}
-
-impl HttpBody for Received {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let polled = Pin::new(&mut self.inner).poll_frame(context);
-        if let Poll::Ready(Some(Ok(frame))) = &polled {
-            (self.count)(frame.data_ref().map_or(0, Bytes::len) as u64);
         }
         polled
     }

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
@@ -45,6 +46,30 @@ pub(super) struct Snapshot {
     pub(super) total: Option<u64>,
     /// How much of all phases is done, from 0 to 1, if that is known.
     pub(super) fraction: Option<f64>,
+}
+
+/// How far work is that a registry does, by what it tells.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    done: AtomicU64,
+    total: AtomicU64,
+}
+
+impl Told {
+    /// So many bytes are to be done.
+    pub(super) fn total(&self, bytes: u64) {
+        self.total.store(bytes, Ordering::Relaxed);
+    }
+
+    /// So many of them are.
+    pub(super) fn done(&self, bytes: u64) {
+        self.done.store(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn snapshot(&self, phase: &'static str) -> Snapshot {
+        let [done, total] = [&self.done, &self.total].map(|bytes| bytes.load(Ordering::Relaxed));
+        Snapshot { phase, done, total: Some(total), fraction: None }
+    }
 }
 
 #[derive(Serialize)]

@@ -1,13 +1,12 @@
 //! `dvcr rewrite`: have a registry store what it has in chunks, or whole again.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::output::{OutputArgs, bytes, fields};
-use super::progress::{ProgressArgs, Snapshot};
+use super::progress::{ProgressArgs, Told};
 use super::registry::{RegistryArgs, not_of_dvcr};
 use super::{Failure, run_to_end};
 use crate::client::{Client, ClientError, Retries, RewriteEvent, RewriteOutcome};
@@ -67,14 +66,9 @@ impl Rewrite {
     async fn rewrite(self) -> Result<(), Failure> {
         // It tells how far it is each second, once it knows what is to be done.
         let client = self.registry.client(Retries { attempts: 1 }, Duration::from_mins(10))?;
-        let [done, total] = [AtomicU64::new(0), AtomicU64::new(0)];
-        let look = || Snapshot {
-            phase: "rewriting",
-            done: done.load(Ordering::Relaxed),
-            total: Some(total.load(Ordering::Relaxed)),
-            fraction: None,
-        };
-        let outcome = self.progress.show(look, self.follow(&client, &done, &total)).await?;
+        let told = Told::default();
+        let look = || told.snapshot("rewriting");
+        let outcome = self.progress.show(look, self.follow(&client, &told)).await?;
         self.output.print(&outcome, || {
             fields(&[
                 ("Rewritten", format!("{} blobs, {}", outcome.rewritten, bytes(outcome.bytes))),
@@ -90,7 +84,7 @@ impl Rewrite {
         }
     }
 
-    async fn follow(&self, client: &Client, done: &AtomicU64, total: &AtomicU64) -> Result<Outcome, Failure> {
+    async fn follow(&self, client: &Client, progress: &Told) -> Result<Outcome, Failure> {
         let failed = |error: ClientError| not_of_dvcr(&self.host, "rewrite", &error);
         let form = match self.to {
             To::Chunks => "chunks",
@@ -102,12 +96,12 @@ impl Rewrite {
             match event {
                 RewriteEvent::Begins { blobs, bytes } => {
                     left = blobs;
-                    total.store(bytes, Ordering::Relaxed);
+                    progress.total(bytes);
                 }
-                RewriteEvent::Passes { passed } => done.store(before + passed, Ordering::Relaxed),
+                RewriteEvent::Passes { passed } => progress.done(before + passed),
                 RewriteEvent::Blob { digest, size, outcome: result, error } => {
                     (before, left) = (before + size, left.saturating_sub(1));
-                    done.store(before, Ordering::Relaxed);
+                    progress.done(before);
                     match result {
                         RewriteOutcome::Rewritten => {
                             outcome.rewritten += 1;

@@ -1,13 +1,12 @@
 //! `dvcr verify`: have a registry look whether what it stores is there, and is what was pushed.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
 
 use super::output::{OutputArgs, bytes, fields};
-use super::progress::{ProgressArgs, Snapshot};
+use super::progress::{ProgressArgs, Told};
 use super::registry::{RegistryArgs, not_of_dvcr};
 use super::size::Size;
 use super::{Failure, run_to_end};
@@ -75,14 +74,9 @@ impl Verify {
     async fn verify(self) -> Result<(), Failure> {
         // It tells how far it is each second, once it has read all records; to ask again would begin again.
         let client = self.registry.client(Retries { attempts: 1 }, Duration::from_hours(1))?;
-        let [done, total] = [AtomicU64::new(0), AtomicU64::new(0)];
-        let look = || Snapshot {
-            phase: "verifying",
-            done: done.load(Ordering::Relaxed),
-            total: Some(total.load(Ordering::Relaxed)),
-            fraction: None,
-        };
-        let outcome = self.progress.show(look, self.follow(&client, &done, &total)).await?;
+        let told = Told::default();
+        let look = || told.snapshot("verifying");
+        let outcome = self.progress.show(look, self.follow(&client, &told)).await?;
         self.output.print(&outcome, || text(&outcome))?;
         match outcome.found.len() {
             0 => Ok(()),
@@ -108,17 +102,17 @@ impl Verify {
         parameters
     }
 
-    async fn follow(&self, client: &Client, done: &AtomicU64, total: &AtomicU64) -> Result<Outcome, Failure> {
+    async fn follow(&self, client: &Client, progress: &Told) -> Result<Outcome, Failure> {
         let failed = |error: ClientError| not_of_dvcr(&self.host, "verify", &error);
         let mut events = client.verify(&self.host, &self.parameters()).await.map_err(failed)?;
         let mut found = Vec::new();
         while let Some(event) = events.next().await.map_err(failed)? {
             match event {
                 Verified::Begins { bytes, passed, .. } => {
-                    total.store(bytes, Ordering::Relaxed);
-                    done.store(passed, Ordering::Relaxed);
+                    progress.total(bytes);
+                    progress.done(passed);
                 }
-                Verified::Passes(passed) => done.store(passed, Ordering::Relaxed),
+                Verified::Passes(passed) => progress.done(passed),
                 Verified::Found(finding) => found.push(finding),
                 Verified::Ends(tally) => return Ok(Outcome { found, tally }),
             }
