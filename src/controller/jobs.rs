@@ -265,7 +265,14 @@ impl Provisioner for Jobs {
             }
             return Ok(Report::Retrying { error, attempt: attempt.unsigned_abs(), wait });
         }
-        pods::report(&pods, &self.transport, PROGRESS_PATIENCE).await
+        let report = pods::report(&pods, &self.transport, PROGRESS_PATIENCE).await?;
+        if let (Report::Queued(_), (_, Some(data))) =
+            (&report, manifest::job(order, namespace, None, &self.options))
+        {
+            // Whoever made the Job may have ended before it made the secret that the pod waits for.
+            self.make_secret(namespace, &job, data).await?;
+        }
+        Ok(report)
     }
 
     async fn cancel(&self, image: &ImageId) -> Result<bool, ProvisionError> {

@@ -33,8 +33,8 @@ pub(super) const OURS: &str = "app.kubernetes.io/managed-by=dvcr-controller";
 /// The variable with which a pod is let in by the registry.
 const TOKEN: &str = "DVCR_REGISTRY_TOKEN";
 
-/// For how long: longer than a Job with all its tries takes.
-const TOKEN_LIFETIME: Duration = Duration::from_hours(7 * 24);
+/// How long a Job may take with all its tries, and for how long its token is good: 100 GB at 1 MB/s take 28 hours.
+const LIFETIME: Duration = Duration::from_hours(2 * 24);
 
 /// Where pods tell their progress.
 pub(super) const PORT: u16 = 9090;
@@ -128,14 +128,10 @@ pub(super) fn job(
         { "name": "HOME", "value": "/tmp" },
     ]);
     if let (Some(token), Some(variables)) = (token(&order.task, options), environment.as_array_mut()) {
-        // Elsewhere we may not make secrets. Whoever reads the Job there is of the namespace that the image is of.
-        let mut variable = json!({ "name": TOKEN, "value": token });
-        if own_namespace {
-            let key = json!({ "name": name, "key": "token" });
-            variable = json!({ "name": TOKEN, "valueFrom": { "secretKeyRef": key } });
-            secret.get_or_insert_default().push(("token".to_owned(), token.into_bytes()));
-        }
-        variables.push(variable);
+        // More people may look at Jobs than at secrets.
+        let key = json!({ "name": name, "key": "token" });
+        variables.push(json!({ "name": TOKEN, "valueFrom": { "secretKeyRef": key } }));
+        secret.get_or_insert_default().push(("token".to_owned(), token.into_bytes()));
     }
     let mut volumes = vec![json!({ "name": "tmp", "emptyDir": {} })];
     let mut mounts = vec![json!({ "name": "tmp", "mountPath": "/tmp" })];
@@ -208,6 +204,7 @@ pub(super) fn job(
             "annotations": { ORDER: fingerprint(order), NAME: order.image.to_string() },
         },
         "spec": {
+            "activeDeadlineSeconds": LIFETIME.as_secs(),
             "backoffLimit": 6,
             "podFailurePolicy": { "rules": [{
                 "action": "FailJob",
@@ -248,7 +245,7 @@ fn token(task: &Task, options: &JobOptions) -> Option<String> {
         }
         Task::Fill { image, .. } => vec![(image.repository.as_str(), "pull")],
     };
-    Some(tokens.work("job", &may, TOKEN_LIFETIME))
+    Some(tokens.work("job", &may, LIFETIME))
 }
 
 /// The command line, and what the secret beside it has to hold.
@@ -402,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_is_let_in_to_its_own_repository_by_a_secret_or_where_there_can_be_none_by_a_variable() {
+    fn a_job_is_let_in_to_its_own_repository_by_a_secret() {
         let tokens = Tokens::new(TokenKey::random(), Duration::from_mins(5), Duration::from_hours(1));
         let options = JobOptions { tokens: Some(tokens), ..options() };
         let supply = Supply::Uploaded { tag: "x".parse().unwrap(), checksums: Vec::new() };
@@ -411,25 +408,24 @@ mod tests {
             let found = pod.containers[0].env.clone().unwrap().into_iter().find(|env| env.name == TOKEN);
             serde_json::to_value(found.unwrap()).unwrap()
         };
-        let claims = |token: &str| {
+        let claims = |secret: Option<SecretData>| {
             use base64::Engine as _;
+            let [(key, token)] = &secret.unwrap()[..] else { panic!("more than a token") };
+            assert_eq!(key, "token");
+            let token = String::from_utf8(token.clone()).unwrap();
             let claims = token.split('.').nth(1).unwrap();
             let claims = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(claims).unwrap();
             serde_json::from_slice::<Value>(&claims).unwrap()["may"].clone()
         };
         let (ours, secret) = job(&order(import(supply)), "dvcr", None, &options);
         assert_eq!(variable(&ours)["valueFrom"]["secretKeyRef"]["key"], "token");
-        let [(key, token)] = &secret.unwrap()[..] else { panic!("more than a token") };
-        assert_eq!(key, "token");
-        let token = String::from_utf8(token.clone()).unwrap();
-        assert_eq!(claims(&token), json!([["uploads", "pull"], ["vi/default/x", "pull,push"]]));
+        assert_eq!(claims(secret), json!([["uploads", "pull"], ["vi/default/x", "pull,push"]]));
         let claim = Claim { namespace: "default".to_owned(), name: "c".to_owned() };
         let image = "dvcr.dvcr.svc:5000/vi/default/x:5".parse().unwrap();
         let fill = Task::Fill { image, claim, storage_class: None, size: 1 };
         let (theirs, secret) = job(&order(fill), "default", Some(VolumeMode::Filesystem), &options);
-        assert!(secret.is_none());
-        let token = variable(&theirs)["value"].as_str().unwrap().to_owned();
-        assert_eq!(claims(&token), json!([["vi/default/x", "pull"]]));
+        assert_eq!(variable(&theirs)["valueFrom"]["secretKeyRef"]["key"], "token");
+        assert_eq!(claims(secret), json!([["vi/default/x", "pull"]]));
     }
 
     #[test]
