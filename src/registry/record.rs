@@ -155,6 +155,18 @@ pub(super) enum Ending {
     Finishing(Digest),
     /// Its data may be gone from now on.
     Discarding,
+    /// It has none, and nobody is to begin another one with its id.
+    Closed,
+}
+
+impl Ending {
+    /// Whether nothing can come of the session any more.
+    pub(super) fn is_over(&self) -> bool {
+        match self {
+            Self::Finishing(_) => false,
+            Self::Discarding | Self::Closed => true,
+        }
+    }
 }
 
 /// Extents of a session.

@@ -100,7 +100,9 @@ impl Session {
         Ok(session)
     }
 
-    /// A session in the store with an id that others may use as well; `None` if there is one.
+    /// A session in the store with an id that others may use as well; `None` if there is one that has not been given up.
+    ///
+    /// One that was given up is written over and not removed first: who removes one could hit the next.
     pub(super) async fn create_as(
         store: &dyn Store,
         name: &RepositoryName,
@@ -108,9 +110,16 @@ impl Session {
         id: SessionId,
     ) -> Result<Option<Self>> {
         let mut session = Self { id, ..Self::transient(name, algorithm) };
+        let key = layout::session(id.uuid());
+        let condition = match record::find::<SessionRecord>(store, &key).await? {
+            None => Condition::Absent,
+            Some((found, version)) if found.ending == Some(Ending::Discarding) => {
+                Condition::Unchanged(version)
+            }
+            Some(_) => return Ok(None),
+        };
         let bytes = record::encode_unique(&session.record);
-        session.version =
-            record::put_unique(store, &layout::session(id.uuid()), bytes, Condition::Absent).await?;
+        session.version = record::put_unique(store, &key, bytes, condition).await?;
         Ok(session.version.is_some().then_some(session))
     }
 
@@ -124,7 +133,7 @@ impl Session {
         let found = record::find::<SessionRecord>(store, &layout::session(id.uuid())).await?;
         match found {
             Some((record, version))
-                if record.repository == *name && record.ending != Some(Ending::Discarding) =>
+                if record.repository == *name && !record.ending.as_ref().is_some_and(Ending::is_over) =>
             {
                 Ok(Self { id, record, version: Some(version) })
             }
@@ -186,6 +195,11 @@ impl Session {
     /// Says that its data may be gone from now on, whatever it was to become, unless another request was faster.
     pub(super) async fn give_up(&mut self, store: &dyn Store) -> Result<()> {
         self.save(store, SessionRecord { ending: Some(Ending::Discarding), ..self.record.clone() }).await
+    }
+
+    /// Says of one that holds nothing that its id is not to be used again.
+    pub(super) async fn close(&mut self, store: &dyn Store) -> Result<()> {
+        self.save(store, SessionRecord { ending: Some(Ending::Closed), ..self.record.clone() }).await
     }
 
     /// Whether it is in the store still.

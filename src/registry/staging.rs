@@ -1,7 +1,9 @@
 //! [`Staging`]: files that people upload for an image, kept until an import has taken them.
 //!
 //! A file may come in several pieces, over connections that break and through any replica. Until it is whole it is an
-//! upload session whose id is that of the image; then it is a blob with a manifest. Bytes are written once.
+//! upload session whose id is that of the image; then it is a blob with a manifest. Bytes are written once. Ids are used
+//! again, when a file is begun anew: so no session is removed here, but given up, and the next one written over it by
+//! compare-and-swap. A collection removes what lies there for a week.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -235,21 +237,21 @@ impl Staging {
 
     /// Removes whatever there is of a file, and takes no other one with its id from now on.
     ///
-    /// What says so is a session that is ending for ever: it is collected as abandoned sessions are, and by then the
-    /// tokens with its id have expired.
+    /// What says so is a session that is closed: it is collected as abandoned sessions are, and by then the tokens with its
+    /// id have expired.
     pub async fn close(&self, id: Uuid) -> Result<(), StagingError> {
         let _receiving = self.seize(id).await?;
         if self.is_closed(id).await? {
             return Ok(());
         }
         self.discard(id).await?;
-        Ok(self.create(id).await?.give_up(self.registry.store.as_ref()).await?)
+        Ok(self.create(id).await?.close(self.registry.store.as_ref()).await?)
     }
 
     async fn is_closed(&self, id: Uuid) -> Result<bool, StagingError> {
         let key = layout::session(id);
         let found = record::find::<SessionRecord>(self.registry.store.as_ref(), &key).await?;
-        Ok(found.is_some_and(|(record, _)| record.ending == Some(Ending::Discarding)))
+        Ok(found.is_some_and(|(record, _)| record.ending == Some(Ending::Closed)))
     }
 
     /// Makes sure that nobody else is at work on a file.
@@ -294,7 +296,7 @@ impl Staging {
     }
 
     async fn forget_session(&self, id: Uuid) -> Result<(), StagingError> {
-        Ok(gone(self.registry.cancel_upload(&repository()?, SessionId::of(id)).await)?)
+        Ok(gone(self.registry.free_upload(&repository()?, SessionId::of(id)).await)?)
     }
 
     /// The session of a file, unless another replica has just begun one.
@@ -309,7 +311,9 @@ impl Staging {
     async fn finish_sealing(&self, id: Uuid) -> Result<(), StagingError> {
         let store = self.registry.store.as_ref();
         let length = match Session::load(store, &repository()?, SessionId::of(id)).await {
-            Ok(Session { record: SessionRecord { ending: Some(_), length, .. }, .. }) => length,
+            Ok(Session {
+                record: SessionRecord { ending: Some(Ending::Finishing(_)), length, .. }, ..
+            }) => length,
             Ok(_) | Err(Error::SessionUnknown { .. }) => return Ok(()),
             Err(error) => return Err(error.into()),
         };
@@ -334,12 +338,12 @@ impl Staging {
         Ok(digest.zip(size))
     }
 
-    /// Makes a session whose bytes are all there a file.
+    /// Makes a session whose bytes are all there a file. The session is given up when the file is there: whoever finds it
+    /// before does all of it again.
     async fn seal(&self, id: Uuid, size: u64) -> Result<(), StagingError> {
         let (name, session) = (repository()?, SessionId::of(id));
         let digest = self.registry.uploaded_digest(&name, session).await?;
-        let nothing = || stream::empty().boxed();
-        self.registry.finish_upload(&name, session, Append::default(), &mut nothing(), &digest).await?;
+        let mut published = self.registry.publish_upload(&name, session, &digest).await?;
         let config = Bytes::from_static(b"{}");
         let config_digest = Digest::of(Algorithm::Sha256, &config);
         let append = Append { start: None, length: Some(config.len() as u64) };
@@ -355,6 +359,9 @@ impl Staging {
         let media_type = MediaType::IMAGE.parse().ok();
         let reference = Reference::Tag(tag(id)?);
         self.registry.push_manifest(&name, &reference, &[], media_type, manifest.to_string().into()).await?;
+        if let Err(error) = published.give_up(self.registry.store.as_ref()).await {
+            tracing::debug!(%error, image = %id, "the session of an uploaded file is not given up yet");
+        }
         Ok(())
     }
 }

@@ -5,6 +5,7 @@
 //! goes. A crash between any two leaves garbage, or a session that can be finished again. And at no moment is data that a
 //! blob will have needed by nobody, so that a collection may look at any time.
 
+use futures::{StreamExt as _, stream};
 use storage_backends::Condition;
 use uuid::Uuid;
 
@@ -89,7 +90,22 @@ impl Registry {
         let _lock = self.sessions.lock(id).await;
         let session = Session::load(self.store.as_ref(), name, id).await?;
         check_start(&session, append)?;
-        self.complete(session, append, body, digest).await
+        let session = self.complete(session, append, body, digest).await?;
+        self.forget(&session).await;
+        Ok(())
+    }
+
+    /// Publishes what an upload holds as blob `digest`, and leaves the session to the caller, who needs to be able to do so
+    /// again.
+    pub(super) async fn publish_upload(
+        &self,
+        name: &RepositoryName,
+        id: SessionId,
+        digest: &Digest,
+    ) -> Result<Session> {
+        let _lock = self.sessions.lock(id).await;
+        let session = Session::load(self.store.as_ref(), name, id).await?;
+        self.complete(session, Append::default(), &mut stream::empty().boxed(), digest).await
     }
 
     /// Takes in and publishes a blob in one request (end-4b).
@@ -102,7 +118,9 @@ impl Registry {
     ) -> Result<()> {
         self.store.room().await?;
         let session = Session::transient(name, digest.algorithm());
-        self.complete(session, append, body, digest).await
+        let session = self.complete(session, append, body, digest).await?;
+        self.forget(&session).await;
+        Ok(())
     }
 
     /// Ends an upload and frees what it holds (end-14).
@@ -112,13 +130,21 @@ impl Registry {
         self.discard(&mut session).await
     }
 
+    /// Gives up what an upload holds, and leaves the session, so that another one may be begun with its id.
+    pub(super) async fn free_upload(&self, name: &RepositoryName, id: SessionId) -> Result<()> {
+        let _lock = self.sessions.lock(id).await;
+        let mut session = Session::load(self.store.as_ref(), name, id).await?;
+        self.free(&mut session).await?;
+        Ok(())
+    }
+
     async fn complete(
         &self,
         mut session: Session,
         append: Append,
         body: &mut Body,
         digest: &Digest,
-    ) -> Result<()> {
+    ) -> Result<Session> {
         let store = self.store.as_ref();
         // Nobody else was about to publish what it holds.
         let is_first = session.record.ending.is_none();
@@ -163,11 +189,15 @@ impl Registry {
         if is_first && !unneeded.is_empty() && session.give_up(store).await.is_ok() {
             self.discard_extents(&unneeded).await;
         }
-        if let Err(error) = session.remove(store).await {
+        self.index.publish(recipes).await;
+        Ok(session)
+    }
+
+    /// Removes a session whose blob is there. One that stays is finished again by whoever comes, or collected.
+    async fn forget(&self, session: &Session) {
+        if let Err(error) = session.remove(self.store.as_ref()).await {
             tracing::warn!(%error, session = %session.id, "failed to remove a finished upload session");
         }
-        self.index.publish(recipes).await;
-        Ok(())
     }
 
     /// Makes the blob what the session holds, and a member of the repository.
@@ -251,13 +281,18 @@ impl Registry {
         Ok(false)
     }
 
-    /// Ends a session and frees its data.
+    /// Ends a session, frees its data, and removes it.
     pub(super) async fn discard(&self, session: &mut Session) -> Result<()> {
+        if self.free(session).await? { session.remove(self.store.as_ref()).await } else { Ok(()) }
+    }
+
+    /// Ends a session and frees its data; `false` if somebody may be publishing it.
+    async fn free(&self, session: &mut Session) -> Result<bool> {
         let store = self.store.as_ref();
         for attempt in 1.. {
             if let Some(Ending::Finishing(_)) = session.record.ending {
-                // Its blob may be published just now: neither the data nor the session is ours to free any more.
-                return Ok(());
+                // Neither the data nor the session is ours to free any more.
+                return Ok(false);
             }
             match session.give_up(store).await {
                 Ok(()) => break,
@@ -276,7 +311,7 @@ impl Registry {
             tracing::warn!(%error, session = %session.id, "failed to discard the data of a cancelled upload");
         }
         self.discard_extents(&extents).await;
-        session.remove(store).await
+        Ok(true)
     }
 
     /// Frees data that nothing refers to. Best effort: what stays is garbage.

@@ -221,3 +221,43 @@ async fn a_file_that_is_just_becoming_whole_is_neither_begun_anew_nor_lost() {
     }
     assert!(met > 0, "the sealing was never met");
 }
+
+#[tokio::test]
+async fn what_was_acknowledged_of_a_file_is_there_at_every_moment_until_all_of_it_is() {
+    let file = sample(9_000);
+    for fault in [Fault::Fails, Fault::LosesReply] {
+        for call in 0.. {
+            let store = memory();
+            let faulty = Arc::new(Faulty::new(Arc::clone(&store)));
+            let failing: Arc<dyn Store> = Arc::<Faulty>::clone(&faulty);
+            let ((_, first), (_, second)) = (staging(&failing), staging(&store));
+            let piece = Piece { start: 0, length: Some(4_000), total: Total::More };
+            first.receive(IMAGE, piece, body(&file.slice(..4_000))).await.unwrap();
+            faulty.arm(None, call, fault);
+            let end = first.receive(IMAGE, rest(&file, 4_000), body(&file.slice(4_000..))).await;
+            let happened = faulty.disarm();
+            match second.staged(IMAGE).await.unwrap() {
+                Staged::Whole { size: 9_000 } => {}
+                Staged::Partial { length: 4_000.. } if end.is_err() => {}
+                other => panic!("{fault:?} at call {call}: {other:?} after {end:?}"),
+            }
+            if !happened {
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_was_removed_is_not_closed() {
+    let store = memory();
+    let [(_, first), (registry, second)] = [staging(&store), staging(&store)];
+    let file = sample(9_000);
+    for _ in 0..2 {
+        first.receive(IMAGE, all(&file), body(&file)).await.unwrap();
+        first.remove(IMAGE).await.unwrap();
+        assert_eq!(second.staged(IMAGE).await.unwrap(), Staged::Partial { length: 0 });
+    }
+    second.receive(IMAGE, all(&file), body(&file)).await.unwrap();
+    assert_eq!(uploaded(&registry).await, file);
+}

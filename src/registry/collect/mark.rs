@@ -83,7 +83,7 @@ impl Registry {
             let Some((id, true)) = layout::session_of(&entry.key) else { continue };
             let found = record::find::<SessionRecord>(store, &entry.key).await;
             let Some((session, _)) = needed.unless_damaged(found)? else { continue };
-            if session.ending == Some(Ending::Discarding) {
+            if session.ending.as_ref().is_some_and(Ending::is_over) {
                 continue;
             }
             needed.add(&session.extents);

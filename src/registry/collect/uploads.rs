@@ -42,8 +42,8 @@ impl Registry {
     async fn end_abandoned(&self, mut session: Session) -> Result<bool> {
         let store = self.store.as_ref();
         let ended = match &session.record.ending {
-            // It was to be discarded; its data is nobody's.
-            Some(Ending::Discarding) => session.remove(store).await,
+            // It was to be discarded, or has no data; what it names is nobody's.
+            Some(Ending::Discarding | Ending::Closed) => session.remove(store).await,
             // Whoever was to publish it is gone. Its data is deleted unless the blob has it.
             Some(Ending::Finishing(_)) => match session.give_up(store).await {
                 Ok(()) => session.remove(store).await,
