@@ -9,7 +9,7 @@ use storage_backends::ByteStream;
 use super::extents::{self, BlobExtent};
 use super::record::{BlobRecord, Membership};
 use super::source::Source;
-use super::{Error, Registry, Result, condemn, layout, read, record};
+use super::{ATTEMPTS, Error, Registry, Result, condemn, layout, read, record};
 use crate::chunk::Listed;
 use crate::oci::{Digest, RepositoryName};
 
@@ -72,9 +72,16 @@ impl Registry {
 
     /// Takes a blob out of repository `name` (end-10). Other repositories keep it.
     pub async fn delete_blob(&self, name: &RepositoryName, digest: &Digest) -> Result<()> {
-        self.require_member(name, digest).await?;
-        self.store.delete(&layout::membership(name, digest)).await?;
-        Ok(())
+        let (store, key) = (self.store.as_ref(), layout::membership(name, digest));
+        for _ in 0..ATTEMPTS {
+            let found = record::find_stored::<Membership>(store, &key).await?;
+            let Some(found) = found else { return Err(unknown(name, digest)) };
+            // A request to delete may arrive late, and hit what was pushed again since: a tombstone does not.
+            if condemn::bury(store, &key, found.version).await? {
+                return Ok(());
+            }
+        }
+        Err(Error::Record { key, reason: "it changed each time it was to be deleted".to_owned() })
     }
 
     pub(super) async fn find_member(
