@@ -26,6 +26,7 @@ mod serve;
 mod size;
 mod stats;
 mod tls;
+mod upkeep;
 mod verify;
 
 use std::process::ExitCode;

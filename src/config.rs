@@ -80,6 +80,12 @@ pub struct Config {
     /// Seconds for which what nothing needs stays at least, at each of the two steps in which it goes.
     #[serde(deserialize_with = "value::number")]
     pub grace: u64,
+    /// Seconds after which all that is stored is verified again; 0: it is not.
+    #[serde(deserialize_with = "value::number")]
+    pub verify_interval: u64,
+    /// Stored bytes that are read in a second for that, at most; 0: as many as can be.
+    #[serde(deserialize_with = "value::number")]
+    pub verify_rate: u64,
     /// Seconds for which an upload stays that nobody goes on with.
     #[serde(deserialize_with = "value::number")]
     pub abandoned_after: u64,
@@ -205,6 +211,8 @@ impl Default for Config {
             chunk_index_memory: 256 << 20,
             read_memory: None,
             collect_interval: 60 * 60,
+            verify_interval: 30 * 24 * 60 * 60,
+            verify_rate: 50 << 20,
             grace: 6 * 60 * 60,
             abandoned_after: 7 * 24 * 60 * 60,
             embedded_api: None,

@@ -9,6 +9,7 @@ mod http;
 mod images;
 mod process;
 mod storing;
+mod verification;
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -24,6 +25,7 @@ use http::Http;
 use images::Images;
 use process::Process;
 use storing::{Chunked, StoreCalls};
+use verification::Verification;
 
 pub use http::Request;
 
@@ -36,6 +38,7 @@ pub struct Metrics {
     registered: RwLock<Registered>,
     http: Http,
     collection: Collection,
+    verification: Verification,
     store: Arc<StoreCalls>,
 }
 
@@ -59,8 +62,10 @@ impl Metrics {
         let (http, collection, store) = (Http::default(), Collection::default(), StoreCalls::default());
         http.register(&mut registered);
         collection.register(&mut registered);
+        let verification = Verification::default();
+        verification.register(&mut registered);
         store.register(&mut registered);
-        Self { registered: RwLock::new(registered), http, collection, store: Arc::new(store) }
+        Self { registered: RwLock::new(registered), http, collection, verification, store: Arc::new(store) }
     }
 
     /// A request has come. `route` is one of a few words.
@@ -72,6 +77,15 @@ impl Metrics {
     /// A collection has ended.
     pub fn collected<E>(&self, outcome: &Result<crate::registry::Collected, E>) {
         self.collection.ended(outcome.as_ref().ok());
+    }
+
+    /// A verification has ended, or was broken off.
+    pub fn verified<E>(&self, outcome: &Result<Option<crate::registry::Checked>, E>) {
+        match outcome {
+            Ok(None) => {}
+            Ok(Some(checked)) => self.verification.ended(checked),
+            Err(_) => self.verification.failed(),
+        }
     }
 
     /// Who is to be told of the calls of the store.

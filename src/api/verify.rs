@@ -45,10 +45,13 @@ pub(super) async fn handle(State(api): State<Api>, method: Method, uri: Uri) -> 
     };
     let (lines, events) = mpsc::channel(ndjson::AHEAD);
     let (registry, stopping) = (Arc::clone(&api.registry), api.stopping.clone());
+    let metrics = Arc::clone(&api.metrics);
     tokio::spawn(async move {
         let _turn = turn;
         let verified = stopping.run_until_cancelled(registry.verify(wanted, &lines)).await;
-        if let Some(Err(error)) = verified {
+        let Some(outcome) = verified else { return };
+        metrics.verified(&outcome);
+        if let Err(error) = outcome {
             tracing::error!(error = &error as &dyn std::error::Error, "a verification failed");
         }
     });

@@ -13,11 +13,12 @@ use storage_backends::{Filesystem, Location, S3, S3Options, Store};
 use tokio::task::JoinHandle;
 
 use super::embedded::Embedded;
+use super::upkeep::Upkeep;
 use super::{Failure, StopSignals, auth, runtime, tls};
 use crate::api::{Api, Server, ServerOptions, Settings, observation, only_metrics, router};
 use crate::config::{Config, ListenAddress, LogFormat, MissingBlobs};
 use crate::metrics::Metrics;
-use crate::registry::{Collected, Registry, Rules};
+use crate::registry::{Registry, Rules};
 use crate::telemetry::{self, AuditFile};
 
 /// Run the registry, and with it VirtualImage resources for kubectl.
@@ -182,7 +183,7 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     let registry = Arc::new(Registry::with_rules(store, rules(config)));
     let learning = Arc::clone(&registry);
     tokio::spawn(async move { learning.learn_chunks().await });
-    let collecting = collect_now_and_then(&registry, &metrics, Duration::from_secs(config.collect_interval));
+    let mut upkeep = Upkeep::begin(config, &registry, &metrics);
     let auth = auth::open(config)?;
     let mut api = Api::new(registry, settings).with_metrics(Arc::clone(&metrics));
     if let Some(auth) = &auth {
@@ -227,10 +228,7 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     let stop = async {
         stopped(signals).await;
         api.stop();
-        if let Some(collecting) = collecting {
-            // Wherever it stands: the next one goes on with it.
-            collecting.abort();
-        }
+        upkeep.stop();
         // Imports push to this very server, which answers until they have ended.
         if let Some(controller) = controller {
             controller.stop().await;
@@ -254,38 +252,6 @@ async fn monitored(
     let Some(listen) = &config.metrics_listen else { return Ok(None) };
     let server = bind(listen, resolve(listen).await?, options).await?;
     Ok(Some(tokio::spawn(server.run(observation(api.clone()), std::future::pending()))))
-}
-
-/// Begins to collect what nothing needs, unless that is not wanted.
-fn collect_now_and_then(
-    registry: &Arc<Registry>,
-    metrics: &Arc<Metrics>,
-    interval: Duration,
-) -> Option<JoinHandle<()>> {
-    if interval.is_zero() {
-        return None;
-    }
-    let (registry, metrics) = (Arc::clone(registry), Arc::clone(metrics));
-    Some(tokio::spawn(async move {
-        loop {
-            tokio::time::sleep(interval).await;
-            let outcome = registry.collect(false).await;
-            metrics.collected(&outcome);
-            match outcome {
-                Ok(Collected { uploads, blobs, data, .. }) => tracing::info!(
-                    uploads = uploads.deleted.count,
-                    blobs = blobs.deleted.count,
-                    bytes = data.deleted.bytes,
-                    bytes_to_go = data.condemned.bytes,
-                    "collected what nothing needs"
-                ),
-                Err(error) => {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::warn!(error, "a collection failed; the next one goes on with it");
-                }
-            }
-        }
-    }))
 }
 
 async fn open(config: &Config, metrics: &Metrics) -> storage_backends::Result<Arc<dyn Store>> {

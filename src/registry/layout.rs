@@ -9,6 +9,7 @@
 //! condemned/<uuid>!<uuid>                              of those, what an upload has come to use meanwhile
 //! quarantine/<uuid>                                    an object that was found damaged, and where it was
 //! verification                                         how far a verification is that was broken off
+//! verified                                             when all was last verified, and until when somebody is at it
 //! uploads/<uuid>                                       an upload session
 //! uploads/<uuid>!<uuid>                                extents of a session that has very many
 //! catalog/<encoded name>                               empty; there is such a repository
@@ -160,6 +161,12 @@ pub fn quarantined(id: Uuid) -> Key {
 #[must_use]
 pub fn verification() -> Key {
     key("verification".to_owned())
+}
+
+/// When all was last verified.
+#[must_use]
+pub fn schedule() -> Key {
+    key("verified".to_owned())
 }
 
 /// All upload sessions.

@@ -8,12 +8,14 @@
 //! 2. [`blobs`]: whether the data of each blob is there and, as [`Depth`] has it, whether it is right. A chunk that many blobs
 //!    have is read once ([`seen`]).
 //!
-//! How far it is stands in the store ([`progress`]), so that one that was broken off is taken up again, by any replica.
+//! How far it is stands in the store ([`progress`]), so that one that was broken off is taken up again, by any replica. From time
+//! to time one of them begins by itself ([`schedule`]).
 
 mod blobs;
 mod pace;
 mod progress;
 mod records;
+mod schedule;
 mod seen;
 
 use std::time::{Duration, Instant};
@@ -190,9 +192,13 @@ impl Report<'_> {
 }
 
 impl Registry {
-    /// Verifies what is stored, and tells what it finds as long as somebody listens. An error is that of a store that gives no
-    /// listing; all others are findings.
-    pub async fn verify(&self, wanted: Verification, lines: &mpsc::Sender<Verified>) -> Result<()> {
+    /// Verifies what is stored, and tells what it finds as long as somebody listens; `None` if nobody did to the end. An error is
+    /// that of a store that gives no listing; all others are findings.
+    pub async fn verify(
+        &self,
+        wanted: Verification,
+        lines: &mpsc::Sender<Verified>,
+    ) -> Result<Option<Checked>> {
         let mut report = Report {
             lines,
             tally: Checked::default(),
@@ -201,12 +207,12 @@ impl Registry {
             passed: 0,
             said: Instant::now(),
         };
-        let Ok((blobs, owners)) = self.verify_records(&mut report).await? else { return Ok(()) };
+        let Ok((blobs, owners)) = self.verify_records(&mut report).await? else { return Ok(None) };
         let verified = self.verify_blobs(wanted, blobs, &owners, &mut report).await?;
-        let Ok(()) = verified else { return Ok(()) };
+        let Ok(()) = verified else { return Ok(None) };
         report.tally.orphaned = self.orphaned().await?;
         let _ = report.say(Verified::Ends(report.tally)).await;
-        Ok(())
+        Ok(Some(report.tally))
     }
 }
 

@@ -24,4 +24,5 @@ mod sessions;
 mod stats;
 mod uploaded_files;
 mod verify;
+mod verify_schedule;
 mod written_once;

@@ -103,6 +103,7 @@ impl Registry {
         if wanted.only_look || wanted.depth == Depth::Quick {
             return Ok(());
         }
+        self.verified_now().await?;
         match self.store.delete(&layout::verification()).await {
             Ok(()) | Err(storage_backends::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(error.into()),

@@ -1,0 +1,86 @@
+//! What a server does by itself, now and then: collections and verifications.
+//!
+//! Both may be broken off wherever they stand. The next one goes on with it, in this process or in another one.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::registry::{Collected, Registry};
+
+/// How often it is looked whether it is time to verify, at least.
+const LOOK: Duration = Duration::from_mins(5);
+
+/// The work that goes on beside requests, until it is stopped or dropped.
+#[derive(Debug)]
+pub(super) struct Upkeep {
+    tasks: JoinSet<()>,
+}
+
+impl Upkeep {
+    /// Begins what is wanted.
+    pub(super) fn begin(config: &Config, registry: &Arc<Registry>, metrics: &Arc<Metrics>) -> Self {
+        let mut tasks = JoinSet::new();
+        if config.collect_interval > 0 {
+            let interval = Duration::from_secs(config.collect_interval);
+            tasks.spawn(collect(Arc::clone(registry), Arc::clone(metrics), interval));
+        }
+        if config.verify_interval > 0 {
+            let interval = Duration::from_secs(config.verify_interval);
+            let rate = Some(config.verify_rate).filter(|rate| *rate > 0);
+            tasks.spawn(verify(Arc::clone(registry), Arc::clone(metrics), interval, rate));
+        }
+        Self { tasks }
+    }
+
+    /// Stops it, wherever it stands.
+    pub(super) fn stop(&mut self) {
+        self.tasks.abort_all();
+    }
+}
+
+async fn collect(registry: Arc<Registry>, metrics: Arc<Metrics>, interval: Duration) {
+    loop {
+        tokio::time::sleep(interval).await;
+        let outcome = registry.collect(false).await;
+        metrics.collected(&outcome);
+        match outcome {
+            Ok(Collected { uploads, blobs, data, .. }) => tracing::info!(
+                uploads = uploads.deleted.count,
+                blobs = blobs.deleted.count,
+                bytes = data.deleted.bytes,
+                bytes_to_go = data.condemned.bytes,
+                "collected what nothing needs"
+            ),
+            Err(error) => {
+                let error = &error as &dyn Error;
+                tracing::warn!(error, "a collection failed; the next one goes on with it");
+            }
+        }
+    }
+}
+
+async fn verify(registry: Arc<Registry>, metrics: Arc<Metrics>, interval: Duration, rate: Option<u64>) {
+    loop {
+        tokio::time::sleep(interval.min(LOOK)).await;
+        let outcome = registry.verify_when_due(interval, rate).await;
+        metrics.verified(&outcome);
+        match outcome {
+            Ok(None) => {}
+            Ok(Some(checked)) => tracing::info!(
+                blobs = checked.blobs.count,
+                bytes = checked.read,
+                findings = checked.findings,
+                "verified what is stored"
+            ),
+            Err(error) => {
+                let error = &error as &dyn Error;
+                tracing::warn!(error, "a verification failed; the next one goes on with it");
+            }
+        }
+    }
+}
