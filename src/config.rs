@@ -45,6 +45,12 @@ pub struct Config {
     /// Where metrics and health are served in plain HTTP, for monitoring alone; unset: metrics are served where everything is,
     /// if only this machine reaches that.
     pub metrics_listen: Option<ListenAddress>,
+    /// Where traces go: OTLP over HTTP, at an OpenTelemetry collector; unset: nowhere.
+    #[serde(deserialize_with = "value::parsed")]
+    pub traces_endpoint: Option<Url>,
+    /// Of a hundred traces that begin here, how many are sent.
+    #[serde(deserialize_with = "value::number")]
+    pub traces_percent: u64,
     /// What is logged: `error`, `warn`, `info`, `debug`, `trace`, or directives such as `info,dvcr=debug`.
     pub log_level: String,
     /// Seconds for which a client may be silent within a body.
@@ -200,6 +206,8 @@ impl Default for Config {
             log_format: LogFormat::Text,
             audit_log: None,
             metrics_listen: None,
+            traces_endpoint: None,
+            traces_percent: 100,
             log_level: "info".to_owned(),
             idle_timeout: 60,
             header_timeout: 30,
@@ -287,8 +295,14 @@ impl Config {
                 return Err(Error::Refused(format!("{key} must be at least 1{unit}")));
             }
         }
-        if self.public_url.as_ref().is_some_and(|url| !matches!(url.scheme(), "http" | "https")) {
-            return Err(Error::Refused("public_url must begin with http:// or https://".to_owned()));
+        for (key, url) in [("public_url", &self.public_url), ("traces_endpoint", &self.traces_endpoint)] {
+            if url.as_ref().is_some_and(|url| !matches!(url.scheme(), "http" | "https")) {
+                return Err(Error::Refused(format!("{key} must begin with http:// or https://")));
+            }
+        }
+        if self.traces_percent > 100 {
+            let message = format!("traces_percent must be at most 100; it is {}", self.traces_percent);
+            return Err(Error::Refused(message));
         }
         if self.embedded_api == Some(true) && self.state_directory().is_none() {
             return Err(Error::Refused(

@@ -1,18 +1,23 @@
-//! Logs, set up once. They go to standard error: standard output belongs to what a command prints.
+//! Logs, and traces where they are wanted, set up once. Logs go to standard error: standard output belongs to what a command
+//! prints.
 //!
 //! What is logged may come from anywhere: a line is one line, whatever a client has put into a path or a header, and a
 //! terminal gets no orders from it.
 
 mod audit_file;
 mod line;
+mod traces;
 
+use tracing::Subscriber;
 use tracing_subscriber::filter::{ParseError, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
 
 pub use audit_file::AuditFile;
 use line::Lines;
+pub use traces::{InvalidCollector, RequestSpan, TraceSettings, Traces};
 
 /// The target of events about who did what.
 const AUDIT: &str = "dvcr::audit";
@@ -21,11 +26,16 @@ const AUDIT: &str = "dvcr::audit";
 ///
 /// Fails when the directives cannot be read.
 pub fn init(directives: &str, json: bool) -> Result<(), ParseError> {
-    init_with(directives, json, None)
+    init_with(directives, json, None, None)
 }
 
-/// The same, with a file for audit events, which has all of them whatever `directives` say.
-pub fn init_with(directives: &str, json: bool, audit: Option<AuditFile>) -> Result<(), ParseError> {
+/// The same, with a file for audit events, which has all of them whatever `directives` say, and with what sends traces.
+pub fn init_with(
+    directives: &str,
+    json: bool,
+    audit: Option<AuditFile>,
+    traces: Option<&Traces>,
+) -> Result<(), ParseError> {
     let filter = EnvFilter::builder().parse(directives)?;
     let colours = !json && std::io::IsTerminal::is_terminal(&std::io::stderr());
     let lines = fmt::layer().with_writer(Lines::new(std::io::stderr, colours));
@@ -46,6 +56,20 @@ pub fn init_with(directives: &str, json: bool, audit: Option<AuditFile>) -> Resu
         events.with_filter(Targets::new().with_target(AUDIT, tracing::Level::INFO))
     });
     // A second call, in a test, keeps the first one's settings.
-    let _ = tracing_subscriber::registry().with(lines).with(audit).try_init();
+    let _ = tracing_subscriber::registry().with(lines).with(audit).with(traces.map(spans)).try_init();
     Ok(())
+}
+
+/// What hands spans to those who send them.
+fn spans<S>(traces: &Traces) -> impl Layer<S>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    tracing_opentelemetry::layer()
+        .with_tracer(traces.tracer())
+        .with_location(false)
+        .with_threads(false)
+        .with_target(false)
+        .with_tracked_inactivity(false)
+        .with_filter(Targets::new().with_target(traces::TARGET, tracing::Level::TRACE))
 }

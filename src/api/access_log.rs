@@ -23,6 +23,7 @@ use super::query::Query;
 use super::request_id::{REQUEST_ID, RequestId};
 use super::route;
 use crate::metrics;
+use crate::telemetry::RequestSpan;
 
 /// Logs the request when the body of its answer is dropped.
 pub(super) async fn log(State(api): State<Api>, mut request: Request, next: Next) -> Response {
@@ -32,11 +33,15 @@ pub(super) async fn log(State(api): State<Api>, mut request: Request, next: Next
     request.extensions_mut().insert(id.clone());
     let kind = route::kind(request.uri().path());
     let counted = api.metrics.request(kind, request.method().as_str());
+    let header = |name| request.headers().get(name)?.to_str().ok();
+    let shown = shown(request.uri());
+    let traced = RequestSpan::begin(request.method().as_str(), kind, &shown, id.as_str(), header);
     let line = Line {
         span: span.clone(),
+        traced: traced.clone(),
         counted,
         method: request.method().to_string(),
-        path: shown(request.uri()),
+        path: shown,
         client: request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0),
         started: Instant::now(),
         status: 0,
@@ -49,11 +54,12 @@ pub(super) async fn log(State(api): State<Api>, mut request: Request, next: Next
     let received = line.counted.received();
     let count = move |frame: &Frame<Bytes>| received(frame.data_ref().map_or(0, Bytes::len) as u64);
     let request = request.map(|body| Body::new(body.inspect_frame(count)));
-    let response = next.run(request).instrument(span).await;
+    let response = next.run(request).instrument(traced.span()).instrument(span).await;
     let (mut parts, inner) = response.into_parts();
     parts.headers.insert(REQUEST_ID, id.header());
     let mut line = line;
     line.counted.answered(parts.status.as_u16());
+    traced.answered(parts.status.as_u16());
     if let Some(event) = upload_event(kind, &method, parts.status, wants_mount) {
         line.counted.upload(event);
     }
@@ -89,6 +95,7 @@ fn shown(uri: &Uri) -> String {
 
 struct Line {
     span: Span,
+    traced: RequestSpan,
     counted: metrics::Request,
     method: String,
     path: String,
@@ -140,6 +147,7 @@ impl Drop for Logged {
     fn drop(&mut self) {
         let line = &self.line;
         let _in = line.span.enter();
+        line.traced.sent(line.sent);
         tracing::info!(
             target: "dvcr::request",
             method = line.method,

@@ -19,7 +19,7 @@ use crate::api::{Api, Server, ServerOptions, Settings, observation, only_metrics
 use crate::config::{Config, ListenAddress, LogFormat, MissingBlobs};
 use crate::metrics::Metrics;
 use crate::registry::{Registry, Rules};
-use crate::telemetry::{self, AuditFile};
+use crate::telemetry::{self, AuditFile, TraceSettings, Traces};
 
 /// Run the registry, and with it VirtualImage resources for kubectl.
 ///
@@ -133,14 +133,24 @@ impl Serve {
             AuditFile::open(path.clone()).map_err(failed)
         });
         let audit = audit.transpose()?;
-        telemetry::init_with(&config.log_level, config.log_format == LogFormat::Json, audit.clone())
+        let traces = config.traces_endpoint.clone().map(|endpoint| {
+            Traces::begin(&TraceSettings { endpoint, percent: config.traces_percent })
+                .map_err(|error| Failure::because("traces_endpoint", &error))
+        });
+        let traces = traces.transpose()?;
+        let json = config.log_format == LogFormat::Json;
+        telemetry::init_with(&config.log_level, json, audit.clone(), traces.as_ref())
             .map_err(|error| Failure::Usage(format!("log_level: {error}")))?;
-        runtime()?.block_on(async {
+        let served = runtime()?.block_on(async {
             if let Some(audit) = audit {
                 reopen_when_told(audit)?;
             }
             serve(&config).await
-        })
+        });
+        if let Some(traces) = traces {
+            traces.end();
+        }
+        served
     }
 }
 

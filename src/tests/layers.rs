@@ -23,7 +23,20 @@ const MAY_IMPORT: [(&str, &[&str]); 22] = [
     ("importer", &["artifact", "client", "disk", "oci", "qemu_img", "sparse"]),
     ("exporter", &["artifact", "client", "disk", "qemu_img", "sparse"]),
     ("bare_disk", &["artifact", "disk", "oci", "registry"]),
-    ("api", &["artifact", "auth", "bare_disk", "chunk", "metrics", "oci", "registry", "upload_token"]),
+    (
+        "api",
+        &[
+            "artifact",
+            "auth",
+            "bare_disk",
+            "chunk",
+            "metrics",
+            "oci",
+            "registry",
+            "telemetry",
+            "upload_token",
+        ],
+    ),
     ("apiserver", &["apimachinery"]),
     ("controller", &["artifact", "auth", "client", "disk", "exporter", "importer", "oci", "upload_token"]),
     (
@@ -49,7 +62,7 @@ const MAY_IMPORT: [(&str, &[&str]); 22] = [
 ];
 
 /// Crates that only some modules may name.
-const RESERVED: [(&str, &[&str]); 12] = [
+const RESERVED: [(&str, &[&str]); 13] = [
     ("axum", &["api", "apiserver", "cli"]),
     ("kube", &["controller", "cli"]),
     ("redb", &["apiserver"]),
@@ -61,6 +74,7 @@ const RESERVED: [(&str, &[&str]); 12] = [
     ("procfs", &["metrics"]),
     ("clap", &["cli"]),
     ("bcrypt", &["auth"]),
+    ("opentelemetry", &["telemetry"]),
     ("jsonwebtoken", &["auth"]),
 ];
 
