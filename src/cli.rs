@@ -27,6 +27,7 @@ mod size;
 mod stats;
 mod tls;
 mod verify;
+mod webhooks;
 
 use std::process::ExitCode;
 use std::task::Poll;

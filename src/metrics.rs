@@ -1,6 +1,6 @@
 //! Metrics: what is counted under which name, as Prometheus reads it.
 //!
-//! Labels are words of ours, never names of repositories, tags or users: nobody outside can make series. What happens often is
+//! Labels are words of ours or of the operator's, never names of repositories, tags or users: nobody outside can make series. What happens often is
 //! counted in atomics that are at hand; the engine knows nothing of all this, and what it counts is read when
 //! somebody asks.
 
@@ -9,6 +9,7 @@ mod http;
 mod images;
 mod process;
 mod storing;
+mod webhooks;
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -24,8 +25,10 @@ use http::Http;
 use images::Images;
 use process::Process;
 use storing::{Chunked, StoreCalls};
+use webhooks::Webhooks;
 
 pub use http::Request;
+pub use webhooks::WebhookTally;
 
 /// The type of an [`exposition`](Metrics::exposition).
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -37,6 +40,7 @@ pub struct Metrics {
     http: Http,
     collection: Collection,
     store: Arc<StoreCalls>,
+    webhooks: Webhooks,
 }
 
 impl Default for Metrics {
@@ -57,10 +61,12 @@ impl Metrics {
         );
         registered.register_collector(Box::new(Process));
         let (http, collection, store) = (Http::default(), Collection::default(), StoreCalls::default());
+        let webhooks = Webhooks::default();
         http.register(&mut registered);
         collection.register(&mut registered);
         store.register(&mut registered);
-        Self { registered: RwLock::new(registered), http, collection, store: Arc::new(store) }
+        webhooks.register(&mut registered);
+        Self { registered: RwLock::new(registered), http, collection, store: Arc::new(store), webhooks }
     }
 
     /// A request has come. `route` is one of a few words.
@@ -72,6 +78,12 @@ impl Metrics {
     /// A collection has ended.
     pub fn collected<E>(&self, outcome: &Result<crate::registry::Collected, E>) {
         self.collection.ended(outcome.as_ref().ok());
+    }
+
+    /// What is counted of a webhook with this name, which is one of few.
+    #[must_use]
+    pub fn webhook(&self, name: &str) -> WebhookTally {
+        self.webhooks.tally(name)
     }
 
     /// Who is to be told of the calls of the store.

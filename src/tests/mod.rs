@@ -24,4 +24,5 @@ mod sessions;
 mod stats;
 mod uploaded_files;
 mod verify;
+mod webhooks;
 mod written_once;
