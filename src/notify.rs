@@ -4,10 +4,10 @@
 //! outbox ([`registry`](crate::registry)) before the client has its answer, and leaves it when the receiver has answered with success.
 //!
 //! - [`Notifier`] is what those call who change something. Without a webhook that wants to hear of it, it does nothing.
-//! - [`deliverer`] works off the queue of one webhook. Each has one, so that a dead receiver holds up nobody else; of several
+//! - `deliverer.rs` works off the queue of one webhook. Each has one, so that a dead receiver holds up nobody else; of several
 //!   replicas, the one that holds the lease of the queue does.
-//! - [`schedule`] decides what is tried when, [`cloud_event`] what is sent, [`signature`] how the receiver knows that it is from
-//!   us, [`endpoint`] how it gets there.
+//! - `schedule.rs` decides what is tried when, `cloud_event.rs` what is sent, `signature.rs` how the receiver knows that it is from
+//!   us, `endpoint.rs` how it gets there.
 
 mod cloud_event;
 mod deliverer;
