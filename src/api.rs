@@ -32,6 +32,7 @@ mod health;
 mod image_uploads;
 mod manifests;
 mod ndjson;
+mod notices;
 mod observation;
 mod query;
 mod range;
@@ -58,6 +59,7 @@ use tokio_util::task::TaskTracker;
 use crate::auth::Authority;
 use crate::bare_disk::BareDisks;
 use crate::metrics::Metrics;
+use crate::notify::Notifier;
 use crate::registry::{Registry, Staging};
 use crate::upload_token::UploadKey;
 
@@ -89,6 +91,8 @@ pub struct Api {
     image_uploads: Option<Arc<image_uploads::ImageUploads>>,
     /// Who says who may do what; none: whoever can connect may do everything.
     authority: Option<Arc<Authority>>,
+    /// Who is told of changes, if anybody is.
+    notifier: Option<Arc<Notifier>>,
 }
 
 /// What can be set.
@@ -124,6 +128,7 @@ impl Api {
             tasks: TaskTracker::new(),
             image_uploads: None,
             authority: None,
+            notifier: None,
         }
     }
 
@@ -145,6 +150,12 @@ impl Api {
     #[must_use]
     pub fn with_authority(self, authority: Arc<Authority>) -> Self {
         Self { authority: Some(authority), ..self }
+    }
+
+    /// The same API, which tells others of what has changed.
+    #[must_use]
+    pub fn with_notifier(self, notifier: Arc<Notifier>) -> Self {
+        Self { notifier: Some(notifier), ..self }
     }
 
     /// Ends what would take long, before requests in flight are waited for.

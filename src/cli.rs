@@ -28,6 +28,7 @@ mod stats;
 mod tls;
 mod upkeep;
 mod verify;
+mod webhooks;
 
 use std::process::ExitCode;
 use std::task::Poll;

@@ -8,6 +8,7 @@ mod auth;
 mod environment;
 mod tls;
 mod value;
+mod webhooks;
 
 use std::path::{Path, PathBuf};
 
@@ -21,6 +22,7 @@ use crate::oci::RegistryHost;
 use crate::upload_token::UploadKey;
 use environment::Environment;
 pub use tls::{ClientCertificates, TlsConfig};
+pub use webhooks::{HiddenText, WebhookConfig, WebhookEvent};
 
 pub use auth::{AuthConfig, IssuerConfig, RuleConfig};
 
@@ -127,6 +129,8 @@ pub struct Config {
     pub without_auth: bool,
     /// Who may do what; unset: whoever can connect may do everything.
     pub auth: Option<AuthConfig>,
+    /// Who is told of pushes and deletions.
+    pub webhooks: Vec<WebhookConfig>,
     /// The S3 server; what is not given is taken from the usual `AWS_*` variables.
     pub s3: S3Config,
     /// TLS of the server; without a certificate it speaks plain HTTP.
@@ -234,6 +238,7 @@ impl Default for Config {
             allow_local_sources: None,
             without_auth: false,
             auth: None,
+            webhooks: Vec::new(),
             s3: S3Config::default(),
             tls: TlsConfig::default(),
         }
@@ -345,6 +350,7 @@ impl Config {
                 "s3.access_key_id and s3.secret_access_key go together; one is missing".to_owned(),
             ));
         }
+        webhooks::check(&self.webhooks).map_err(Error::Refused)?;
         self.tls.check().map_err(|reason| Error::Refused(reason.to_owned()))?;
         Ok(self)
     }

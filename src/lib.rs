@@ -13,6 +13,7 @@
 //! - [`bare_disk`]: disks of this registry without the images around them.
 //! - [`secret_key`]: the keys that tokens are signed with, in text and in files.
 //! - [`auth`]: who somebody is, and what they may do.
+//! - [`notify`]: webhooks, which tell others of pushes and deletions.
 //! - [`upload_token`]: who may upload which image until when.
 //! - [`api`]: the distribution specification over HTTP, and what stands beside it.
 //! - [`apimachinery`] and [`apiserver`]: Kubernetes objects, and an API server for them within this process.
@@ -34,6 +35,7 @@ pub mod disk;
 pub mod exporter;
 pub mod importer;
 pub mod metrics;
+pub mod notify;
 pub mod oci;
 pub mod qemu_img;
 pub mod registry;

@@ -1,6 +1,6 @@
 //! Metrics: what is counted under which name, as Prometheus reads it.
 //!
-//! Labels are words of ours, never names of repositories, tags or users: nobody outside can make series. What happens often is
+//! Labels are words of ours or of the operator's, never names of repositories, tags or users: nobody outside can make series. What happens often is
 //! counted in atomics that are at hand; the engine knows nothing of all this, and what it counts is read when
 //! somebody asks.
 
@@ -10,6 +10,7 @@ mod images;
 mod process;
 mod storing;
 mod verification;
+mod webhooks;
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -26,8 +27,10 @@ use images::Images;
 use process::Process;
 use storing::{Chunked, StoreCalls};
 use verification::Verification;
+use webhooks::Webhooks;
 
 pub use http::Request;
+pub use webhooks::WebhookTally;
 
 /// The type of an [`exposition`](Metrics::exposition).
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -40,6 +43,7 @@ pub struct Metrics {
     collection: Collection,
     verification: Verification,
     store: Arc<StoreCalls>,
+    webhooks: Webhooks,
 }
 
 impl Default for Metrics {
@@ -60,12 +64,21 @@ impl Metrics {
         );
         registered.register_collector(Box::new(Process));
         let (http, collection, store) = (Http::default(), Collection::default(), StoreCalls::default());
+        let webhooks = Webhooks::default();
         http.register(&mut registered);
         collection.register(&mut registered);
         let verification = Verification::default();
         verification.register(&mut registered);
         store.register(&mut registered);
-        Self { registered: RwLock::new(registered), http, collection, verification, store: Arc::new(store) }
+        webhooks.register(&mut registered);
+        Self {
+            registered: RwLock::new(registered),
+            http,
+            collection,
+            verification,
+            store: Arc::new(store),
+            webhooks,
+        }
     }
 
     /// A request has come. `route` is one of a few words.
@@ -86,6 +99,12 @@ impl Metrics {
             Ok(Some(checked)) => self.verification.ended(checked),
             Err(_) => self.verification.failed(),
         }
+    }
+
+    /// What is counted of a webhook with this name, which is one of few.
+    #[must_use]
+    pub fn webhook(&self, name: &str) -> WebhookTally {
+        self.webhooks.tally(name)
     }
 
     /// Who is to be told of the calls of the store.

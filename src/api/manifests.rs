@@ -10,6 +10,7 @@ use super::Api;
 use super::blobs::{DOCKER_CONTENT_DIGEST, etag, header, none_match};
 use super::body::{self, Incoming};
 use super::error::ApiError;
+use super::notices;
 use super::query::Query;
 use crate::oci::{ErrorCode, MediaType, Reference, RepositoryName, Tag};
 
@@ -61,7 +62,10 @@ pub(super) async fn put(
         return Err(too_large());
     }
     let bytes = body.whole(limit).await?.ok_or_else(too_large)?;
+    let size = bytes.len() as u64;
     let pushed = api.registry.push_manifest(name, &reference, &tags, content_type, bytes).await?;
+    let moved = if let Reference::Tag(tag) = reference { vec![tag] } else { tags.clone() };
+    notices::pushed(api, request, name, moved, &pushed, size).await?;
     let digest = pushed.digest;
     let created = [
         (LOCATION, header(&format!("/v2/{name}/manifests/{digest}"))),
@@ -80,11 +84,13 @@ pub(super) async fn put(
 }
 
 /// end-9
-pub(super) async fn delete(api: &Api, name: &RepositoryName, reference: &str) -> Result<Response, ApiError> {
-    match reference.parse()? {
-        Reference::Tag(tag) => api.registry.delete_tag(name, &tag).await?,
-        Reference::Digest(digest) => api.registry.delete_manifest(name, &digest).await?,
-    }
+pub(super) async fn delete(
+    api: &Api,
+    name: &RepositoryName,
+    reference: &str,
+    request: &Parts,
+) -> Result<Response, ApiError> {
+    notices::delete(api, request, name, &reference.parse()?).await?;
     Ok(StatusCode::ACCEPTED.into_response())
 }
 

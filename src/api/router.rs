@@ -98,7 +98,7 @@ async fn change(api: &Api, route: Route, request: &Parts, body: &mut Incoming) -
         (Route::Manifest { name, reference }, "PUT") =>
             manifests::put(api, &name, &reference, request, body).await,                               // end-7
         (Route::Manifest { name, reference }, "DELETE") =>
-            manifests::delete(api, &name, &reference).await,                                           // end-9
+            manifests::delete(api, &name, &reference, request).await,                                  // end-9
         (Route::Blob { name, digest }, "DELETE") => blobs::delete(api, &name, &digest).await,          // end-10
         (route, _) => Err(ApiError::method_not_allowed(match route {
             Route::Uploads { .. } => "POST",

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use super::embedded::Embedded;
 use super::upkeep::Upkeep;
-use super::{Failure, StopSignals, auth, runtime, tls};
+use super::{Failure, StopSignals, auth, runtime, tls, webhooks};
 use crate::api::{Api, Server, ServerOptions, Settings, observation, only_metrics, router};
 use crate::config::{Config, ListenAddress, LogFormat, MissingBlobs};
 use crate::metrics::Metrics;
@@ -195,7 +195,7 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     tokio::spawn(async move { learning.learn_chunks().await });
     let mut upkeep = Upkeep::begin(config, &registry, &metrics);
     let auth = auth::open(config)?;
-    let mut api = Api::new(registry, settings).with_metrics(Arc::clone(&metrics));
+    let mut api = Api::new(Arc::clone(&registry), settings).with_metrics(Arc::clone(&metrics));
     if let Some(auth) = &auth {
         api = api.with_authority(Arc::clone(&auth.authority));
         tokio::spawn(auth.authority.follow());
@@ -206,6 +206,10 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     let server = bind(&config.listen, place, options).await?.with_tls(tls.clone());
     let address =
         server.address().map_err(|error| Failure::because("cannot tell where the server listens", &error))?;
+    let notifier = webhooks::start(config, &registry, &metrics, address)?;
+    if let Some(notifier) = &notifier {
+        api = api.with_notifier(Arc::clone(notifier));
+    }
     let tokens = auth.as_ref().map(|auth| &auth.tokens);
     let embedded = Embedded::open(config, address, tls.as_ref(), tokens)?;
     let key = embedded.as_ref().map(Embedded::upload_key).or(config.upload_key.clone());
@@ -228,6 +232,7 @@ async fn serve(config: &Config) -> Result<(), Failure> {
         replicas = if capabilities.shared { "any number" } else { "one" },
         resources = if embedded.is_some() { "embedded" } else { "none" },
         auth = if auth.is_some() { "on" } else { "off" },
+        webhooks = config.webhooks.len(),
         "listening on {}://{address}",
         if tls.is_some() { "https" } else { "http" },
     );
@@ -246,6 +251,9 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     };
     server.run(router(api.clone(), resources), stop).await;
     api.drain().await;
+    if let Some(notifier) = notifier {
+        notifier.stop().await;
+    }
     if let Some(watched) = watched {
         watched.abort();
     }

@@ -61,6 +61,15 @@ pub(super) fn optional_switch<'de, D: Deserializer<'de>>(deserializer: D) -> Res
     switch(deserializer).map(Some)
 }
 
+/// Text that its own type knows how to read, and that has to be there.
+pub(super) fn text<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+where
+    T: FromStr<Err: fmt::Display>,
+    D: Deserializer<'de>,
+{
+    String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+}
+
 /// Text that its own type knows how to read.
 pub(super) fn parsed<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
 where

@@ -9,6 +9,8 @@
 //! 3. [`blobs`]: the record of a blob that is in no repository is buried.
 //! 4. [`data`]: data that no record and no upload refers to is condemned, and deleted a while later.
 //!
+//! Besides, events go that nobody has delivered for a month ([`outbox`](super::outbox)).
+//!
 //! An image that was deleted is gone after twice the grace, therefore. What can go wrong on the way leaves something behind
 //! for the next time.
 
@@ -102,6 +104,9 @@ impl Registry {
         let (blobs, gone) = self.collect_blobs(run, &unneeded).await?;
         collected.blobs = blobs;
         self.collect_data(run, &gone, &mut collected).await?;
+        if !only_look {
+            self.forget_events(run.begun).await?;
+        }
         Ok(collected)
     }
 }

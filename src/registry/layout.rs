@@ -10,6 +10,8 @@
 //! quarantine/<uuid>                                    an object that was found damaged, and where it was
 //! verification                                         how far a verification is that was broken off
 //! verified                                             when all was last verified, and until when somebody is at it
+//! outbox/<queue>/<uuid>                                an event that somebody is still to be told of
+//! leases/<queue>                                       which process tells them what is in that queue
 //! uploads/<uuid>                                       an upload session
 //! uploads/<uuid>!<uuid>                                extents of a session that has very many
 //! catalog/<encoded name>                               empty; there is such a repository
@@ -318,6 +320,36 @@ pub fn referrers(name: &RepositoryName, subject: &Digest) -> Key {
 #[must_use]
 pub fn referrer(name: &RepositoryName, subject: &Digest, referrer: &Digest) -> Key {
     key(format!("{}/{}-{}", referrers(name, subject), referrer.algorithm(), referrer.hex()))
+}
+
+/// All events that somebody is still to be told of.
+#[must_use]
+pub fn outbox() -> Key {
+    key("outbox".to_owned())
+}
+
+/// The events of one queue, whose name is plain.
+#[must_use]
+pub fn outbox_queue(queue: &str) -> Key {
+    key(format!("outbox/{queue}"))
+}
+
+/// An event of a queue.
+#[must_use]
+pub fn event(queue: &str, id: Uuid) -> Key {
+    key(format!("outbox/{queue}/{id}"))
+}
+
+/// Who serves which queue.
+#[must_use]
+pub fn leases() -> Key {
+    key("leases".to_owned())
+}
+
+/// Who serves a queue.
+#[must_use]
+pub fn lease(queue: &str) -> Key {
+    key(format!("leases/{queue}"))
 }
 
 /// A key that is only ever read, to see whether the store answers.

@@ -40,6 +40,8 @@ pub struct StoredManifest {
 pub struct PushedManifest {
     /// The manifest's name.
     pub digest: Digest,
+    /// Its type.
+    pub media_type: MediaType,
     /// The manifest that it refers to, which now lists it.
     pub subject: Option<Digest>,
 }
@@ -84,7 +86,8 @@ impl Registry {
         self.ensure_repository(name).await?;
         let referrer = manifest.referrer(&digest, bytes.len() as u64);
         let subject = manifest.subject;
-        let header = ManifestHeader { media_type: manifest.media_type, subject: subject.clone() };
+        let media_type = manifest.media_type;
+        let header = ManifestHeader { media_type: media_type.clone(), subject: subject.clone() };
         let stored = Bytes::from([record::encode(&header), Bytes::from_static(b"\n"), bytes].concat());
         let key = layout::manifest(name, &digest);
         for _ in 0..ATTEMPTS {
@@ -103,7 +106,7 @@ impl Registry {
                 break;
             }
         }
-        Ok(PushedManifest { digest, subject })
+        Ok(PushedManifest { digest, media_type, subject })
     }
 
     /// Deletes a manifest and every tag that points to it (end-9 by digest).

@@ -385,17 +385,17 @@ pub(super) mod inline {
 }
 
 /// A repository name as text.
-mod name {
+pub(super) mod name {
     use super::{Deserialize, RepositoryName};
 
-    pub(super) fn serialize<S: serde::Serializer>(
+    pub(in crate::registry) fn serialize<S: serde::Serializer>(
         name: &RepositoryName,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         serializer.collect_str(name)
     }
 
-    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(
+    pub(in crate::registry) fn deserialize<'de, D: serde::Deserializer<'de>>(
         deserializer: D,
     ) -> Result<RepositoryName, D::Error> {
         let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;

@@ -110,7 +110,7 @@ pub enum Kind {
     Referrer,
     /// An upload that was not finished.
     Upload,
-    /// A record of the collection, or of known chunks.
+    /// A record of the collection or of known chunks, or an event.
     Upkeep,
     /// The store failed: it is not known how it is.
     Unknown,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Each module with the modules that it may import.
-const MAY_IMPORT: [(&str, &[&str]); 22] = [
+const MAY_IMPORT: [(&str, &[&str]); 23] = [
     ("oci", &[]),
     ("disk", &[]),
     ("chunk", &[]),
@@ -15,10 +15,11 @@ const MAY_IMPORT: [(&str, &[&str]); 22] = [
     ("upload_token", &["secret_key"]),
     ("apimachinery", &[]),
     ("auth", &["oci", "secret_key"]),
-    ("config", &["auth", "oci", "upload_token"]),
+    ("config", &["auth", "notify", "oci", "upload_token"]),
     ("registry", &["chunk", "oci"]),
     ("metrics", &["registry"]),
     ("client", &["chunk", "oci"]),
+    ("notify", &["auth", "client", "metrics", "oci", "registry"]),
     ("artifact", &["chunk", "client", "disk", "oci"]),
     ("importer", &["artifact", "client", "disk", "oci", "qemu_img", "sparse"]),
     ("exporter", &["artifact", "client", "disk", "qemu_img", "sparse"]),
@@ -31,6 +32,7 @@ const MAY_IMPORT: [(&str, &[&str]); 22] = [
             "bare_disk",
             "chunk",
             "metrics",
+            "notify",
             "oci",
             "registry",
             "telemetry",
@@ -53,6 +55,7 @@ const MAY_IMPORT: [(&str, &[&str]); 22] = [
             "exporter",
             "importer",
             "metrics",
+            "notify",
             "oci",
             "registry",
             "telemetry",
@@ -66,7 +69,7 @@ const RESERVED: [(&str, &[&str]); 13] = [
     ("axum", &["api", "apiserver", "cli"]),
     ("kube", &["controller", "cli"]),
     ("redb", &["apiserver"]),
-    ("reqwest", &["client", "importer", "cli"]),
+    ("reqwest", &["client", "importer", "notify", "cli"]),
     ("tar", &["artifact", "chunk"]),
     ("hyper", &["api", "cli"]),
     ("storage_backends", &["registry", "config", "metrics", "cli"]),

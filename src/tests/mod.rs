@@ -25,4 +25,5 @@ mod stats;
 mod uploaded_files;
 mod verify;
 mod verify_schedule;
+mod webhooks;
 mod written_once;

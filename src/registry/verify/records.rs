@@ -7,6 +7,8 @@ use storage_backends::{Condition, Key, Object};
 
 use super::{Finding, Kind, Report, Unheard, told};
 use crate::oci::{Digest, Manifest, RepositoryName};
+use crate::registry::lease::LeaseRecord;
+use crate::registry::outbox::EventRecord;
 use crate::registry::record::{
     CondemnedData, IndexEntry, Membership, Objection, Record, ReferrerRecord, Segment, SessionRecord,
     TagRecord,
@@ -255,12 +257,14 @@ impl Registry {
         is_gone && matches!(now, Ok(Read::Whole(now, _)) if now.digest == tag.digest)
     }
 
-    /// Records of uploads and of collections, and those that tell of known chunks.
+    /// Records of uploads and of collections, those that tell of known chunks, and events.
     async fn verify_upkeep(&self, report: &mut Report<'_>) -> Result<(), Unheard> {
         for (folder, kind) in [
             (layout::sessions(), Kind::Upload),
             (layout::condemned(), Kind::Upkeep),
             (layout::index(), Kind::Upkeep),
+            (layout::outbox(), Kind::Upkeep),
+            (layout::leases(), Kind::Upkeep),
         ] {
             let mut entries = self.store.list(&folder, None);
             loop {
@@ -281,6 +285,8 @@ impl Registry {
                     (Kind::Upload, false) => self.judge_as::<SessionRecord>(kind, &key, report).await,
                     (_, true) => self.judge_as::<Objection>(kind, &key, report).await,
                     _ if folder == layout::index() => self.judge_as::<IndexEntry>(kind, &key, report).await,
+                    _ if folder == layout::outbox() => self.judge_as::<EventRecord>(kind, &key, report).await,
+                    _ if folder == layout::leases() => self.judge_as::<LeaseRecord>(kind, &key, report).await,
                     _ => self.judge_as::<CondemnedData>(kind, &key, report).await,
                 };
                 if let Some(finding) = found {

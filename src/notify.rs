@@ -1,0 +1,211 @@
+//! Webhooks: others are told of pushes and deletions by HTTP.
+//!
+//! What was acknowledged is told, at least once, whatever happens to this process or to the receiver: an event is in the store's
+//! outbox ([`registry`](crate::registry)) before the client has its answer, and leaves it when the receiver has answered with success.
+//!
+//! - [`Notifier`] is what those call who change something. Without a webhook that wants to hear of it, it does nothing.
+//! - `deliverer.rs` works off the queue of one webhook. Each has one, so that a dead receiver holds up nobody else; of several
+//!   replicas, the one that holds the lease of the queue does.
+//! - `schedule.rs` decides what is tried when, `cloud_event.rs` what is sent, `signature.rs` how the receiver knows that it is from
+//!   us, `endpoint.rs` how it gets there.
+
+mod cloud_event;
+mod deliverer;
+mod endpoint;
+mod schedule;
+mod signature;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::auth::{Identity, Pattern};
+use crate::metrics::Metrics;
+use crate::oci::RepositoryName;
+use crate::registry::{Change, Error, Event, Registry, Result};
+use deliverer::Deliverer;
+
+pub use crate::registry::QueueName;
+pub use endpoint::{Delivery, Endpoint, HttpEndpoint, HttpOptions, InvalidEndpoint, Undelivered};
+pub use signature::{InvalidSecret, Secret};
+
+/// Somebody who wants to hear of changes.
+#[derive(Debug)]
+pub struct Webhook {
+    /// What it is called in logs and metrics. Its queue in the store has the same name.
+    pub name: QueueName,
+    /// Which changes.
+    pub changes: Vec<Change>,
+    /// Where. Nobody's name is put into the patterns.
+    pub repositories: Vec<Pattern>,
+    /// For how long an event is tried.
+    pub give_up_after: Duration,
+    /// How it is told.
+    pub endpoint: Arc<dyn Endpoint>,
+}
+
+/// How fast everything goes. The defaults are for production; tests make them small.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// The wait behind the first failure. Each further one of the same event doubles it.
+    pub first: Duration,
+    /// The longest such wait.
+    pub longest: Duration,
+    /// The longest wait between two tries at a receiver that answers nothing well.
+    pub pause: Duration,
+    /// How often a process looks for events that others have written: each time is a listing, which costs money in a bucket.
+    /// Of its own events it knows at once.
+    pub poll: Duration,
+    /// For how long a queue is served by nobody after a process was killed that did.
+    pub lease: Duration,
+    /// For how long a deletion may be under way that nobody has confirmed.
+    pub undecided: Duration,
+    /// For how long a delivery may go on when the process is told to stop.
+    pub grace: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            first: Duration::from_secs(1),
+            longest: Duration::from_hours(1),
+            pause: Duration::from_mins(1),
+            poll: Duration::from_secs(30),
+            lease: Duration::from_secs(15),
+            undecided: Duration::from_mins(10),
+            grace: Duration::from_secs(5),
+        }
+    }
+}
+
+/// What is told to everybody who wants to hear it.
+pub struct Notifier {
+    registry: Arc<Registry>,
+    hooks: Vec<Hook>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    grace: Duration,
+}
+
+/// Who wants to hear what, and how their deliverer is woken.
+struct Hook {
+    name: QueueName,
+    changes: Vec<Change>,
+    repositories: Vec<Pattern>,
+    wake: Arc<Notify>,
+}
+
+impl Notifier {
+    /// Begins to deliver what is in the queues of these webhooks. `source` is what this registry is called.
+    #[must_use]
+    pub fn start(
+        registry: &Arc<Registry>,
+        webhooks: Vec<Webhook>,
+        source: &str,
+        metrics: &Metrics,
+        pace: Pace,
+    ) -> Self {
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let hooks = webhooks.into_iter().map(|webhook| {
+            let wake = Arc::new(Notify::new());
+            let deliverer = Deliverer {
+                registry: Arc::clone(registry),
+                queue: webhook.name.clone(),
+                endpoint: webhook.endpoint,
+                give_up_after: webhook.give_up_after,
+                source: source.to_owned(),
+                tally: metrics.webhook(webhook.name.as_str()),
+                pace,
+                wake: Arc::clone(&wake),
+                stop: stop.clone(),
+            };
+            tasks.spawn(deliverer.run());
+            let Webhook { name, changes, repositories, .. } = webhook;
+            Hook { name, changes, repositories, wake }
+        });
+        Self { registry: Arc::clone(registry), hooks: hooks.collect(), stop, tasks, grace: pace.grace }
+    }
+
+    /// Whether anybody wants to hear of such a change. If nobody does, nothing has to be found out about it.
+    #[must_use]
+    pub fn is_wanted(&self, change: Change, repository: &RepositoryName) -> bool {
+        self.hooks.iter().any(|hook| hook.wants(change, repository))
+    }
+
+    /// Something has happened. When this returns, those who want to hear of it will; after an error nobody may be told that it
+    /// has happened, and it is to be done again.
+    pub async fn happened(&self, event: Event) -> Result<()> {
+        let hooks = self.hooks_for(&event);
+        if hooks.is_empty() {
+            return Ok(());
+        }
+        self.registry.post(&names(&hooks), event).await?;
+        wake(&hooks);
+        Ok(())
+    }
+
+    /// Deletes what `event` says is deleted, by `deletion`. When this succeeds, those who want to hear of it will. After an
+    /// error they will too if it has happened nevertheless: who repeats it finds nothing to delete.
+    pub async fn deleting(&self, event: Event, deletion: impl Future<Output = Result<()>>) -> Result<()> {
+        let hooks = self.hooks_for(&event);
+        if hooks.is_empty() {
+            return deletion.await;
+        }
+        let intent = self.registry.intend(&names(&hooks), event).await?;
+        match deletion.await {
+            Ok(()) => self.registry.confirm(intent).await?,
+            Err(error @ Error::ManifestUnknown { .. }) => {
+                // Somebody else was faster. If it stays, they are told of what is so.
+                if let Err(error) = self.registry.retract(intent).await {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "an event cannot be taken back");
+                }
+                return Err(error);
+            }
+            // Whether it has happened is seen when it is looked at.
+            Err(error) => return Err(error),
+        }
+        wake(&hooks);
+        Ok(())
+    }
+
+    /// Ends the deliveries that are under way, or gives them up soon: they are in the store.
+    pub async fn stop(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        // A store that stands still keeps nobody from ending.
+        let _ = timeout(2 * self.grace, self.tasks.wait()).await;
+    }
+
+    fn hooks_for(&self, event: &Event) -> Vec<&Hook> {
+        self.hooks.iter().filter(|hook| hook.wants(event.change, &event.repository)).collect()
+    }
+}
+
+impl Hook {
+    fn wants(&self, change: Change, repository: &RepositoryName) -> bool {
+        let nobody = Identity::anonymous();
+        self.changes.contains(&change)
+            && self.repositories.iter().any(|pattern| pattern.fits(repository.as_str(), &nobody))
+    }
+}
+
+fn names(hooks: &[&Hook]) -> Vec<QueueName> {
+    hooks.iter().map(|hook| hook.name.clone()).collect()
+}
+
+fn wake(hooks: &[&Hook]) {
+    for hook in hooks {
+        hook.wake.notify_one();
+    }
+}
+
+impl fmt::Debug for Notifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.hooks.iter().map(|hook| hook.name.as_str())).finish()
+    }
+}
