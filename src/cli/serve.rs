@@ -13,7 +13,7 @@ use storage_backends::{Filesystem, Location, S3, S3Options, Store};
 use tokio::task::JoinHandle;
 
 use super::embedded::Embedded;
-use super::{Failure, StopSignals, auth, runtime, tls};
+use super::{Failure, StopSignals, auth, retention, runtime, tls};
 use crate::api::{Api, Server, ServerOptions, Settings, observation, only_metrics, router};
 use crate::config::{Config, ListenAddress, LogFormat, MissingBlobs};
 use crate::metrics::Metrics;
@@ -179,7 +179,8 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     let idle_timeout = Duration::from_secs(config.idle_timeout);
     let settings =
         Settings { idle_timeout, max_manifest: usize::try_from(config.max_manifest).unwrap_or(usize::MAX) };
-    let registry = Arc::new(Registry::with_rules(store, rules(config)));
+    let registry = Registry::with_rules(store, rules(config)).with_retention(retention::rules(config));
+    let registry = Arc::new(registry);
     let learning = Arc::clone(&registry);
     tokio::spawn(async move { learning.learn_chunks().await });
     let collecting = collect_now_and_then(&registry, &metrics, Duration::from_secs(config.collect_interval));
@@ -272,7 +273,9 @@ fn collect_now_and_then(
             let outcome = registry.collect(false).await;
             metrics.collected(&outcome);
             match outcome {
-                Ok(Collected { uploads, blobs, data, .. }) => tracing::info!(
+                Ok(Collected { tags, manifests, uploads, blobs, data, .. }) => tracing::info!(
+                    tags = tags.deleted.count,
+                    manifests = manifests.deleted.count,
                     uploads = uploads.deleted.count,
                     blobs = blobs.deleted.count,
                     bytes = data.deleted.bytes,
