@@ -59,7 +59,7 @@ impl Registry {
                 Ok(false) => return Err(unknown()),
                 // A store that takes no writes is no reason not to read.
                 Err(error) => {
-                    tracing::warn!(%error, repository = %name, %digest, "a manifest that is read may go soon")
+                    tracing::warn!(%error, repository = %name, %digest, "a manifest that is read may go soon");
                 }
             }
         }
@@ -193,7 +193,7 @@ impl Registry {
         if !matches!(media_type.as_str(), MediaType::INDEX | MediaType::DOCKER_LIST) {
             return Ok(());
         }
-        let sparing = content.to_vec().into_iter().map(|digest| async move {
+        let spare = |digest: Digest| async move {
             match self.spare_manifest(name, &digest).await {
                 Err(error @ Error::Record { .. }) => {
                     tracing::warn!(%error, "a manifest is passed over");
@@ -201,8 +201,8 @@ impl Registry {
                 }
                 spared => spared,
             }
-        });
-        let mut sparing = stream::iter(sparing).buffer_unordered(LOOKUPS);
+        };
+        let mut sparing = stream::iter(content.to_vec()).map(spare).buffer_unordered(LOOKUPS);
         while sparing.next().await.transpose()?.is_some() {}
         Ok(())
     }
