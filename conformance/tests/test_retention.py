@@ -62,8 +62,12 @@ def tags(server, name=NAME):
 
 def manifests(server, name=NAME):
     """The manifests that are stored. To ask for one would spare it."""
-    found = stored(server, f"repositories/{name}/_manifests")
-    return {f"sha256:{key.rsplit('/', 1)[1]}" for key, (size, *_) in found.items() if size > 16}
+    found, folder = stored(server, "repositories"), f"repositories/{name}/_manifests/sha256/"
+    return {
+        f"sha256:{key.removeprefix(folder)}"
+        for key, (size, *_) in found.items()
+        if key.startswith(folder) and size > 16
+    }
 
 
 def collect_until(server, check):

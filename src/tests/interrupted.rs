@@ -39,7 +39,7 @@ impl Interrupted {
     }
 }
 
-async fn pass(waiting: Waiting) {
+async fn pass(waiting: &Waiting) {
     let due = {
         let mut waiting = waiting.lock().unwrap();
         match waiting.as_mut() {
@@ -68,12 +68,12 @@ impl Store for Interrupted {
     }
 
     async fn put(&self, key: &Key, bytes: Bytes, condition: Condition) -> Result<Version> {
-        pass(Arc::clone(&self.waiting)).await;
+        pass(&self.waiting).await;
         self.inner.put(key, bytes, condition).await
     }
 
     async fn get(&self, key: &Key) -> Result<Object> {
-        pass(Arc::clone(&self.waiting)).await;
+        pass(&self.waiting).await;
         self.inner.get(key).await
     }
 
@@ -85,14 +85,14 @@ impl Store for Interrupted {
         let (waiting, inner) = (Arc::clone(&self.waiting), Arc::clone(&self.inner));
         let (prefix, after) = (prefix.clone(), after.cloned());
         let listing = async move {
-            pass(waiting).await;
+            pass(&waiting).await;
             Ok(inner.list(&prefix, after.as_ref()))
         };
         stream::once(listing).try_flatten().boxed()
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {
-        pass(Arc::clone(&self.waiting)).await;
+        pass(&self.waiting).await;
         self.inner.delete(key).await
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dvcr::oci::{Digest, MediaType, Reference, TagPattern};
-use dvcr::registry::{Collected, Error, Registry, Repositories, Result, RetentionRule, Rules};
+use dvcr::registry::{Collected, Registry, Repositories, Result, RetentionRule, Rules};
 use serde_json::{Value, json};
 use storage_backends::{Condition, Key, Store};
 
@@ -141,17 +141,13 @@ async fn of_the_tags_the_last_ones_stay_and_images_without_one_go() {
     let store = memory();
     let keep_two = RetentionRule { keep: patterns(&["latest"]), keep_last: Some(2), ..rule() };
     let registry = registry(&store, keep_two);
-    let mut digests = Vec::new();
-    for (number, repository) in
-        (0..10).map(|number| (number / 2, if number % 2 == 0 { "a" } else { "other/a" }))
-    {
-        digests.push(
-            registry.push_image(repository, &format!("v{number}"), &sample(5_000 + number)).await.unwrap(),
-        );
+    for number in 0..5 {
+        for repository in ["a", "other/a"] {
+            registry.push_image(repository, &format!("v{number}"), &sample(5_000 + number)).await.unwrap();
+        }
         later().await;
     }
-    let old = put(&registry, "a", Some("latest"), &image(&sample(5_000), None)).await;
-    assert!(matches!(old, Ok(_) | Err(Error::ManifestBlobUnknown { .. })));
+    registry.push_image("a", "latest", &sample(5_000)).await.unwrap();
     // To push a tag again makes it a late one.
     registry.push_image("a", "v1", &sample(5_001)).await.unwrap();
     collect(&registry).await;

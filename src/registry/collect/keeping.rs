@@ -73,8 +73,9 @@ mod tests {
     #[test]
     fn whoever_keeps_others_goes_before_them_and_those_in_a_ring_at_once() {
         let keeping = keeping(&[(1, 2), (2, 3), (4, 3), (5, 6), (6, 5), (7, 7)]);
-        let of =
-            |numbers: &[u8]| numbers.iter().map(|number| (digest(*number), ())).collect::<HashMap<_, _>>();
+        let of = |numbers: &[u8]| {
+            numbers.iter().map(|number| (digest(*number), *number)).collect::<HashMap<_, _>>()
+        };
         let sorted = |numbers: &[u8]| {
             let mut digests: Vec<_> = numbers.iter().map(|number| digest(*number)).collect();
             digests.sort_unstable();

@@ -241,7 +241,7 @@ async fn live(number: usize, replicas: &[Registry], stop: &AtomicBool) -> usize 
     while !stop.load(Ordering::Relaxed) {
         round += 1;
         let replica = &replicas[round % replicas.len()];
-        let tag = if round % 3 == 0 { format!("drop-{number}") } else { format!("keep-{number}") };
+        let tag = if round.is_multiple_of(3) { format!("drop-{number}") } else { format!("keep-{number}") };
         let size = 500 + round * 7 % 5;
         let digest = match replica.push_image("a", &tag, &sample(size)).await {
             Ok(digest) => digest,
@@ -263,7 +263,7 @@ async fn live(number: usize, replicas: &[Registry], stop: &AtomicBool) -> usize 
         let found = replica.manifest(&name("a"), &tag.parse().unwrap()).await.unwrap();
         assert_eq!(found.digest, digest, "{tag}");
         assert_eq!(replica.pull("a", &sha256(&sample(size))).await.unwrap(), sample(size), "{tag}");
-        if round % 5 != 0 {
+        if !round.is_multiple_of(5) {
             let tag: Tag = tag.parse().unwrap();
             replica.delete_tag(&name("a"), &tag).await.unwrap();
         }
