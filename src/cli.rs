@@ -20,6 +20,7 @@ mod progress;
 mod progress_server;
 mod pull;
 mod registry;
+mod retention;
 mod rewrite;
 mod rm;
 mod serve;

@@ -6,6 +6,7 @@
 
 mod auth;
 mod environment;
+mod retention;
 mod tls;
 mod value;
 mod webhooks;
@@ -25,6 +26,7 @@ pub use tls::{ClientCertificates, TlsConfig};
 pub use webhooks::{HiddenText, WebhookConfig, WebhookEvent};
 
 pub use auth::{AuthConfig, IssuerConfig, RuleConfig};
+pub use retention::RetentionConfig;
 
 /// Until it is known how large a blob is, its bytes are held in memory: so many at most.
 const LARGEST_HELD: u64 = 16 << 20;
@@ -97,6 +99,8 @@ pub struct Config {
     /// Seconds for which an upload stays that nobody goes on with.
     #[serde(deserialize_with = "value::number")]
     pub abandoned_after: u64,
+    /// Which tags go, and when images without one do: for each repository the first rule that is for it.
+    pub retention: Vec<RetentionConfig>,
     /// Whether VirtualImage resources are served too; unset: if only this machine reaches the server, and its data is in
     /// a directory.
     #[serde(deserialize_with = "value::optional_switch")]
@@ -227,6 +231,7 @@ impl Default for Config {
             verify_rate: 50 << 20,
             grace: 6 * 60 * 60,
             abandoned_after: 7 * 24 * 60 * 60,
+            retention: Vec::new(),
             embedded_api: None,
             state: None,
             public_url: None,
@@ -329,6 +334,7 @@ impl Config {
                 ));
             }
         }
+        retention::check(&self.retention, self.grace).map_err(Error::Refused)?;
         if self.max_manifest < 4_000_000 {
             return Err(Error::Refused(format!(
                 "max_manifest must be at least 4000000 bytes, which clients may rely on; it is {}",
@@ -472,6 +478,10 @@ mod tests {
             ("s3.single_writer = 'perhaps'", "s3.single_writer", "true or false"),
             ("s3.access_key_id = 'x'", "s3.secret_access_key", "together"),
             ("tls.key = 'x'", "tls.certificate", "together"),
+            ("[[retention]]\nrepositories = ['**']", "retention, number 1", "keep_last"),
+            ("[[retention]]\nkeep_lsat = 1", "keep_lsat", "keep_last"),
+            ("[[retention]]\nkeep_within = '3y'", "keep_within", "30d"),
+            ("[[retention]]\nkeep = ['a/b']", "retention.0.keep", "pattern of tags"),
             ("tls.client_ca = 'x'", "tls.client_ca", "tls.certificate"),
             ("tls.client_certificates = 'never'", "tls.client_certificates", "optional"),
         ] {
@@ -497,6 +507,17 @@ mod tests {
         assert_eq!(auth.groups["ops"], ["alice"]);
         let error = load("", &[("DVCR_AUTH_HTPASWD", "/users")], &[]).unwrap_err().to_string();
         assert!(error.contains("htpaswd") && error.contains("htpasswd"), "{error}");
+    }
+
+    #[test]
+    fn rules_of_retention_are_read_from_the_file() {
+        let toml = "grace = 60\n[[retention]]\nrepositories = ['images/**']\ntags = ['v*']\nkeep = ['latest', 'lts-*']\n\
+                    keep_last = 3\nkeep_within = '30d'\nuntagged_after = 3600\n\
+                    [[retention]]\nrepositories = ['**']\nuntagged_after = '1d'";
+        let rules = load(toml, &[], &[]).unwrap().retention;
+        assert_eq!((rules[0].keep_last, rules[0].keep_within), (Some(3), Some(30 * 24 * 60 * 60)));
+        assert_eq!((rules[0].untagged_after, rules[0].keep.len(), rules[0].tags.len()), (Some(3600), 2, 1));
+        assert_eq!((rules[1].untagged_after, rules[1].keep_last), (Some(24 * 60 * 60), None));
     }
 
     #[test]

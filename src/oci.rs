@@ -10,7 +10,9 @@ mod media_type;
 mod name;
 mod reference;
 mod tag;
+mod tag_pattern;
 mod uploaded_file;
+mod wildcard;
 
 pub(crate) use digest::hex;
 pub use digest::{Algorithm, Digest, Hasher, HasherState, InvalidDigest};
@@ -21,4 +23,6 @@ pub use name::{InvalidName, RepositoryName};
 pub use oci_spec::distribution::ErrorCode;
 pub use reference::{InvalidReference, Reference};
 pub use tag::{InvalidTag, Tag};
+pub use tag_pattern::{InvalidTagPattern, TagPattern};
 pub use uploaded_file::{SALT, SALTED_FILE, UPLOADED_FILE, UPLOADED_FILES, salt};
+pub(crate) use wildcard::in_order;

@@ -28,6 +28,7 @@ mod lately;
 pub mod layout;
 mod lease;
 mod manifest;
+mod manifest_record;
 mod mount;
 mod outbox;
 mod packs;
@@ -39,6 +40,7 @@ mod recipe_page;
 mod recipes;
 mod record;
 mod referrers;
+mod retention;
 mod rewrite;
 mod session;
 mod source;
@@ -60,7 +62,7 @@ use claims::Claims;
 use source::Source;
 
 pub use blob::BlobReader;
-pub use collect::{Amount, Collected, Step};
+pub use collect::{Amount, Collected, Expired, Step};
 pub use error::{Error, Result};
 pub use event::{Change, Event};
 pub use extents::BlobExtent;
@@ -69,6 +71,7 @@ pub use lease::{Claimant, Lease};
 pub use manifest::{PushedManifest, StoredManifest};
 pub use outbox::{Intent, InvalidQueueName, LONGEST_WAIT, Posted, QueueName, written_at};
 pub use referrers::ReferrersPage;
+pub use retention::{Repositories, RetentionRule};
 pub use rewrite::Form;
 pub use session::SessionId;
 pub use staging::{Piece, Staged, Staging, StagingError, Total};
@@ -86,7 +89,12 @@ const LOOKUPS: usize = 16;
 
 /// Milliseconds since 1970.
 fn now() -> u64 {
-    milliseconds(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+    since_1970(SystemTime::now())
+}
+
+/// A time in milliseconds since 1970.
+fn since_1970(time: SystemTime) -> u64 {
+    milliseconds(time.duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
 fn milliseconds(duration: Duration) -> u64 {
@@ -109,6 +117,7 @@ pub struct Registry {
     store: Arc<dyn Store>,
     sessions: session::Locks,
     rules: Rules,
+    retention: Vec<RetentionRule>,
     source: Arc<Source>,
     index: Arc<ChunkIndex>,
     claims: Arc<Claims>,
@@ -182,7 +191,22 @@ impl Registry {
         let source = Arc::new(Source::new(&store, rules.read_memory));
         let index = Arc::new(ChunkIndex::new(Arc::clone(&source), rules.index_memory));
         let claims = Arc::new(Claims::new(&store, &source.packs, rules.grace));
-        Self { store, sessions: session::Locks::default(), rules, source, index, claims }
+        Self {
+            store,
+            sessions: session::Locks::default(),
+            rules,
+            retention: Vec::new(),
+            source,
+            index,
+            claims,
+        }
+    }
+
+    /// The same, with rules by which tags go, and images without one: the first that is for a repository is the one for it.
+    #[must_use]
+    pub fn with_retention(mut self, rules: Vec<RetentionRule>) -> Self {
+        self.retention = rules;
+        self
     }
 
     /// Learns which chunks are stored. Until it has, what is stored already is stored again.

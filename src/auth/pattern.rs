@@ -7,6 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::Identity;
+use crate::oci::in_order;
 
 /// Repositories by their names: `*` is anything within a segment, `**` any number of segments, `{namespace}` the caller's
 /// Kubernetes namespace and `{user}` the caller's name.
@@ -51,6 +52,15 @@ impl Pattern {
     #[must_use]
     pub fn is_everything(&self) -> bool {
         self.segments == [Segment::Many]
+    }
+
+    /// Whether it is for some caller's repositories, and for none without one.
+    #[must_use]
+    pub fn names_caller(&self) -> bool {
+        let names = |piece: &Piece| matches!(piece, Piece::Namespace | Piece::User);
+        self.segments
+            .iter()
+            .any(|segment| matches!(segment, Segment::One(pieces) if pieces.iter().any(names)))
     }
 
     /// Whether a repository fits, for this caller. A segment `*` of the name stands for any that there can be, and fits only
@@ -105,27 +115,6 @@ impl Wanted {
         let texts: Vec<&[u8]> = texts.iter().map(String::as_bytes).collect();
         in_order(name.as_bytes(), &texts, |name, text| name == text)
     }
-}
-
-/// Whether `whole` is the parts in their order with anything between them: the first at its start, the last at its end, and
-/// each other one where it is found first, which leaves most to those behind it. Takes no more than the product of both lengths.
-fn in_order<T, P>(whole: &[T], parts: &[&[P]], fits: impl Fn(&[T], &[P]) -> bool) -> bool {
-    let (first, last, middle) = match parts {
-        [] => return false,
-        [only] => return fits(whole, only),
-        [first, middle @ .., last] => (first, last, middle),
-    };
-    let Some((start, rest)) = whole.split_at_checked(first.len()) else { return false };
-    let Some(end) = rest.len().checked_sub(last.len()) else { return false };
-    let (mut left, end) = rest.split_at(end);
-    if !fits(start, first) || !fits(end, last) {
-        return false;
-    }
-    for part in middle.iter().filter(|part| !part.is_empty()) {
-        let Some(at) = left.windows(part.len()).position(|window| fits(window, part)) else { return false };
-        left = left.get(at + part.len()..).unwrap_or_default();
-    }
-    true
 }
 
 impl FromStr for Pattern {
@@ -244,6 +233,11 @@ mod tests {
         assert!(!pattern.fits("vi/team-a/disk", &Identity::user("team-a")));
         assert!(!pattern.fits("vi//disk", &Identity::anonymous()));
         let home: Pattern = "home/{user}/**".parse().unwrap();
+        assert!(
+            pattern.names_caller()
+                && home.names_caller()
+                && !"vi/*/**".parse::<Pattern>().unwrap().names_caller()
+        );
         assert!(home.fits("home/alice/disk", &Identity::user("alice")));
         for name in ["*", "**", "alice/../bob", "a*"] {
             assert!(!home.fits("home/alice/disk", &Identity::user(name)), "{name}");

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use super::embedded::Embedded;
 use super::upkeep::Upkeep;
-use super::{Failure, StopSignals, auth, runtime, tls, webhooks};
+use super::{Failure, StopSignals, auth, retention, runtime, tls, webhooks};
 use crate::api::{Api, Server, ServerOptions, Settings, observation, only_metrics, router};
 use crate::config::{Config, ListenAddress, LogFormat, MissingBlobs};
 use crate::metrics::Metrics;
@@ -190,7 +190,8 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     let idle_timeout = Duration::from_secs(config.idle_timeout);
     let settings =
         Settings { idle_timeout, max_manifest: usize::try_from(config.max_manifest).unwrap_or(usize::MAX) };
-    let registry = Arc::new(Registry::with_rules(store, rules(config)));
+    let registry = Registry::with_rules(store, rules(config)).with_retention(retention::rules(config));
+    let registry = Arc::new(registry);
     let learning = Arc::clone(&registry);
     tokio::spawn(async move { learning.learn_chunks().await });
     let mut upkeep = Upkeep::begin(config, &registry, &metrics);

@@ -49,7 +49,9 @@ async fn collect(registry: Arc<Registry>, metrics: Arc<Metrics>, interval: Durat
         let outcome = registry.collect(false).await;
         metrics.collected(&outcome);
         match outcome {
-            Ok(Collected { uploads, blobs, data, .. }) => tracing::info!(
+            Ok(Collected { tags, manifests, uploads, blobs, data, .. }) => tracing::info!(
+                tags = tags.deleted.count,
+                manifests = manifests.deleted.count,
                 uploads = uploads.deleted.count,
                 blobs = blobs.deleted.count,
                 bytes = data.deleted.bytes,

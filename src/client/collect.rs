@@ -6,8 +6,8 @@ use serde::de::DeserializeOwned;
 use super::{Client, ClientError};
 use crate::oci::RegistryHost;
 
-/// The largest answer that is read.
-const LIMIT: usize = 64 << 10;
+/// The largest answer that is read: it tells thousands of tags and manifests one by one.
+const LIMIT: usize = 16 << 20;
 
 impl Client {
     /// What a registry took away, in the words of its own; or would, if it is `only_look`ed.

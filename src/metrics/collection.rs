@@ -77,6 +77,8 @@ impl Collection {
         self.runs.get_or_create(&Run { outcome }).inc();
         let Some(collected) = collected else { return };
         let kinds = [
+            ("tags", collected.tags),
+            ("manifests", collected.manifests),
             ("uploads", collected.uploads),
             ("members", collected.members),
             ("blobs", collected.blobs),

@@ -3,11 +3,13 @@
 //! There is no lock and no moment at which everything stands still, and any number of replicas may collect at once. What goes,
 //! goes in steps, and each is safe by itself, however long a process sleeps in the middle of it:
 //!
-//! 1. [`uploads`]: an upload that nobody goes on with ends.
-//! 2. [`members`]: a blob of a repository that no manifest there needs is condemned; if that is so still a while later, it is
+//! 1. [`retention`]: a tag goes that the rule for its repository does not keep; and a manifest there that nothing needs is
+//!    condemned, and goes a while later ([`untagged`]). Where there is no rule, images stay until somebody deletes them.
+//! 2. [`uploads`]: an upload that nobody goes on with ends.
+//! 3. [`members`]: a blob of a repository that no manifest there needs is condemned; if that is so still a while later, it is
 //!    not in the repository any more.
-//! 3. [`blobs`]: the record of a blob that is in no repository is buried.
-//! 4. [`data`]: data that no record and no upload refers to is condemned, and deleted a while later.
+//! 4. [`blobs`]: the record of a blob that is in no repository is buried.
+//! 5. [`data`]: data that no record and no upload refers to is condemned, and deleted a while later.
 //!
 //! Besides, events go that nobody has delivered for a month ([`outbox`](super::outbox)).
 //!
@@ -16,20 +18,33 @@
 
 mod blobs;
 mod data;
+mod keeping;
 mod mark;
 mod members;
+mod retention;
+mod untagged;
 mod uploads;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Registry, Result, milliseconds, now};
+use super::{Registry, Result, milliseconds, now, since_1970};
+use crate::oci::Digest;
+
+/// Tags and manifests that are told one by one, at most.
+const TOLD: usize = 10_000;
 
 /// What a collection did; or would do in the end, if it was only to look.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Collected {
+    /// Tags that no clause of a rule keeps.
+    #[serde(default)]
+    pub tags: Step,
+    /// Manifests that nothing needs, in repositories that a rule is for, with the bytes of the manifests alone.
+    #[serde(default)]
+    pub manifests: Step,
     /// Uploads that nobody went on with.
     pub uploads: Step,
     /// Blobs of repositories that no manifest of theirs needs, with the bytes that they have for clients.
@@ -40,6 +55,61 @@ pub struct Collected {
     pub data: Step,
     /// Records, and lists of what a blob is made of, that cannot be read. While there are any, no data is deleted.
     pub unreadable: u64,
+    /// The tags and manifests that a rule took away, one by one; or would.
+    #[serde(default)]
+    pub expired: Vec<Expired>,
+    /// How many of them are not told, since there are too many.
+    #[serde(default)]
+    pub not_told: u64,
+}
+
+/// A tag or a manifest that a rule of retention takes away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expired {
+    /// Where it is.
+    pub repository: String,
+    /// The tag; `None`: it is the manifest that goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
+    /// The manifest, or what the tag points to.
+    pub digest: Digest,
+    /// Which rule says so, from 1.
+    pub rule: u64,
+    /// Bytes of the manifest and of its blobs, as clients see them; others may have the same blobs.
+    pub bytes: u64,
+    /// Why.
+    pub reason: String,
+}
+
+impl Collected {
+    /// Tells of something that goes by a rule.
+    fn tell(&mut self, run: Run, expired: Expired) {
+        if !run.only_look {
+            expired.audit();
+        }
+        if self.expired.len() < TOLD {
+            self.expired.push(expired);
+        } else {
+            self.not_told += 1;
+        }
+    }
+}
+
+impl Expired {
+    /// What goes by itself is told where it is told what somebody deletes.
+    fn audit(&self) {
+        tracing::info!(
+            target: "dvcr::audit",
+            action = "expire",
+            repository = self.repository,
+            reference = self.tag.clone().unwrap_or_else(|| self.digest.to_string()),
+            digest = %self.digest,
+            outcome = "done",
+            rule = self.rule,
+            reason = self.reason,
+            "audit"
+        );
+    }
 }
 
 /// What became of things of a kind.
@@ -87,8 +157,7 @@ impl Run {
 
     /// Whether something was written lately, so that whoever wrote it may not be done.
     fn is_young(&self, modified: SystemTime) -> bool {
-        let modified = milliseconds(modified.duration_since(UNIX_EPOCH).unwrap_or_default());
-        modified.saturating_add(milliseconds(self.grace)) > self.begun
+        since_1970(modified).saturating_add(milliseconds(self.grace)) > self.begun
     }
 }
 
@@ -98,8 +167,10 @@ impl Registry {
         let run = Run { begun: now(), grace: self.rules.grace, only_look };
         // For what this process knows, where nobody uploads anything for long.
         self.index.follow(self.claims.look_now_and_then().await?);
-        let mut collected = Collected { uploads: self.collect_uploads(run).await?, ..Collected::default() };
-        let (members, unneeded) = self.collect_members(run).await?;
+        let mut collected = Collected::default();
+        let gone = self.collect_by_rule(run, &mut collected).await?;
+        collected.uploads = self.collect_uploads(run).await?;
+        let (members, unneeded) = self.collect_members(run, &gone).await?;
         collected.members = members;
         let (blobs, gone) = self.collect_blobs(run, &unneeded).await?;
         collected.blobs = blobs;

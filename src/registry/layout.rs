@@ -40,8 +40,8 @@
 //! # Known quirks
 //!
 //! What is deleted while others may write it stays behind as a small object: a tag or a referrer, which goes with its
-//! manifest, as an empty one, and the record of a blob, and that a repository has it, as a tombstone of its own
-//! (`record.rs`). Stores have compare-and-swap but no compare-and-delete, and a plain delete could hit
+//! manifest, as an empty one; the record of a blob, that a repository has it, and what a rule of retention takes away, as a
+//! tombstone of its own (`record.rs`). Stores have compare-and-swap but no compare-and-delete, and a plain delete could hit
 //! what was just pushed again.
 
 use storage_backends::Key;
@@ -262,6 +262,15 @@ pub fn repository_of_referrer(entry: &Key) -> Option<RepositoryName> {
     entry.as_str().strip_prefix("repositories/")?.split_once("/_referrers/")?.0.parse().ok()
 }
 
+/// The repository, the subject and the referrer of an object below [`repositories`], if it is a referrer.
+#[must_use]
+pub fn referrer_of(entry: &Key) -> Option<(RepositoryName, Digest, Digest)> {
+    let (folder, referrer) = entry.as_str().rsplit_once('/')?;
+    let (name, subject) = folder.strip_prefix("repositories/")?.split_once("/_referrers/")?;
+    let [subject, referrer] = [subject.replacen('/', ":", 1), referrer.replacen('-', ":", 1)];
+    Some((name.parse().ok()?, subject.parse().ok()?, referrer.parse().ok()?))
+}
+
 /// That a blob belongs to a repository.
 #[must_use]
 pub fn membership(name: &RepositoryName, digest: &Digest) -> Key {
@@ -386,6 +395,9 @@ mod tests {
         assert_eq!(blob(&digest).as_str(), format!("blobs/sha256/ab/{}", "ab".repeat(32)));
         assert_eq!(member(&membership(&name, &digest)), Some((name.clone(), digest.clone())));
         assert_eq!(member(&manifest(&name, &digest)), None);
+        let subject: Digest = format!("sha512:{}", "cd".repeat(64)).parse().unwrap();
+        let entry = referrer(&name, &subject, &digest);
+        assert_eq!(referrer_of(&entry), Some((name.clone(), subject, digest.clone())));
         assert_eq!(catalog_entry(&name).as_str(), "catalog/vi.default.ubuntu!22-04");
         assert_eq!(
             tag(&name, &"v1".parse().unwrap()).as_str(),

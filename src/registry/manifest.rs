@@ -2,11 +2,11 @@
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
-use storage_backends::{Condition, Key, Object};
+use storage_backends::{Condition, Key};
 
 use super::blocking::blocking;
 use super::record::{ManifestHeader, Record};
-use super::{ATTEMPTS, Error, Registry, Result, layout, record};
+use super::{ATTEMPTS, Error, Registry, Result, layout, manifest_record, record};
 use crate::oci::{
     Algorithm, Blob, Digest, InvalidManifest, Manifest, MediaType, Reference, RepositoryName, Tag,
 };
@@ -32,7 +32,7 @@ pub struct StoredManifest {
     pub media_type: MediaType,
     /// Its bytes.
     pub bytes: Bytes,
-    subject: Option<Digest>,
+    pub(super) subject: Option<Digest>,
 }
 
 /// What became of a push.
@@ -47,14 +47,25 @@ pub struct PushedManifest {
 }
 
 impl Registry {
-    /// Reads a manifest (end-3).
+    /// Reads a manifest (end-3). Whoever is told of one may count on it for a while: if it was about to go, it is not any more.
     pub async fn manifest(&self, name: &RepositoryName, reference: &Reference) -> Result<StoredManifest> {
         let unknown = || Error::ManifestUnknown { name: name.clone(), reference: reference.clone() };
         let digest = match reference {
             Reference::Digest(digest) => digest.clone(),
             Reference::Tag(tag) => self.find_tag(name, tag).await?.ok_or_else(unknown)?,
         };
-        self.find_manifest(name, &digest).await?.ok_or_else(unknown)
+        let found = self.find_manifest_object(name, &digest).await?.ok_or_else(unknown)?;
+        if found.condemned.is_some() {
+            match self.spare_manifest(name, &digest).await {
+                Ok(true) => {}
+                Ok(false) => return Err(unknown()),
+                // A store that takes no writes is no reason not to read.
+                Err(error) => {
+                    tracing::warn!(%error, repository = %name, %digest, "a manifest that is read may go soon");
+                }
+            }
+        }
+        Ok(found.manifest)
     }
 
     /// Stores a manifest and points tags to it (end-7): the tag it is pushed by, or any number of `tags` when it is
@@ -88,7 +99,7 @@ impl Registry {
         let subject = manifest.subject;
         let media_type = manifest.media_type;
         let header = ManifestHeader { media_type: media_type.clone(), subject: subject.clone() };
-        let stored = Bytes::from([record::encode(&header), Bytes::from_static(b"\n"), bytes].concat());
+        let stored = manifest_record::encode(&record::encode(&header), &bytes);
         let key = layout::manifest(name, &digest);
         for _ in 0..ATTEMPTS {
             self.store.put(&key, stored.clone(), Condition::None).await?;
@@ -98,11 +109,13 @@ impl Registry {
             // A collection that did not see the manifest may have taken a blob meanwhile. Then the manifest stays without this
             // push's tags: somebody else may have pushed it, and the blob, by now.
             self.require_content(name, &manifest.blobs, &manifest.content).await?;
+            self.spare_children(name, &header.media_type, &manifest.content).await?;
             for tag in tags {
                 self.move_tag(name, tag, &digest).await?;
             }
-            // Had somebody deleted the manifest meanwhile, what points to it would point to nothing.
-            if self.has_manifest(name, &digest).await? {
+            // Had somebody deleted the manifest meanwhile, what points to it would point to nothing; and a collection that has not
+            // seen what points to it must not take it.
+            if self.spare_manifest(name, &digest).await? {
                 break;
             }
         }
@@ -164,60 +177,36 @@ impl Registry {
         Ok(())
     }
 
-    pub(super) async fn has_manifest(&self, name: &RepositoryName, digest: &Digest) -> Result<bool> {
-        match self.store.get(&layout::manifest(name, digest)).await {
-            Ok(object) => Ok(!record::is_tombstone(object.bytes.len() as u64)),
-            Err(storage_backends::Error::NotFound { .. }) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    pub(super) async fn find_manifest(
-        &self,
-        name: &RepositoryName,
-        digest: &Digest,
-    ) -> Result<Option<StoredManifest>> {
-        let key = layout::manifest(name, digest);
-        let stored = match self.store.get(&key).await {
-            Ok(object) if record::is_tombstone(object.bytes.len() as u64) => return Ok(None),
-            Ok(object) => object,
-            Err(storage_backends::Error::NotFound { .. }) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        Self::decode_manifest(name, digest, &stored).map(Some)
-    }
-
-    /// A manifest out of what is stored under its key.
-    pub(super) fn decode_manifest(
-        name: &RepositoryName,
-        digest: &Digest,
-        stored: &Object,
-    ) -> Result<StoredManifest> {
-        let (key, stored) = (layout::manifest(name, digest), &stored.bytes);
-        let end = stored
-            .iter()
-            .position(|b| *b == b'\n')
-            .ok_or_else(|| Error::Record { key: key.clone(), reason: "it has no header".to_owned() })?;
-        let header: ManifestHeader = record::decode(&key, &stored[..end])?;
-        let bytes = stored.slice(end + 1..);
-        // Neither served nor believed.
-        if Digest::of(digest.algorithm(), &bytes) != *digest {
-            return Err(Error::Record { key, reason: "it is not what was pushed".to_owned() });
-        }
-        Ok(StoredManifest {
-            digest: digest.clone(),
-            media_type: header.media_type,
-            bytes,
-            subject: header.subject,
-        })
-    }
-
     /// Makes sure that a manifest's `blobs` are there, and that no collection takes what is there of its `content`.
     async fn require_content(&self, name: &RepositoryName, blobs: &[Blob], content: &[Digest]) -> Result<()> {
         self.require_blobs(name, blobs).await?;
         for digest in content.iter().filter(|digest| !blobs.iter().any(|blob| blob.digest == **digest)) {
             self.spare_member(name, digest).await?;
         }
+        Ok(())
+    }
+
+    /// Makes sure that no collection takes what an index lists, as far as it is there. Others need not be.
+    async fn spare_children(
+        &self,
+        name: &RepositoryName,
+        media_type: &MediaType,
+        content: &[Digest],
+    ) -> Result<()> {
+        if !matches!(media_type.as_str(), MediaType::INDEX | MediaType::DOCKER_LIST) {
+            return Ok(());
+        }
+        let spare = |digest: Digest| async move {
+            match self.spare_manifest(name, &digest).await {
+                Err(error @ Error::Record { .. }) => {
+                    tracing::warn!(%error, "a manifest is passed over");
+                    Ok(false)
+                }
+                spared => spared,
+            }
+        };
+        let mut sparing = stream::iter(content.to_vec()).map(spare).buffer_unordered(LOOKUPS);
+        while sparing.next().await.transpose()?.is_some() {}
         Ok(())
     }
 

@@ -4,6 +4,8 @@
 //! know, so a field may be added without a new version when old releases may ignore it. A new kind of
 //! [`Extent`] is refused by old releases with an error that says so, and never read as something else.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -11,7 +13,7 @@ use storage_backends::{Condition, Key, Object, Store, Version, WriterState};
 use uuid::Uuid;
 
 use super::blocking::blocking;
-use super::{Error, Result};
+use super::{Error, Result, milliseconds};
 use crate::oci::{Digest, HasherState, MediaType, Referrer, RepositoryName};
 
 /// The version that this release writes.
@@ -58,6 +60,8 @@ pub(super) struct Stored<T> {
     pub(super) version: Version,
     /// When it was condemned, in milliseconds since 1970.
     pub(super) condemned: Option<u64>,
+    /// When it was written, in milliseconds since 1970, if no other write has the same bytes.
+    pub(super) written: Option<u64>,
 }
 
 /// Where the bytes of a blob are: its extents, in order, make up the blob.
@@ -283,6 +287,17 @@ pub(super) fn decode<T: Record>(key: &Key, bytes: &[u8]) -> Result<T> {
     decode_versioned(key, bytes).map(|found| found.record)
 }
 
+/// The same, with when it was condemned, in milliseconds since 1970.
+pub(super) fn decode_condemned<T: Record>(key: &Key, bytes: &[u8]) -> Result<(T, Option<u64>)> {
+    decode_versioned(key, bytes).map(|found| (found.record, found.condemned))
+}
+
+/// When an id was made, in milliseconds since 1970, if it says so.
+pub(super) fn time_of(id: Uuid) -> Option<u64> {
+    let (seconds, nanoseconds) = id.get_timestamp()?.to_unix();
+    Some(milliseconds(Duration::new(seconds, nanoseconds)))
+}
+
 fn decode_versioned<T: Record>(key: &Key, bytes: &[u8]) -> Result<Versioned<T>> {
     let damaged = |reason: String| Error::Record { key: key.clone(), reason };
     let unreadable = |error: serde_json::Error| damaged(error.to_string());
@@ -333,13 +348,14 @@ pub(super) async fn find_stored<T: Record + Send + 'static>(
         Err(storage_backends::Error::NotFound { .. }) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    let Versioned { record, condemned, .. } = if bytes.len() > DECODE_IN_PLACE {
+    let Versioned { record, condemned, revision, .. } = if bytes.len() > DECODE_IN_PLACE {
         let found = key.clone();
         blocking(move || decode_versioned(&found, &bytes)).await?
     } else {
         decode_versioned(key, &bytes)?
     };
-    Ok(Some(Stored { record, version, condemned }))
+    let written = revision.and_then(time_of);
+    Ok(Some(Stored { record, version, condemned, written }))
 }
 
 /// Writes on a condition what no other write has: the version that it is then, or `None` if something else stands there.

@@ -6,7 +6,6 @@
 //! next one.
 
 use std::collections::HashSet;
-use std::time::Duration;
 
 use futures::TryStreamExt as _;
 use storage_backends::{Condition, Entry, Key, Version};
@@ -267,10 +266,6 @@ impl Registry {
 impl Run {
     /// Whether an object was begun lately, by the time that is in its id.
     fn is_recent(&self, id: Uuid) -> bool {
-        let begun = id.get_timestamp().map(|timestamp| {
-            let (seconds, nanoseconds) = timestamp.to_unix();
-            Duration::new(seconds, nanoseconds)
-        });
-        begun.is_some_and(|begun| milliseconds(begun + self.grace) > self.begun)
+        record::time_of(id).is_some_and(|begun| begun.saturating_add(milliseconds(self.grace)) > self.begun)
     }
 }

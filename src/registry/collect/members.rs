@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use storage_backends::Entry;
 
+use super::retention::Gone;
 use super::{Run, Step};
 use crate::oci::{Digest, Manifest, RepositoryName};
 use crate::registry::condemn::{self, Condemned};
@@ -25,10 +26,14 @@ struct Contents {
 }
 
 impl Registry {
-    /// Takes blobs out of repositories. Gives those, too, that are not needed.
-    pub(super) async fn collect_members(&self, run: Run) -> Result<(Step, HashSet<Member>)> {
+    /// Takes blobs out of repositories, as if the manifests were `gone` that are said to be. Gives those that are not
+    /// needed.
+    pub(super) async fn collect_members(&self, run: Run, gone: &Gone) -> Result<(Step, HashSet<Member>)> {
         let (mut step, mut unneeded) = (Step::default(), HashSet::new());
-        for (name, contents) in self.contents().await? {
+        for (name, mut contents) in self.contents().await? {
+            for digest in gone.get(&name).into_iter().flatten() {
+                contents.manifests.remove(digest);
+            }
             match self.collect_members_of(run, &name, contents, &mut step).await {
                 Ok(digests) => unneeded.extend(digests.into_iter().map(|digest| (name.clone(), digest))),
                 Err(error @ (Error::Record { .. } | Error::ManifestInvalid(_))) => {
@@ -91,7 +96,7 @@ impl Registry {
         Ok(digests)
     }
 
-    async fn manifests_of(&self, name: &RepositoryName) -> Result<HashSet<Digest>> {
+    pub(super) async fn manifests_of(&self, name: &RepositoryName) -> Result<HashSet<Digest>> {
         let mut found = HashSet::new();
         let mut entries = self.store.list(&layout::manifests(name), None);
         while let Some(entry) = entries.try_next().await? {
