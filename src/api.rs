@@ -33,6 +33,7 @@ mod image_uploads;
 mod manifests;
 mod ndjson;
 mod observation;
+mod origin;
 mod query;
 mod range;
 mod referrers;
@@ -51,6 +52,7 @@ mod verify;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -92,17 +94,19 @@ pub struct Api {
 }
 
 /// What can be set.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// How long a client may be silent in the middle of a body.
     pub idle_timeout: Duration,
     /// The largest manifest in bytes. The spec asks for 4 MB at least.
     pub max_manifest: usize,
+    /// Proxies that are believed when they say on whose behalf they ask.
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { idle_timeout: Duration::from_mins(1), max_manifest: 4 << 20 }
+        Self { idle_timeout: Duration::from_mins(1), max_manifest: 4 << 20, trusted_proxies: Vec::new() }
     }
 }
 

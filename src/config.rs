@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use figment::providers::{Format, Toml};
 use figment::{Figment, Provider};
+use ipnet::IpNet;
 use serde::Deserialize;
 use storage_backends::Location;
 use url::Url;
@@ -53,6 +54,9 @@ pub struct Config {
     /// Seconds within which the headers of a request must be complete.
     #[serde(deserialize_with = "value::number")]
     pub header_timeout: u64,
+    /// Networks of proxies that are believed when they say, in `X-Forwarded-For`, on whose behalf they ask.
+    #[serde(deserialize_with = "value::networks")]
+    pub trusted_proxies: Vec<IpNet>,
     /// What becomes of a manifest whose config or layers are not in its repository.
     pub missing_blobs: MissingBlobs,
     /// The largest manifest in bytes.
@@ -197,6 +201,7 @@ impl Default for Config {
             log_level: "info".to_owned(),
             idle_timeout: 60,
             header_timeout: 30,
+            trusted_proxies: Vec::new(),
             missing_blobs: MissingBlobs::Refuse,
             max_manifest: 4 << 20,
             chunking: true,
@@ -437,6 +442,9 @@ mod tests {
             ("listen = '5000'", "listen", "HOST:PORT"),
             ("idle_timeout = 'soon'", "idle_timeout", "number"),
             ("idle_timeout = 0", "idle_timeout", "at least 1"),
+            ("trusted_proxies = ['10.0.0.0/33']", "trusted_proxies", "10.0.0.0/8"),
+            ("trusted_proxies = ['proxy.example.com']", "trusted_proxies", "10.0.0.0/8"),
+            ("trusted_proxies = '10.0.0.1 10.0.0.2'", "trusted_proxies", "10.0.0.0/8"),
             ("max_manifest = 10", "max_manifest", "4000000"),
             ("chunk_from = 100000000", "chunk_from", "16777216"),
             ("compression = 22", "compression", "19"),
@@ -450,6 +458,16 @@ mod tests {
             let error = load(toml, &[], &[]).unwrap_err().to_string();
             assert!(error.contains(key) && error.contains(allowed), "{toml}: {error}");
         }
+    }
+
+    #[test]
+    fn networks_are_a_list_in_the_file_and_in_the_environment() {
+        let networks = ["10.0.0.0/8", "fd00::/8", "192.0.2.1/32"].map(|text| text.parse::<IpNet>().unwrap());
+        let config = load("trusted_proxies = ['10.1.0.0/8', 'fd00::/8', '192.0.2.1']", &[], &[]).unwrap();
+        assert_eq!(config.trusted_proxies, networks);
+        let variables = [("DVCR_TRUSTED_PROXIES", "10.0.0.0/8, fd00::/8,192.0.2.1")];
+        assert_eq!(load("", &variables, &[]).unwrap().trusted_proxies, networks);
+        assert_eq!(load("", &[("DVCR_TRUSTED_PROXIES", "")], &[]).unwrap().trusted_proxies, []);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Each request gets a name, is counted, and is one line of the log when its answer has been sent or broken off.
+//! Each request gets a name and an origin, is counted, and is one line of the log when its answer has been sent or broken off.
 //!
 //! Everything that is logged on its behalf stands in a span with its name.
 
@@ -16,9 +16,11 @@ use axum::response::Response;
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::{Frame, SizeHint};
+use ipnet::IpNet;
 use tracing::{Instrument as _, Span};
 
 use super::Api;
+use super::origin::Origin;
 use super::query::Query;
 use super::request_id::{REQUEST_ID, RequestId};
 use super::route;
@@ -30,6 +32,10 @@ pub(super) async fn log(State(api): State<Api>, mut request: Request, next: Next
     // Whatever is logged of a request is logged with its name.
     let span = tracing::error_span!(target: "dvcr::request", "request", id = id.as_str());
     request.extensions_mut().insert(id.clone());
+    let origin = origin(&request, &api.settings.trusted_proxies);
+    if let Some(origin) = origin {
+        request.extensions_mut().insert(origin);
+    }
     let kind = route::kind(request.uri().path());
     let counted = api.metrics.request(kind, request.method().as_str());
     let line = Line {
@@ -37,7 +43,7 @@ pub(super) async fn log(State(api): State<Api>, mut request: Request, next: Next
         counted,
         method: request.method().to_string(),
         path: shown(request.uri()),
-        client: request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0),
+        client: origin,
         started: Instant::now(),
         status: 0,
         sent: 0,
@@ -61,6 +67,12 @@ pub(super) async fn log(State(api): State<Api>, mut request: Request, next: Next
     let expected = if without_body { Some(0) } else { announced.or(inner.size_hint().exact()) };
     let line = Line { status: parts.status.as_u16(), expected, ..line };
     Response::from_parts(parts, Body::new(Logged { inner, line: line.into() }))
+}
+
+/// Where a request comes from; `None` if it did not come over the network.
+fn origin(request: &Request, trusted: &[IpNet]) -> Option<Origin> {
+    let ConnectInfo(peer) = request.extensions().get::<ConnectInfo<SocketAddr>>()?;
+    Some(Origin::of(*peer, request.headers(), trusted))
 }
 
 /// What became of an upload by an answer.
@@ -92,7 +104,7 @@ struct Line {
     counted: metrics::Request,
     method: String,
     path: String,
-    client: Option<SocketAddr>,
+    client: Option<Origin>,
     started: Instant,
     status: u16,
     sent: u64,

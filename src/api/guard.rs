@@ -113,7 +113,8 @@ fn challenge(request: &Parts, side: Side, need: &Need, error: Option<&'static st
     }
 }
 
-/// Where the client has reached us, which is where it can get a token too. It only ever misleads itself by what it says.
+/// Where the client has reached us, which is where it can get a token too. It only ever misleads itself by what it says: so also
+/// a proxy is believed that is not among those whose word counts for who the client is.
 fn own_address(request: &Parts) -> String {
     let text = |name: &str| request.headers.get(name).and_then(|value| value.to_str().ok());
     let authority = request.uri.authority().map(ToString::to_string);

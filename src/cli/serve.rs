@@ -177,8 +177,11 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     let capabilities = store.capabilities();
     let store = Arc::new(Measured::new(store, metrics.store()));
     let idle_timeout = Duration::from_secs(config.idle_timeout);
-    let settings =
-        Settings { idle_timeout, max_manifest: usize::try_from(config.max_manifest).unwrap_or(usize::MAX) };
+    let settings = Settings {
+        idle_timeout,
+        max_manifest: usize::try_from(config.max_manifest).unwrap_or(usize::MAX),
+        trusted_proxies: config.trusted_proxies.clone(),
+    };
     let registry = Arc::new(Registry::with_rules(store, rules(config)));
     let learning = Arc::clone(&registry);
     tokio::spawn(async move { learning.learn_chunks().await });
