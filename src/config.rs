@@ -6,6 +6,7 @@
 
 mod auth;
 mod environment;
+mod limits;
 mod tls;
 mod value;
 
@@ -21,6 +22,7 @@ use url::Url;
 use crate::oci::RegistryHost;
 use crate::upload_token::UploadKey;
 use environment::Environment;
+pub use limits::LimitsConfig;
 pub use tls::{ClientCertificates, TlsConfig};
 
 pub use auth::{AuthConfig, IssuerConfig, RuleConfig};
@@ -119,6 +121,8 @@ pub struct Config {
     pub without_auth: bool,
     /// Who may do what; unset: whoever can connect may do everything.
     pub auth: Option<AuthConfig>,
+    /// What one client may.
+    pub limits: LimitsConfig,
     /// The S3 server; what is not given is taken from the usual `AWS_*` variables.
     pub s3: S3Config,
     /// TLS of the server; without a certificate it speaks plain HTTP.
@@ -223,6 +227,7 @@ impl Default for Config {
             allow_local_sources: None,
             without_auth: false,
             auth: None,
+            limits: LimitsConfig::default(),
             s3: S3Config::default(),
             tls: TlsConfig::default(),
         }
@@ -328,6 +333,7 @@ impl Config {
                 "s3.access_key_id and s3.secret_access_key go together; one is missing".to_owned(),
             ));
         }
+        self.limits.check().map_err(Error::Refused)?;
         self.tls.check().map_err(|reason| Error::Refused(reason.to_owned()))?;
         Ok(self)
     }
@@ -412,6 +418,7 @@ mod tests {
             ("DVCR_S3_SECRET_ACCESS_KEY", "true"),
             ("DVCR_IDLE_TIMEOUT", "7"),
             ("DVCR_S3_SINGLE_WRITER", "true"),
+            ("DVCR_LIMITS_REQUESTS_PER_SECOND", "50"),
             ("DVCR_TLS_CERTIFICATE", "/tls.crt"),
             ("DVCR_TLS_KEY", "7"),
         ];
@@ -420,6 +427,7 @@ mod tests {
         assert_eq!(config.s3.access_key_id.as_deref(), Some("0123"));
         assert_eq!(config.s3.secret_access_key.as_deref(), Some("true"));
         assert_eq!(config.idle_timeout, 7);
+        assert_eq!(config.limits.requests_per_second, 50);
         assert!(config.s3.single_writer);
     }
 
@@ -451,6 +459,8 @@ mod tests {
             ("storage = 'gs://x'", "storage", "s3://BUCKET/PREFIX"),
             ("s3.single_writer = 'perhaps'", "s3.single_writer", "true or false"),
             ("s3.access_key_id = 'x'", "s3.secret_access_key", "together"),
+            ("limits.burst = 5", "limits.burst", "limits.requests_per_second"),
+            ("limits.concurrent_requests = 10000000", "limits.concurrent_requests", "1000000"),
             ("tls.key = 'x'", "tls.certificate", "together"),
             ("tls.client_ca = 'x'", "tls.client_ca", "tls.certificate"),
             ("tls.client_certificates = 'never'", "tls.client_certificates", "optional"),

@@ -7,6 +7,7 @@
 mod collection;
 mod http;
 mod images;
+mod limits;
 mod process;
 mod storing;
 
@@ -22,6 +23,7 @@ use crate::registry::Registry;
 use collection::Collection;
 use http::Http;
 use images::Images;
+use limits::Limited;
 use process::Process;
 use storing::{Chunked, StoreCalls};
 
@@ -36,6 +38,7 @@ pub struct Metrics {
     registered: RwLock<Registered>,
     http: Http,
     collection: Collection,
+    limited: Limited,
     store: Arc<StoreCalls>,
 }
 
@@ -57,16 +60,23 @@ impl Metrics {
         );
         registered.register_collector(Box::new(Process));
         let (http, collection, store) = (Http::default(), Collection::default(), StoreCalls::default());
+        let limited = Limited::default();
+        limited.register(&mut registered);
         http.register(&mut registered);
         collection.register(&mut registered);
         store.register(&mut registered);
-        Self { registered: RwLock::new(registered), http, collection, store: Arc::new(store) }
+        Self { registered: RwLock::new(registered), http, collection, limited, store: Arc::new(store) }
     }
 
     /// A request has come. `route` is one of a few words.
     #[must_use]
     pub fn request(&self, route: &'static str, method: &str) -> Request {
         self.http.begin(route, method)
+    }
+
+    /// A request was refused because its client is over `limit`, which is one of a few words.
+    pub fn limited(&self, limit: &'static str) {
+        self.limited.refused(limit);
     }
 
     /// A collection has ended.

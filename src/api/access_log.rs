@@ -1,6 +1,6 @@
 //! Each request gets a name and an origin, is counted, and is one line of the log when its answer has been sent or broken off.
 //!
-//! Everything that is logged on its behalf stands in a span with its name.
+//! Everything that is logged on its behalf stands in a span with its name. Of what is over a limit the line is for those who look for it.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -20,6 +20,7 @@ use ipnet::IpNet;
 use tracing::{Instrument as _, Span};
 
 use super::Api;
+use super::admission::OverLimit;
 use super::origin::Origin;
 use super::query::Query;
 use super::request_id::{REQUEST_ID, RequestId};
@@ -46,6 +47,7 @@ pub(super) async fn log(State(api): State<Api>, mut request: Request, next: Next
         client: origin,
         started: Instant::now(),
         status: 0,
+        over_limit: false,
         sent: 0,
         expected: None,
     };
@@ -65,7 +67,8 @@ pub(super) async fn log(State(api): State<Api>, mut request: Request, next: Next
     }
     let announced = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let expected = if without_body { Some(0) } else { announced.or(inner.size_hint().exact()) };
-    let line = Line { status: parts.status.as_u16(), expected, ..line };
+    let over_limit = parts.extensions.get::<OverLimit>().is_some();
+    let line = Line { status: parts.status.as_u16(), over_limit, expected, ..line };
     Response::from_parts(parts, Body::new(Logged { inner, line: line.into() }))
 }
 
@@ -107,6 +110,8 @@ struct Line {
     client: Option<Origin>,
     started: Instant,
     status: u16,
+    /// It was refused because there were too many like it, and so are the lines.
+    over_limit: bool,
     sent: u64,
     /// Bytes in the whole body. Whoever has sent so many does not ask a stream for its end.
     expected: Option<u64>,
@@ -152,16 +157,21 @@ impl Drop for Logged {
     fn drop(&mut self) {
         let line = &self.line;
         let _in = line.span.enter();
-        tracing::info!(
-            target: "dvcr::request",
-            method = line.method,
-            path = line.path,
-            status = line.status,
-            sent = line.sent,
-            ms = u64::try_from(line.started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            client = line.client.map(tracing::field::display),
-            broken_off = (line.expected != Some(line.sent)).then_some(true),
-            "request"
-        );
+        macro_rules! tell {
+            ($level:ident) => {
+                tracing::$level!(
+                    target: "dvcr::request",
+                    method = line.method,
+                    path = line.path,
+                    status = line.status,
+                    sent = line.sent,
+                    ms = u64::try_from(line.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+                    client = line.client.map(tracing::field::display),
+                    broken_off = (line.expected != Some(line.sent)).then_some(true),
+                    "request"
+                )
+            };
+        }
+        if line.over_limit { tell!(debug) } else { tell!(info) }
     }
 }

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use super::embedded::Embedded;
 use super::{Failure, StopSignals, auth, runtime, tls};
-use crate::api::{Api, Server, ServerOptions, Settings, observation, only_metrics, router};
+use crate::api::{Api, RequestLimits, Server, ServerOptions, Settings, observation, only_metrics, router};
 use crate::config::{Config, ListenAddress, LogFormat, MissingBlobs};
 use crate::metrics::Metrics;
 use crate::registry::{Collected, Registry, Rules};
@@ -147,6 +147,16 @@ impl Serve {
 /// a second. Arbitrary.
 const READ_MEMORY: u64 = 128 << 20;
 
+/// How many requests a client may send.
+fn request_limits(config: &Config) -> RequestLimits {
+    let number = |number| u32::try_from(number).unwrap_or(u32::MAX);
+    RequestLimits {
+        per_second: number(config.limits.requests_per_second),
+        burst: number(config.limits.burst),
+        concurrent: number(config.limits.concurrent_requests),
+    }
+}
+
 /// What the registry stores how.
 fn rules(config: &Config) -> Rules {
     let standard = Rules::default();
@@ -181,6 +191,7 @@ async fn serve(config: &Config) -> Result<(), Failure> {
         idle_timeout,
         max_manifest: usize::try_from(config.max_manifest).unwrap_or(usize::MAX),
         trusted_proxies: config.trusted_proxies.clone(),
+        limits: request_limits(config),
     };
     let registry = Arc::new(Registry::with_rules(store, rules(config)));
     let learning = Arc::clone(&registry);
