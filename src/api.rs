@@ -3,7 +3,7 @@
 //! `router.rs` is the table of contents: every endpoint on one page, with its number in the spec. A handler
 //! parses what the client sent into the types of [`oci`](crate::oci), calls the engine, and says the
 //! answer in headers. Only `error.rs` knows which status and code a failure has, and only `access.rs` what each request needs;
-//! `guard.rs` asks who sends it before any handler sees it.
+//! `guard.rs` asks who sends it before any handler sees it, and `admission.rs` whether they may send one more.
 //!
 //! # Known quirks
 //!
@@ -17,6 +17,7 @@
 
 mod access;
 mod access_log;
+mod admission;
 mod asker;
 mod audit;
 mod blobs;
@@ -30,10 +31,12 @@ mod error;
 mod guard;
 mod health;
 mod image_uploads;
+mod limits;
 mod manifests;
 mod ndjson;
 mod notices;
 mod observation;
+mod origin;
 mod query;
 mod range;
 mod referrers;
@@ -52,6 +55,7 @@ mod verify;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -63,6 +67,7 @@ use crate::notify::Notifier;
 use crate::registry::{Registry, Staging};
 use crate::upload_token::UploadKey;
 
+pub use limits::RequestLimits;
 pub use observation::{exposition, observation, only_metrics};
 pub use router::router;
 pub use server::{Server, ServerOptions};
@@ -74,6 +79,7 @@ pub struct Api {
     registry: Arc<Registry>,
     disks: Arc<BareDisks>,
     settings: Settings,
+    limits: Arc<limits::Limits>,
     /// Held by whoever counts what there is.
     counting: Arc<Mutex<()>>,
     /// Held while blobs are stored in another way.
@@ -96,17 +102,26 @@ pub struct Api {
 }
 
 /// What can be set.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// How long a client may be silent in the middle of a body.
     pub idle_timeout: Duration,
     /// The largest manifest in bytes. The spec asks for 4 MB at least.
     pub max_manifest: usize,
+    /// Proxies that are believed when they say on whose behalf they ask.
+    pub trusted_proxies: Vec<IpNet>,
+    /// How many requests a client may send.
+    pub limits: RequestLimits,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { idle_timeout: Duration::from_mins(1), max_manifest: 4 << 20 }
+        Self {
+            idle_timeout: Duration::from_mins(1),
+            max_manifest: 4 << 20,
+            trusted_proxies: Vec::new(),
+            limits: RequestLimits::default(),
+        }
     }
 }
 
@@ -115,10 +130,12 @@ impl Api {
     #[must_use]
     pub fn new(registry: Arc<Registry>, settings: Settings) -> Self {
         let disks = Arc::new(BareDisks::new(Arc::clone(&registry)));
+        let limits = Arc::new(limits::Limits::new(settings.limits));
         Self {
             registry,
             disks,
             settings,
+            limits,
             counting: Arc::default(),
             rewriting: Arc::default(),
             verifying: Arc::default(),

@@ -39,4 +39,5 @@ pub use passwords::PasswordFileError;
 pub use pattern::{InvalidPattern, Pattern};
 pub use rule::{Rule, Rules, Who};
 pub use scope::Scope;
+pub use throttle::network;
 pub use token::{InvalidToken, Issued, SERVICE, Tokens};

@@ -6,6 +6,7 @@
 
 mod auth;
 mod environment;
+mod limits;
 mod retention;
 mod tls;
 mod value;
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use figment::providers::{Format, Toml};
 use figment::{Figment, Provider};
+use ipnet::IpNet;
 use serde::Deserialize;
 use storage_backends::Location;
 use url::Url;
@@ -22,6 +24,7 @@ use url::Url;
 use crate::oci::RegistryHost;
 use crate::upload_token::UploadKey;
 use environment::Environment;
+pub use limits::LimitsConfig;
 pub use tls::{ClientCertificates, TlsConfig};
 pub use webhooks::{HiddenText, WebhookConfig, WebhookEvent};
 
@@ -63,6 +66,9 @@ pub struct Config {
     /// Seconds within which the headers of a request must be complete.
     #[serde(deserialize_with = "value::number")]
     pub header_timeout: u64,
+    /// Networks of proxies that are believed when they say, in `X-Forwarded-For`, on whose behalf they ask.
+    #[serde(deserialize_with = "value::networks")]
+    pub trusted_proxies: Vec<IpNet>,
     /// What becomes of a manifest whose config or layers are not in its repository.
     pub missing_blobs: MissingBlobs,
     /// The largest manifest in bytes.
@@ -135,6 +141,8 @@ pub struct Config {
     pub auth: Option<AuthConfig>,
     /// Who is told of pushes and deletions.
     pub webhooks: Vec<WebhookConfig>,
+    /// What one client may.
+    pub limits: LimitsConfig,
     /// The S3 server; what is not given is taken from the usual `AWS_*` variables.
     pub s3: S3Config,
     /// TLS of the server; without a certificate it speaks plain HTTP.
@@ -219,6 +227,7 @@ impl Default for Config {
             log_level: "info".to_owned(),
             idle_timeout: 60,
             header_timeout: 30,
+            trusted_proxies: Vec::new(),
             missing_blobs: MissingBlobs::Refuse,
             max_manifest: 4 << 20,
             chunking: true,
@@ -244,6 +253,7 @@ impl Default for Config {
             without_auth: false,
             auth: None,
             webhooks: Vec::new(),
+            limits: LimitsConfig::default(),
             s3: S3Config::default(),
             tls: TlsConfig::default(),
         }
@@ -357,6 +367,7 @@ impl Config {
             ));
         }
         webhooks::check(&self.webhooks).map_err(Error::Refused)?;
+        self.limits.check().map_err(Error::Refused)?;
         self.tls.check().map_err(|reason| Error::Refused(reason.to_owned()))?;
         Ok(self)
     }
@@ -441,6 +452,7 @@ mod tests {
             ("DVCR_S3_SECRET_ACCESS_KEY", "true"),
             ("DVCR_IDLE_TIMEOUT", "7"),
             ("DVCR_S3_SINGLE_WRITER", "true"),
+            ("DVCR_LIMITS_REQUESTS_PER_SECOND", "50"),
             ("DVCR_TLS_CERTIFICATE", "/tls.crt"),
             ("DVCR_TLS_KEY", "7"),
         ];
@@ -449,6 +461,7 @@ mod tests {
         assert_eq!(config.s3.access_key_id.as_deref(), Some("0123"));
         assert_eq!(config.s3.secret_access_key.as_deref(), Some("true"));
         assert_eq!(config.idle_timeout, 7);
+        assert_eq!(config.limits.requests_per_second, 50);
         assert!(config.s3.single_writer);
     }
 
@@ -471,12 +484,17 @@ mod tests {
             ("listen = '5000'", "listen", "HOST:PORT"),
             ("idle_timeout = 'soon'", "idle_timeout", "number"),
             ("idle_timeout = 0", "idle_timeout", "at least 1"),
+            ("trusted_proxies = ['10.0.0.0/33']", "trusted_proxies", "10.0.0.0/8"),
+            ("trusted_proxies = ['proxy.example.com']", "trusted_proxies", "10.0.0.0/8"),
+            ("trusted_proxies = '10.0.0.1 10.0.0.2'", "trusted_proxies", "10.0.0.0/8"),
             ("max_manifest = 10", "max_manifest", "4000000"),
             ("chunk_from = 100000000", "chunk_from", "16777216"),
             ("compression = 22", "compression", "19"),
             ("storage = 'gs://x'", "storage", "s3://BUCKET/PREFIX"),
             ("s3.single_writer = 'perhaps'", "s3.single_writer", "true or false"),
             ("s3.access_key_id = 'x'", "s3.secret_access_key", "together"),
+            ("limits.burst = 5", "limits.burst", "limits.requests_per_second"),
+            ("limits.concurrent_requests = 10000000", "limits.concurrent_requests", "1000000"),
             ("tls.key = 'x'", "tls.certificate", "together"),
             ("[[retention]]\nrepositories = ['**']", "retention, number 1", "keep_last"),
             ("[[retention]]\nkeep_lsat = 1", "keep_lsat", "keep_last"),
@@ -488,6 +506,16 @@ mod tests {
             let error = load(toml, &[], &[]).unwrap_err().to_string();
             assert!(error.contains(key) && error.contains(allowed), "{toml}: {error}");
         }
+    }
+
+    #[test]
+    fn networks_are_a_list_in_the_file_and_in_the_environment() {
+        let networks = ["10.0.0.0/8", "fd00::/8", "192.0.2.1/32"].map(|text| text.parse::<IpNet>().unwrap());
+        let config = load("trusted_proxies = ['10.1.0.0/8', 'fd00::/8', '192.0.2.1']", &[], &[]).unwrap();
+        assert_eq!(config.trusted_proxies, networks);
+        let variables = [("DVCR_TRUSTED_PROXIES", "10.0.0.0/8, fd00::/8,192.0.2.1")];
+        assert_eq!(load("", &variables, &[]).unwrap().trusted_proxies, networks);
+        assert_eq!(load("", &[("DVCR_TRUSTED_PROXIES", "")], &[]).unwrap().trusted_proxies, []);
     }
 
     #[test]

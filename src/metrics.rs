@@ -7,6 +7,7 @@
 mod collection;
 mod http;
 mod images;
+mod limits;
 mod process;
 mod storing;
 mod verification;
@@ -24,6 +25,7 @@ use crate::registry::Registry;
 use collection::Collection;
 use http::Http;
 use images::Images;
+use limits::Limited;
 use process::Process;
 use storing::{Chunked, StoreCalls};
 use verification::Verification;
@@ -42,6 +44,7 @@ pub struct Metrics {
     http: Http,
     collection: Collection,
     verification: Verification,
+    limited: Limited,
     store: Arc<StoreCalls>,
     webhooks: Webhooks,
 }
@@ -65,6 +68,8 @@ impl Metrics {
         registered.register_collector(Box::new(Process));
         let (http, collection, store) = (Http::default(), Collection::default(), StoreCalls::default());
         let webhooks = Webhooks::default();
+        let limited = Limited::default();
+        limited.register(&mut registered);
         http.register(&mut registered);
         collection.register(&mut registered);
         let verification = Verification::default();
@@ -76,6 +81,7 @@ impl Metrics {
             http,
             collection,
             verification,
+            limited,
             store: Arc::new(store),
             webhooks,
         }
@@ -85,6 +91,11 @@ impl Metrics {
     #[must_use]
     pub fn request(&self, route: &'static str, method: &str) -> Request {
         self.http.begin(route, method)
+    }
+
+    /// A request was refused because its client is over `limit`, which is one of a few words.
+    pub fn limited(&self, limit: &'static str) {
+        self.limited.refused(limit);
     }
 
     /// A collection has ended.

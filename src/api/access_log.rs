@@ -1,6 +1,6 @@
-//! Each request gets a name, is counted, and is one line of the log when its answer has been sent or broken off.
+//! Each request gets a name and an origin, is counted, and is one line of the log when its answer has been sent or broken off.
 //!
-//! Everything that is logged on its behalf stands in a span with its name.
+//! Everything that is logged on its behalf stands in a span with its name. Of what is over a limit the line is for those who look for it.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -16,9 +16,12 @@ use axum::response::Response;
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::{Frame, SizeHint};
+use ipnet::IpNet;
 use tracing::{Instrument as _, Span};
 
 use super::Api;
+use super::admission::OverLimit;
+use super::origin::Origin;
 use super::query::Query;
 use super::request_id::{REQUEST_ID, RequestId};
 use super::route;
@@ -31,6 +34,10 @@ pub(super) async fn log(State(api): State<Api>, mut request: Request, next: Next
     // Whatever is logged of a request is logged with its name.
     let span = tracing::error_span!(target: "dvcr::request", "request", id = id.as_str());
     request.extensions_mut().insert(id.clone());
+    let origin = origin(&request, &api.settings.trusted_proxies);
+    if let Some(origin) = origin {
+        request.extensions_mut().insert(origin);
+    }
     let kind = route::kind(request.uri().path());
     let counted = api.metrics.request(kind, request.method().as_str());
     let header = |name| request.headers().get(name)?.to_str().ok();
@@ -42,9 +49,10 @@ pub(super) async fn log(State(api): State<Api>, mut request: Request, next: Next
         counted,
         method: request.method().to_string(),
         path: shown,
-        client: request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0),
+        client: origin,
         started: Instant::now(),
         status: 0,
+        over_limit: false,
         sent: 0,
         expected: None,
     };
@@ -65,8 +73,15 @@ pub(super) async fn log(State(api): State<Api>, mut request: Request, next: Next
     }
     let announced = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let expected = if without_body { Some(0) } else { announced.or(inner.size_hint().exact()) };
-    let line = Line { status: parts.status.as_u16(), expected, ..line };
+    let over_limit = parts.extensions.get::<OverLimit>().is_some();
+    let line = Line { status: parts.status.as_u16(), over_limit, expected, ..line };
     Response::from_parts(parts, Body::new(Logged { inner, line: line.into() }))
+}
+
+/// Where a request comes from; `None` if it did not come over the network.
+fn origin(request: &Request, trusted: &[IpNet]) -> Option<Origin> {
+    let ConnectInfo(peer) = request.extensions().get::<ConnectInfo<SocketAddr>>()?;
+    Some(Origin::of(*peer, request.headers(), trusted))
 }
 
 /// What became of an upload by an answer.
@@ -99,9 +114,11 @@ struct Line {
     counted: metrics::Request,
     method: String,
     path: String,
-    client: Option<SocketAddr>,
+    client: Option<Origin>,
     started: Instant,
     status: u16,
+    /// It was refused because there were too many like it, and so are the lines.
+    over_limit: bool,
     sent: u64,
     /// Bytes in the whole body. Whoever has sent so many does not ask a stream for its end.
     expected: Option<u64>,
@@ -148,16 +165,21 @@ impl Drop for Logged {
         let line = &self.line;
         let _in = line.span.enter();
         line.traced.sent(line.sent);
-        tracing::info!(
-            target: "dvcr::request",
-            method = line.method,
-            path = line.path,
-            status = line.status,
-            sent = line.sent,
-            ms = u64::try_from(line.started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            client = line.client.map(tracing::field::display),
-            broken_off = (line.expected != Some(line.sent)).then_some(true),
-            "request"
-        );
+        macro_rules! tell {
+            ($level:ident) => {
+                tracing::$level!(
+                    target: "dvcr::request",
+                    method = line.method,
+                    path = line.path,
+                    status = line.status,
+                    sent = line.sent,
+                    ms = u64::try_from(line.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+                    client = line.client.map(tracing::field::display),
+                    broken_off = (line.expected != Some(line.sent)).then_some(true),
+                    "request"
+                )
+            };
+        }
+        if line.over_limit { tell!(debug) } else { tell!(info) }
     }
 }

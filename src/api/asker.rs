@@ -1,13 +1,13 @@
 //! Who sends a request, as far as it says so itself or the guard has found out.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
-use axum::extract::ConnectInfo;
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 
 use super::error::ApiError;
+use super::origin::Origin;
 use crate::auth::{Caller, Credential};
 
 /// Who asks. A request that did not pass the guard is nobody's.
@@ -24,5 +24,5 @@ pub(super) fn credential(headers: &HeaderMap) -> Result<Option<Credential>, ApiE
 
 /// Where a request comes from.
 pub(super) fn client(request: &Parts) -> Option<IpAddr> {
-    request.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip())
+    request.extensions.get::<Origin>().map(|origin| origin.address)
 }

@@ -3,9 +3,6 @@
 //! An event is told when its answer is known, before it is sent: what was done is told, also if nobody waits for the answer any
 //! more. Requests that were refused are told as well.
 
-use std::net::SocketAddr;
-
-use axum::extract::ConnectInfo;
 use axum::http::header::CONTENT_LENGTH;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode};
@@ -13,6 +10,7 @@ use axum::response::Response;
 
 use super::asker::caller;
 use super::body::announced;
+use super::origin::Origin;
 use super::query::Query;
 use super::request_id::RequestId;
 use super::route::Route;
@@ -31,7 +29,7 @@ pub(super) struct Event {
     size: Option<u64>,
     /// Who asks, if that is known.
     user: Option<String>,
-    client: Option<SocketAddr>,
+    client: Option<Origin>,
     request: Option<RequestId>,
 }
 
@@ -79,7 +77,7 @@ impl Event {
             from,
             size: (action == "push").then(|| announced(&request.headers)).flatten(),
             user: caller(request).and_then(|caller| caller.identity().name()).map(str::to_owned),
-            client: request.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0),
+            client: request.extensions.get().copied(),
             request: request.extensions.get().cloned(),
         }
     }

@@ -1,5 +1,7 @@
 //! The only place where a failure becomes a status and a code of the spec.
 
+use std::time::Duration;
+
 use axum::http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -113,6 +115,13 @@ impl ApiError {
     pub(super) fn denied(user: &str) -> Self {
         let message = format!("{user} may not do this here");
         Self::new(StatusCode::FORBIDDEN, ErrorCode::Denied, message)
+    }
+
+    /// It is somebody who may, and not just now.
+    pub(super) fn over_limit(message: &str, wait: Duration) -> Self {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        Self::new(StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests, message)
+            .with_header(RETRY_AFTER, seconds.into())
     }
 
     /// What somebody says of themselves does not hold.

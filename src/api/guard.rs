@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::Method;
 use axum::http::header::HOST;
@@ -20,39 +21,53 @@ use super::asker::{client, credential};
 use super::body::Incoming;
 use super::error::{ApiError, Challenge};
 use super::server::OverTls;
-use super::{audit, route, token};
+use super::{admission, audit, route, token};
 use crate::auth::{Authority, Caller, Refusal, SERVICE};
 
 /// How long the rest of a body is read that nobody wants.
 const DRAIN: Duration = Duration::from_millis(500);
 
 /// Hands a request on if it may be answered, with the [`Caller`] in its extensions.
-pub(super) async fn guard(State(api): State<Api>, mut request: Request, next: Next) -> Response {
-    let caller = match &api.authority {
-        None => Caller::trusted(),
-        Some(authority) => {
-            let (mut parts, body) = request.into_parts();
-            match admit(authority, &parts).await {
-                Ok(caller) => {
-                    request = Request::from_parts(parts, body);
-                    caller
-                }
-                Err((known, answer)) => {
-                    if let Some(caller) = known {
-                        parts.extensions.insert(caller);
-                    }
-                    let answer = audit::Event::told(wanted(&parts), answer);
-                    if !matches!(parts.method, Method::GET | Method::HEAD) {
-                        let body = Incoming::new(body, api.settings.idle_timeout);
-                        let _ = tokio::time::timeout(DRAIN, body.drain(&parts.headers)).await;
-                    }
-                    return answer;
-                }
-            }
+pub(super) async fn guard(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let admitted = match &api.authority {
+        None => Ok(Caller::trusted()),
+        Some(authority) => admit(authority, &parts).await,
+    };
+    let known = match &admitted {
+        Ok(caller) => Some(caller),
+        Err((known, _)) => known.as_ref(),
+    };
+    let pass = match admission::enter(&api, &parts, known) {
+        Ok(pass) => pass,
+        Err(over) => {
+            drain(&api, &parts, body).await;
+            return *over;
         }
     };
-    request.extensions_mut().insert(caller);
-    next.run(request).await
+    let answer = match admitted {
+        Ok(caller) => {
+            parts.extensions.insert(caller);
+            next.run(Request::from_parts(parts, body)).await
+        }
+        Err((known, answer)) => {
+            if let Some(caller) = known {
+                parts.extensions.insert(caller);
+            }
+            let answer = audit::Event::told(wanted(&parts), answer);
+            drain(&api, &parts, body).await;
+            answer
+        }
+    };
+    admission::until_sent(answer, pass)
+}
+
+/// Reads for a moment what a client still sends that is refused: it might not see the answer otherwise.
+async fn drain(api: &Api, request: &Parts, body: Body) {
+    if !matches!(request.method, Method::GET | Method::HEAD) {
+        let body = Incoming::new(body, api.settings.idle_timeout);
+        let _ = tokio::time::timeout(DRAIN, body.drain(&request.headers)).await;
+    }
 }
 
 /// What was wanted that has to be told.
@@ -113,7 +128,8 @@ fn challenge(request: &Parts, side: Side, need: &Need, error: Option<&'static st
     }
 }
 
-/// Where the client has reached us, which is where it can get a token too. It only ever misleads itself by what it says.
+/// Where the client has reached us, which is where it can get a token too. It only ever misleads itself by what it says: so also
+/// a proxy is believed that is not among those whose word counts for who the client is.
 fn own_address(request: &Parts) -> String {
     let text = |name: &str| request.headers.get(name).and_then(|value| value.to_str().ok());
     let authority = request.uri.authority().map(ToString::to_string);

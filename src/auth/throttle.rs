@@ -90,8 +90,9 @@ fn keys(client: Option<IpAddr>, user: [u8; 32]) -> Vec<Key> {
     client.map(network).map(Key::Address).into_iter().chain([Key::User(user)]).collect()
 }
 
-/// Whoever has one address of IPv6 has the other 2^64 of its network too.
-fn network(address: IpAddr) -> IpAddr {
+/// Whose an address is. Whoever has one address of IPv6 has the other 2^64 of its network too.
+#[must_use]
+pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
         address @ IpAddr::V4(_) => address,

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use super::embedded::Embedded;
 use super::upkeep::Upkeep;
 use super::{Failure, StopSignals, auth, retention, runtime, tls, webhooks};
-use crate::api::{Api, Server, ServerOptions, Settings, observation, only_metrics, router};
+use crate::api::{Api, RequestLimits, Server, ServerOptions, Settings, observation, only_metrics, router};
 use crate::config::{Config, ListenAddress, LogFormat, MissingBlobs};
 use crate::metrics::Metrics;
 use crate::registry::{Registry, Rules};
@@ -158,6 +158,16 @@ impl Serve {
 /// a second. Arbitrary.
 const READ_MEMORY: u64 = 128 << 20;
 
+/// How many requests a client may send.
+fn request_limits(config: &Config) -> RequestLimits {
+    let number = |number| u32::try_from(number).unwrap_or(u32::MAX);
+    RequestLimits {
+        per_second: number(config.limits.requests_per_second),
+        burst: number(config.limits.burst),
+        concurrent: number(config.limits.concurrent_requests),
+    }
+}
+
 /// What the registry stores how.
 fn rules(config: &Config) -> Rules {
     let standard = Rules::default();
@@ -188,8 +198,12 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     let capabilities = store.capabilities();
     let store = Arc::new(Measured::new(store, metrics.store()));
     let idle_timeout = Duration::from_secs(config.idle_timeout);
-    let settings =
-        Settings { idle_timeout, max_manifest: usize::try_from(config.max_manifest).unwrap_or(usize::MAX) };
+    let settings = Settings {
+        idle_timeout,
+        max_manifest: usize::try_from(config.max_manifest).unwrap_or(usize::MAX),
+        trusted_proxies: config.trusted_proxies.clone(),
+        limits: request_limits(config),
+    };
     let registry = Registry::with_rules(store, rules(config)).with_retention(retention::rules(config));
     let registry = Arc::new(registry);
     let learning = Arc::clone(&registry);

@@ -28,7 +28,7 @@ fn is_foreign(key: &str) -> bool {
 }
 
 /// The tables of the file.
-const SECTIONS: [&str; 3] = ["auth", "s3", "tls"];
+const SECTIONS: [&str; 4] = ["auth", "limits", "s3", "tls"];
 
 impl Provider for Environment {
     fn metadata(&self) -> Metadata {

@@ -1,9 +1,11 @@
 //! Values that may stand as text, as they do in the environment.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
-use serde::de::{Deserialize, Deserializer, Error, Visitor};
+use ipnet::IpNet;
+use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 
 /// A number, or text that is one.
 pub(super) fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
@@ -126,6 +128,39 @@ where
 {
     let texts = Vec::<String>::deserialize(deserializer)?;
     texts.iter().map(|text| text.parse().map_err(D::Error::custom)).collect()
+}
+
+/// Networks in CIDR notation, or addresses: a list of them, or text with commas between them.
+pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    struct Networks;
+    impl<'de> Visitor<'de> for Networks {
+        type Value = Vec<IpNet>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list of networks such as \"10.0.0.0/8\"")
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+            text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(network).collect()
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+            let mut networks = Vec::new();
+            while let Some(text) = list.next_element::<String>()? {
+                networks.push(network(&text)?);
+            }
+            Ok(networks)
+        }
+    }
+    deserializer.deserialize_any(Networks)
+}
+
+fn network<E: Error>(text: &str) -> Result<IpNet, E> {
+    let network = text.parse::<IpNet>().map(|network| network.trunc());
+    let address = || text.parse::<IpAddr>().map(IpNet::from);
+    network.or_else(|_| address()).map_err(|_| {
+        E::custom(format!("{text:?} is neither a network, such as 10.0.0.0/8 or fd00::/8, nor an address"))
+    })
 }
 
 #[cfg(test)]

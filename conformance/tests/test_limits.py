@@ -1,0 +1,256 @@
+"""Who sends too much, and who that is behind a proxy; floods of requests, of headers, of streams."""
+
+import contextlib
+import itertools
+import json
+import os
+import struct
+
+import pytest
+
+from disk import build_disk_image
+from test_auth import User, guarded, users  # noqa: F401
+from test_http import curl, log
+from test_metrics import scraped, total
+from wire import Client, at_once, digest_of, eventually
+
+NAME = "disks/ubuntu"
+
+
+def flood(client, path="/v2/", most=400, **headers):
+    """Sends requests until one is refused, and gives that answer."""
+    for _ in range(most):
+        answer = client.get(path, **headers)
+        if answer.status == 429:
+            return answer
+    raise AssertionError(f"{most} requests were answered")
+
+
+def limited(start, **limits):
+    settings = {f"DVCR_LIMITS_{key.upper()}": str(value) for key, value in limits.items()}
+    return start("filesystem", DVCR_LOG_FORMAT="json", **settings)
+
+
+def test_by_default_nothing_is_limited(local):
+    answers = at_once([lambda: local.get("/v2/") for _ in range(40)] * 5)
+    assert {answer.status for answer in answers} == {200}
+
+
+def test_who_sends_too_many_requests_is_told_when_to_come_back(start):
+    server = limited(start, requests_per_second=1, burst=3)
+    client = Client(server.host)
+    answer = flood(client)
+    assert answer.codes() == ["TOOMANYREQUESTS"]
+    assert 1 <= int(answer.headers["Retry-After"]) <= 3
+    # Those who watch over the server see it all the while, and what it does.
+    for path in ["/livez", "/readyz", "/metrics"]:
+        assert {client.get(path).status for _ in range(10)} == {200}
+    refused = eventually(lambda: total(scraped(server.host), "dvcr_limited_requests_total", 'limit="rate"'))
+    assert refused >= 1
+    # What was refused does not count: who waits gets in, however often it was asked meanwhile.
+    eventually(lambda: client.get("/v2/").status == 200, seconds=60)
+    # The log tells of it, and is not flooded.
+    for _ in range(50):
+        flood(client)
+    told = [line for line in log(server) if line.get("message") == "requests over a limit are refused"]
+    assert told and told[0]["limit"] == "rate" and told[0]["client"] == "127.0.0.1"
+    assert len(told) < 25
+    assert not [line for line in log(server) if line.get("status") == 429]
+
+
+def test_the_kubernetes_side_is_answered_in_its_own_words(start):
+    server = limited(start, requests_per_second=1, burst=3)
+    answer = flood(Client(server.host), "/api/v1/namespaces")
+    status = json.loads(answer.body)
+    assert (status["kind"], status["reason"], status["code"]) == ("Status", "TooManyRequests", 429)
+    assert int(answer.headers["Retry-After"]) >= 1
+
+
+def slow_push(client, name=NAME):
+    """A push whose body has begun and does not end."""
+    connection = client.connect()
+    path = f"/v2/{name}/blobs/uploads/?digest={digest_of(b'never')}"
+    headers = "Host: x\r\nContent-Type: application/octet-stream\r\nContent-Length: 1000000\r\n"
+    connection.sendall(f"POST {path} HTTP/1.1\r\n{headers}\r\n".encode() + b"x" * 1000)
+    return connection
+
+
+def test_bodies_that_take_long_count_as_long_as_they_take(start):
+    server = limited(start, concurrent_requests=3)
+    client = Client(server.host)
+    with contextlib.ExitStack() as slow:
+        first, *_ = [slow.enter_context(slow_push(client)) for _ in range(3)]
+        answer = eventually(lambda: (answer := client.get("/v2/")).status == 429 and answer)
+        assert answer.codes() == ["TOOMANYREQUESTS"] and int(answer.headers["Retry-After"]) >= 1
+        # Who sends a body hears it too, and not a connection that breaks.
+        body = os.urandom(1 << 20)
+        answer = client.send("POST", f"/v2/{NAME}/blobs/uploads/?digest={digest_of(body)}", body)
+        assert answer.status == 429, answer
+        assert client.get("/livez").status == 200
+        assert total(scraped(server.host), "dvcr_limited_requests_total", 'limit="concurrency"') >= 2
+        first.close()
+        eventually(lambda: client.get("/v2/").status == 200)
+    eventually(lambda: client.push_blob(NAME, body))
+
+
+def test_downloads_that_nobody_takes_count_too(start):
+    server = limited(start, concurrent_requests=2)
+    client = Client(server.host)
+    data = os.urandom(12 << 20)
+    digest = client.push_blob(NAME, data)
+    with contextlib.ExitStack() as slow:
+        for _ in range(2):
+            connection = slow.enter_context(client.connect())
+            connection.sendall(f"GET /v2/{NAME}/blobs/{digest} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            assert connection.recv(12) == b"HTTP/1.1 200"
+        assert eventually(lambda: client.get("/v2/").status == 429)
+    eventually(lambda: client.get("/v2/").status == 200)
+
+
+def test_users_have_limits_of_their_own_wherever_they_come_from(guarded):  # noqa: F811
+    server = guarded(DVCR_LIMITS_REQUESTS_PER_SECOND="1", DVCR_LIMITS_BURST="5")
+    flood(User(server, "alice"))
+    assert User(server, "bob").get("/v2/").status == 200
+    # Strangers are their address, and are refused in place of being told how to get in.
+    assert flood(User(server)).codes() == ["TOOMANYREQUESTS"]
+    assert User(server, "bob").get("/v2/").status == 200
+
+
+def test_clients_behind_a_trusted_proxy_are_told_apart(start):
+    server = start(
+        "filesystem",
+        DVCR_LOG_FORMAT="json",
+        DVCR_TRUSTED_PROXIES="127.0.0.0/8, 10.0.0.0/8",
+        DVCR_LIMITS_REQUESTS_PER_SECOND="1",
+        DVCR_LIMITS_BURST="5",
+    )
+    client = Client(server.host)
+    flood(client, X_Forwarded_For="192.0.2.7")
+    # What a client says itself, left of what a proxy has seen, changes nothing.
+    forged = [f"192.0.2.{number}, 192.0.2.7, 10.1.1.1" for number in range(100, 108)]
+    assert 429 in [client.get("/v2/", X_Forwarded_For=hops).status for hops in forged]
+    assert client.get("/v2/", X_Forwarded_For="192.0.2.8").status == 200
+    assert client.get("/v2/").status == 200
+    for garbage in ["", ",", "unknown", "[::1", "x" * 2000, "1.1.1.1;2.2.2.2", "é".encode().decode("latin-1")]:
+        assert client.get("/nothing", X_Forwarded_For=garbage).status in (404, 429)
+    clients = eventually(lambda: {line["client"] for line in log(server) if line.get("path") == "/v2/"})
+    assert {"192.0.2.7", "192.0.2.8"} <= clients
+
+
+def test_nobody_else_chooses_an_address(start):
+    server = start(
+        "filesystem",
+        DVCR_LOG_FORMAT="json",
+        DVCR_TRUSTED_PROXIES="10.0.0.0/8",
+        DVCR_LIMITS_REQUESTS_PER_SECOND="1",
+        DVCR_LIMITS_BURST="5",
+    )
+    client = Client(server.host)
+    answers = [client.get("/v2/", X_Forwarded_For=f"192.0.2.{number}").status for number in range(200)]
+    assert 429 in answers
+    lines = eventually(lambda: [line for line in log(server) if line.get("path") == "/v2/"])
+    assert all(line["client"].startswith("127.0.0.1:") for line in lines)
+
+
+def test_guesses_behind_a_trusted_proxy_hold_up_their_own_client(guarded, tmp_path):  # noqa: F811
+    audit = tmp_path / "audit.log"
+    server = guarded(DVCR_TRUSTED_PROXIES="127.0.0.1", DVCR_AUDIT_LOG=str(audit))
+
+    def guess(user, address):
+        return User(server, user, "wrong").get("/v2/", X_Forwarded_For=address).status
+
+    statuses = [guess(f"user{number}", "192.0.2.7") for number in range(60)]
+    assert statuses[:10] == [401] * 10 and 429 in statuses
+    assert guess("somebody", "192.0.2.8") == 401
+    assert User(server, "alice").get("/v2/", X_Forwarded_For="192.0.2.8").status == 200
+    User(server, "alice").get("/v2/vi/team-a/disk/manifests/v1", X_Forwarded_For="192.0.2.8")
+    events = eventually(lambda: [json.loads(line) for line in audit.read_text().splitlines()])
+    assert events[-1]["client"] == "192.0.2.8" and events[-1]["user"] == "alice"
+
+
+def test_too_many_or_too_large_headers_are_refused(local):
+    def status(*headers, line="GET /v2/ HTTP/1.1"):
+        lines = [line, "Host: x", *headers, "", ""]
+        return local.raw("\r\n".join(lines).encode())[:12]
+
+    assert status(*[f"x-{number}: 1" for number in range(80)], "connection: close") == b"HTTP/1.1 200"
+    assert status(*[f"x-{number}: 1" for number in range(1000)]) == b"HTTP/1.1 431"
+    assert status("x: " + "y" * (1 << 20)) == b"HTTP/1.1 431"
+    assert status(line="GET /v2/" + "y" * 100_000 + " HTTP/1.1") in (b"HTTP/1.1 414", b"HTTP/1.1 431")
+    for bad in ["no colon", "x y: 1", "x: a\0b", " folded: 1"]:
+        assert status(bad) == b"HTTP/1.1 400", bad
+    url = f"http://{local.host}/v2/"
+    assert curl("-o", "/dev/null", "-H", f"x: {'y' * 8000}", url) == "2 200"
+    many = itertools.chain.from_iterable(["-H", f"x-{number}: {'y' * 200}"] for number in range(120))
+    assert curl("-o", "/dev/null", *many, url) == "2 431"
+    assert local.get("/v2/").status == 200
+
+
+def frame(kind, flags, stream, payload=b""):
+    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+
+
+HEADERS, RST_STREAM, SETTINGS, CONTINUATION = 1, 3, 4, 9
+END_HEADERS, END_STREAM = 4, 1
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, 0, 0)
+
+# GET, http, /v2/ and an authority, the first two of them by their numbers in the table of HPACK.
+REQUEST = b"\x82\x86" + b"\x04\x04/v2/" + b"\x01\x01x"
+# A header of 4000 bytes, that many in HPACK's numbers: 127, and 3873 in groups of seven bits.
+LITERAL = b"\x00\x01x\x7f\xa1\x1e" + b"y" * 4000
+
+
+def sent_until_refused(connection, pieces, most=64 << 20):
+    """How many bytes a server takes until it closes the connection."""
+    sent = 0
+    with contextlib.suppress(ConnectionError, TimeoutError):
+        for piece in pieces:
+            connection.sendall(piece)
+            sent += len(piece)
+            if sent >= most:
+                break
+    return sent
+
+
+@pytest.mark.parametrize("version", ["1", "2"])
+def test_headers_without_end_are_cut_off_and_take_no_memory(start, version):
+    server = start("filesystem")
+    client = Client(server.host)
+    with client.connect() as connection:
+        if version == "1":
+            connection.sendall(b"GET /v2/ HTTP/1.1\r\nHost: x\r\n")
+            endless = (f"x{number}: {'y' * 4000}\r\n".encode() for number in itertools.count())
+        else:
+            connection.sendall(PREFACE + frame(HEADERS, 0, 1, REQUEST))
+            endless = itertools.repeat(frame(CONTINUATION, 0, 1, LITERAL * 4))
+        assert sent_until_refused(connection, endless) < 32 << 20
+    assert client.get("/v2/").status == 200
+    assert server.peak_memory() < 128
+
+
+def test_streams_that_are_opened_and_reset_at_once_do_not_take_the_server_down(start):
+    server = start("filesystem")
+    client = Client(server.host)
+    with client.connect() as connection:
+        connection.sendall(PREFACE)
+        resets = (
+            frame(HEADERS, END_HEADERS | END_STREAM, stream, REQUEST) + frame(RST_STREAM, 0, stream, struct.pack(">I", 8))
+            for stream in range(1, 100_000, 2)
+        )
+        sent_until_refused(connection, resets)
+    assert client.get("/v2/").status == 200
+    assert server.peak_memory() < 128
+
+
+@pytest.mark.slow
+def test_docker_works_within_sane_limits_and_is_told_when_it_is_over_them(docker, start, tmp_path):
+    generous, strict = limited(start, requests_per_second=20, concurrent_requests=32), limited(start, requests_per_second=1, burst=3)
+    reference = f"{generous.host}/disks/limited:v1"
+    build_disk_image(docker, tmp_path / "build", reference, 16)
+    docker.run("push", reference)
+    docker.run("image", "rm", reference)
+    docker.run("pull", reference)
+    refused = f"{strict.host}/disks/limited:v1"
+    docker.run("tag", reference, refused)
+    pushed = docker.run("push", refused, check=False)
+    assert pushed.returncode != 0 and "too many requests" in (pushed.stdout + pushed.stderr).lower(), pushed

@@ -1,0 +1,67 @@
+//! Whether a client may send one more request: the [`Limits`](super::limits) of its user, or of its address while nobody knows who it is.
+//!
+//! It comes behind the question who somebody is, which has limits of its own where it is dear, and in front of the answer, also if that
+//! is that they may not.
+
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::http::request::Parts;
+use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use hyper::body::Frame;
+
+use super::access::{Need, Side};
+use super::asker::client;
+use super::error::ApiError;
+use super::limits::{Client, Limit, Over, Pass};
+use super::{Api, route};
+use crate::auth::Caller;
+
+/// In the extensions of an answer to a request that was over a limit: there may be very many.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OverLimit;
+
+/// Lets a request in, which ends when the [`Pass`] is dropped; or says what to answer.
+pub(super) fn enter(api: &Api, request: &Parts, caller: Option<&Caller>) -> Result<Pass, Box<Response>> {
+    // Whoever watches over the server must see it while it is flooded.
+    if route::kind(request.uri.path()) == "health" {
+        return Ok(Pass::free());
+    }
+    let user = caller.and_then(|caller| caller.identity().name());
+    let counted = user.map(Client::user).or_else(|| client(request).map(Client::address));
+    // Who has neither is this process.
+    let Some(counted) = counted else { return Ok(Pass::free()) };
+    let now = Instant::now();
+    api.limits.enter(counted, now).map_err(|over| Box::new(refuse(api, request, user, over, now)))
+}
+
+fn refuse(api: &Api, request: &Parts, user: Option<&str>, over: Over, now: Instant) -> Response {
+    let limit = over.limit.as_str();
+    api.metrics.limited(limit);
+    if let Some(refused) = api.limits.refused(now) {
+        let client = client(request).map(tracing::field::display);
+        tracing::warn!(limit, refused, user, client, "requests over a limit are refused");
+    }
+    let message = match over.limit {
+        Limit::Rate => "too many requests: come back a little later",
+        Limit::Concurrency => "too many requests at one time: come back when some of them have ended",
+    };
+    let error = ApiError::over_limit(message, over.wait);
+    let (side, _) = Need::of(&request.method, &request.uri);
+    let mut answer = match side {
+        Side::Kubernetes => error.into_status(),
+        Side::Registry | Side::Files => error.into_response(),
+    };
+    answer.extensions_mut().insert(OverLimit);
+    answer
+}
+
+/// An answer that counts as in flight until its last byte has been sent.
+pub(super) fn until_sent(answer: Response, pass: Pass) -> Response {
+    let held = move |_: &Frame<Bytes>| {
+        let _held = &pass;
+    };
+    answer.map(|body| Body::new(body.inspect_frame(held)))
+}
