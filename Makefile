@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export CARGO_TERM_PROGRESS_WHEN ?= never
 
-.PHONY: help check test unit conformance soak-kills soak-power bench bench-import bench-series bench-cutters bench-floors build clean
+.PHONY: help check test unit conformance soak-collect soak-clients soak-kills soak-power bench bench-import bench-series bench-cutters bench-floors build clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -24,6 +24,12 @@ conformance: build ## The built binary against real clients, real servers and th
 	conformance/with-s3 conformance/pytest
 
 test: check unit conformance ## Everything, from a fresh machine
+
+soak-collect: build ## A hundred thousand events, real programs among them, against collection; CONFORMANCE_SEED and CONFORMANCE_EVENTS (on each backend)
+	CONFORMANCE_EVENTS=$${CONFORMANCE_EVENTS:-50000} conformance/with-s3 conformance/pytest -s conformance/tests/test_soak.py -k everybody
+
+soak-clients: build ## 64 clients for ten minutes while one of two replicas is killed; CONFORMANCE_SEED and CONFORMANCE_SECONDS
+	CONFORMANCE_SECONDS=$${CONFORMANCE_SECONDS:-600} conformance/with-s3 conformance/pytest -s conformance/tests/test_soak.py -k replicas
 
 soak-kills: build ## Kill servers for half an hour; CONFORMANCE_SEED and CONFORMANCE_SECONDS (of each backend) choose another run
 	CONFORMANCE_SECONDS=$${CONFORMANCE_SECONDS:-900} conformance/with-s3 conformance/pytest -s conformance/tests/test_kills.py

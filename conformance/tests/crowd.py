@@ -80,6 +80,7 @@ class Person:
         self.put(encode(manifest), [digest_of(blob) for blob in [*layers, config]], told)
 
     def put(self, manifest, blobs, told):
+        """Pushes a manifest to some tag, and gives its digest if it was taken."""
         digest, tag = digest_of(manifest), f"v{self.dice.randrange(4)}"
         self.ledger.manifests[digest] = manifest, blobs
         deed = self.ledger.ask({("manifest", self.name, digest): True, ("tag", self.name, tag): digest})
@@ -87,12 +88,17 @@ class Person:
         if answer.status == 404 and answer.codes() == ["MANIFEST_BLOB_UNKNOWN"]:
             deed.undone()
             assert time.time() - told >= self.ledger.grace, f"a blob went though {self.name} was told of it: {answer}"
+            assert digest not in self.images, f"a blob of an image of {self.name} went: {answer}"
             self.blobs -= set(blobs)
-            return
+            # It may have been stored before that was seen.
+            answer = self.send("DELETE", f"/v2/{self.name}/manifests/{digest}")
+            assert answer.status in (202, 404), answer
+            return None
         assert answer.status == 201, answer
         deed.done()
         self.images[digest] = blobs
         self.tags[tag] = digest
+        return digest
 
     def move(self):
         if self.images:

@@ -64,9 +64,12 @@ class Ledger:
         gone = [register for register, value in look.seen.items() if register[0] == "manifest" and not value]
         # What was deleted stays deleted; not all of it is looked at for ever.
         forgotten = set(gone[100:])
+        there = {register[2] for register, value in look.seen.items() if register[0] == "manifest" and value}
         for register, value in look.seen.items():
             if register in forgotten:
-                self.manifests.pop(register[2], None)
+                # It may be in another repository.
+                if register[2] not in there:
+                    self.manifests.pop(register[2], None)
             elif register[0] == "upload" and value == GONE:
                 self.uploads.pop(register[1], None)
             elif register[0] == "upload":

@@ -38,29 +38,29 @@ pytestmark = pytest.mark.slow
 
 
 class Trial:
-    """Servers over one store, and a crowd."""
+    """Servers over one store, and a crowd of `number`, each of whom is made by `person`."""
 
-    def __init__(self, servers, seed, pieces=4):
+    def __init__(self, servers, seed, pieces=4, layers=None, number=PEOPLE, person=Person, grace=GRACE):
         self.servers, self.seed, self.dice = servers, seed, random.Random(seed)
-        self.ledger = Ledger(grace=GRACE)
+        self.ledger = Ledger(grace=grace)
         self.hosts = [server.host for server in servers]
-        layers = Layers(seed, pieces=pieces)
-        self.people = [Person(n, lambda: self.hosts, self.ledger, layers, seed, PEOPLE) for n in range(PEOPLE)]
-        self.rounds = 0
+        layers = layers or Layers(seed, pieces=pieces)
+        self.people = [person(n, lambda: self.hosts, self.ledger, layers, seed, number) for n in range(number)]
+        self.threads, self.rounds = [], 0
 
     def round(self, happening):
         """The crowd is at work, something happens, and it is looked what there is."""
         stop = threading.Event()
-        threads, failures = crowd(self.people, stop)
+        self.threads, failures = crowd(self.people, stop)
         happening()
         stop.set()
-        for thread in threads:
+        for thread in self.threads:
             thread.join()
         assert not failures, f"seed {self.seed}, round {self.rounds}: {failures}"
 
     def look(self, thoroughness=0.2):
         reads = lambda: self.dice.random() < thoroughness  # noqa: E731
-        look = Look(self.ledger, self.dice.choice(self.hosts), grace=GRACE - MARGIN, reads=reads)
+        look = Look(self.ledger, self.dice.choice(self.hosts), grace=max(1, self.ledger.grace - MARGIN), reads=reads)
         assert not look.wrong, f"seed {self.seed}, round {self.rounds}: {look.wrong}"
         self.ledger.settle(look)
         for person in self.people:

@@ -52,7 +52,7 @@ impl Registry {
     /// The size of a blob of repository `name` (HEAD of end-2).
     pub async fn blob_size(&self, name: &RepositoryName, digest: &Digest) -> Result<u64> {
         // Whoever is told of a blob may count on it for a while.
-        match self.spare_member(name, digest).await? {
+        match self.assure_member(name, digest).await? {
             Some(member) => Ok(member.size),
             None => Err(unknown(name, digest)),
         }
@@ -63,10 +63,7 @@ impl Registry {
         self.require_member(name, digest).await?;
         match self.find_blob(digest).await? {
             Some(record) => Ok(BlobReader { source: Arc::clone(&self.source), record: Arc::new(record) }),
-            None => Err(Error::Record {
-                key: layout::blob(digest),
-                reason: format!("it is missing, and repository {name} has the blob"),
-            }),
+            None => Err(unknown(name, digest)),
         }
     }
 
@@ -100,6 +97,24 @@ impl Registry {
         digest: &Digest,
     ) -> Result<Option<Membership>> {
         condemn::spare(self.store.as_ref(), &layout::membership(name, digest)).await
+    }
+
+    /// The same, of a blob that is there.
+    ///
+    /// A membership is written before it is known that the blob stays ([`join`](Self::join)); whoever wrote it may have died in
+    /// between, or is just about to take it back.
+    pub(super) async fn assure_member(
+        &self,
+        name: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<Membership>> {
+        let Some(member) = self.spare_member(name, digest).await? else { return Ok(None) };
+        match condemn::spare::<BlobRecord>(self.store.as_ref(), &layout::blob(digest)).await {
+            Ok(None) => Ok(None),
+            // What is damaged is a matter for whoever reads it.
+            Ok(Some(_)) | Err(Error::Record { .. }) => Ok(Some(member)),
+            Err(error) => Err(error),
+        }
     }
 
     async fn require_member(&self, name: &RepositoryName, digest: &Digest) -> Result<()> {

@@ -213,7 +213,7 @@ impl Registry {
     async fn require_blobs(&self, name: &RepositoryName, blobs: &[Blob]) -> Result<()> {
         let mut lookups = stream::iter(blobs.to_vec())
             .map(|blob| async move {
-                let found = self.spare_member(name, &blob.digest).await;
+                let found = self.assure_member(name, &blob.digest).await;
                 (blob, found)
             })
             .buffered(LOOKUPS);

@@ -192,6 +192,38 @@ async fn who_was_told_of_a_blob_can_count_on_it() {
 }
 
 #[tokio::test]
+async fn nobody_is_told_of_a_blob_that_was_taken_away_while_somebody_who_died_made_it_a_member() {
+    let store = memory();
+    let registry = registry(&store, at_once(rules()));
+    let blob = sample(5_000);
+    let digest = registry.push("a", &blob).await.unwrap();
+    // A mount or a push writes this, then looks whether the blob is there; and may die in between.
+    let membership = format!("_blobs/sha256/{}", digest.hex());
+    let written =
+        store.get(&Key::parse(format!("repositories/a/{membership}")).unwrap()).await.unwrap().bytes;
+    registry.delete_blob(&name("a"), &digest).await.unwrap();
+    collect(&registry).await;
+    let key = Key::parse(format!("repositories/b/{membership}")).unwrap();
+    store.put(&key, written, Condition::None).await.unwrap();
+
+    let unknown = |error| matches!(error, Error::BlobUnknown { .. });
+    assert!(registry.blob_size(&name("b"), &digest).await.is_err_and(unknown));
+    assert!(registry.open_blob(&name("b"), &digest).await.is_err_and(unknown));
+    assert!(!registry.mount(&name("c"), &digest, Some(&name("b"))).await.unwrap());
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": MediaType::IMAGE,
+        "config": { "mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest, "size": blob.len() },
+        "layers": [],
+    });
+    let (reference, bytes) = ("v1".parse().unwrap(), Bytes::from(manifest.to_string()));
+    let pushed = registry.push_manifest(&name("b"), &reference, &[], None, bytes).await;
+    assert!(matches!(pushed, Err(Error::ManifestBlobUnknown { .. })), "{pushed:?}");
+    registry.push("b", &blob).await.unwrap();
+    assert_eq!(registry.pull("b", &digest).await.unwrap(), blob);
+}
+
+#[tokio::test]
 async fn the_same_page_in_two_packs_keeps_both() {
     let store = memory();
     // Neither knows what the other one stores, so that all is stored twice.
