@@ -708,9 +708,10 @@ def test_the_answer_is_json(dvcr, folder):
     condemn(folder, 2)
     for arguments in [[], ["--dry-run"]]:
         answer = dvcr.run("collect", "--output", "json", *arguments, folder.host).json()
-        assert set(answer) == {*KINDS, "unreadable"}
-        assert answer["unreadable"] == 0
-        for kind in KINDS:
+        kinds = [*KINDS, "tags", "manifests"]
+        assert set(answer) == {*kinds, "unreadable", "expired", "notTold"}
+        assert (answer["unreadable"], answer["expired"], answer["notTold"]) == (0, [], 0)
+        for kind in kinds:
             assert set(answer[kind]) == {"condemned", "deleted"}
             for amount in answer[kind].values():
                 assert set(amount) == {"count", "bytes"}

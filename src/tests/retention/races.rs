@@ -11,6 +11,7 @@ use futures::future::join_all;
 use storage_backends::Store;
 use storage_backends::dawdle::Dawdling;
 use storage_backends::fault::{Fault, Faulty};
+use tokio::sync::oneshot::channel;
 
 use super::super::interrupted::Interrupted;
 use super::super::registry_under_test::{Client, memory, name, objects, sample, sha256};
@@ -28,6 +29,8 @@ enum Meanwhile {
     Lists,
     /// Its own index, which is about to go too, is asked for, and then tagged.
     AsksAndTags,
+    /// That index is asked for, and nothing else.
+    AsksForIndex,
     /// It is pushed by its digest.
     Pushes,
     /// It is asked for.
@@ -57,6 +60,7 @@ impl Meanwhile {
                 was_there
             }
             Self::Pushes => put(client, "a", None, &image).await.is_ok(),
+            Self::AsksForIndex => has(client, "a", &sha256(listing)).await,
             Self::Asks => has(client, "a", child).await,
         }
     }
@@ -70,7 +74,9 @@ async fn at_every_call(meanwhile: Meanwhile, collections_before: usize) {
         let store = memory();
         let client = registry(&store, rule());
         let child = put_image(&client, "a", 500, None).await;
-        let listing = index(&[&child]);
+        // Behind what it lists, in the order of digests, in which nothing else would keep it.
+        let mut listings = (0..u8::MAX).map(|number| index(&[&child, &sha256(&[number])]));
+        let listing = listings.find(|listing| sha256(listing) > child).unwrap();
         put(&client, "a", Some("drop"), &listing).await.unwrap();
         put_image(&client, "a", 501, Some(&child)).await;
         let interrupted = Arc::new(Interrupted::new(Arc::clone(&store)));
@@ -100,7 +106,7 @@ async fn at_every_call(meanwhile: Meanwhile, collections_before: usize) {
         assert!(!stays || manifests(&store, "a").await.contains(&child), "{context}");
         collect(&collector).await;
         let there = manifests(&store, "a").await.contains(&child);
-        if matches!(meanwhile, Meanwhile::Pushes | Meanwhile::Asks) {
+        if matches!(meanwhile, Meanwhile::Pushes | Meanwhile::AsksForIndex | Meanwhile::Asks) {
             assert!(!there, "{context}: nothing needs it");
         } else if stays {
             assert!(there, "{context}");
@@ -124,8 +130,14 @@ async fn nothing_is_left_of_what_went(store: &Arc<dyn Store>, registry: &Registr
 
 #[tokio::test]
 async fn an_image_that_comes_to_be_needed_at_any_moment_of_a_collection_stays() {
-    let ways =
-        [Meanwhile::Tags, Meanwhile::Lists, Meanwhile::AsksAndTags, Meanwhile::Pushes, Meanwhile::Asks];
+    let ways = [
+        Meanwhile::Tags,
+        Meanwhile::Lists,
+        Meanwhile::AsksAndTags,
+        Meanwhile::AsksForIndex,
+        Meanwhile::Pushes,
+        Meanwhile::Asks,
+    ];
     join_all(ways.into_iter().flat_map(|way| (0..3).map(move |before| at_every_call(way, before)))).await;
 }
 
@@ -166,6 +178,81 @@ async fn a_tag_that_is_moved_at_any_moment_of_a_collection_stays() {
         }
         // Behind its deletion the tag is a new one.
         assert_eq!(found.unwrap().digest, moved, "moved at call {skip}");
+    }
+}
+
+/// At each call of a push, which sleeps there, an image is condemned; and at each call of the collection that then would take it away
+/// the push goes on, to its end. Says whether there are such calls.
+async fn push_sleeps(push_skip: usize, collect_skip: usize) -> (bool, bool) {
+    let context = format!("a push that sleeps at call {push_skip}, and a collection at call {collect_skip}");
+    let store = memory();
+    let pushing = Arc::new(Interrupted::new(Arc::clone(&store)));
+    let collecting = Arc::new(Interrupted::new(Arc::clone(&store)));
+    let shared: [Arc<dyn Store>; 2] =
+        [Arc::<Interrupted>::clone(&pushing), Arc::<Interrupted>::clone(&collecting)];
+    let [client, collector] = shared.each_ref().map(|store| registry(store, keeping(&["keep"])));
+    let child = put(&client, "a", None, &index(&[])).await.unwrap();
+    let listing = index(&[&child]);
+    put(&client, "a", None, &listing).await.unwrap();
+    let (sleeps, wake) = pushing.at(push_skip);
+    let (ended, is_ended) = channel();
+    let push = async {
+        let pushed = put(&client, "a", Some("keep"), &listing).await;
+        pushing.never();
+        let there = manifests(&store, "a").await;
+        // Whoever collects may have ended before.
+        let _ = ended.send(());
+        pushed.unwrap();
+        there
+    };
+    let collections = async {
+        if sleeps.await.is_err() {
+            return (false, false);
+        }
+        collect_once(&collector).await;
+        later().await;
+        let (reached, go_on) = collecting.at(collect_skip);
+        let last = async {
+            let collected = collector.collect(false).await;
+            collecting.never();
+            collected.unwrap()
+        };
+        let in_between = async {
+            let was_reached = reached.await.is_ok();
+            wake.send(()).unwrap();
+            is_ended.await.unwrap();
+            // Nobody waits for it where there is no such call.
+            let _ = go_on.send(());
+            was_reached
+        };
+        let (_, was_reached) = tokio::join!(last, in_between);
+        (true, was_reached)
+    };
+    let (acknowledged, reached) = tokio::join!(push, collections);
+    collect(&collector).await;
+    let there = manifests(&store, "a").await;
+    assert!(there.contains(&sha256(&listing)), "{context}");
+    assert!(!acknowledged.contains(&child) || there.contains(&child), "{context}");
+    assert_eq!(tags(&client, "a").await, ["keep"], "{context}");
+    reached
+}
+
+#[tokio::test]
+async fn an_image_whose_push_sleeps_while_it_is_collected_stays() {
+    for push_skip in 0.. {
+        let mut is_over = false;
+        for collect_skip in 0.. {
+            assert!(push_skip < 100 && collect_skip < 100, "it never ends");
+            let (slept, was_reached) = push_sleeps(push_skip, collect_skip).await;
+            is_over = !slept;
+            if !was_reached {
+                break;
+            }
+        }
+        if is_over {
+            assert!(push_skip > 5, "a push makes more calls than {push_skip}");
+            break;
+        }
     }
 }
 
