@@ -79,7 +79,7 @@ pub use stats::{RepositoryStats, Stats};
 pub use storage_backends::{ByteStream, Error as StoreError};
 pub use tally::{Chunked, Tally};
 pub use upload::{Append, UploadStatus};
-pub use verify::{Checked, Depth, Finding, Kind, Verification, Verified};
+pub use verify::{Checked, Depth, Finding, Kind, Verification, Verified, Verifier};
 
 /// How often an operation tries again when others get in its way. Arbitrary: someone else succeeded each time.
 const ATTEMPTS: usize = 16;

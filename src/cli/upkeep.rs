@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::config::Config;
 use crate::metrics::Metrics;
-use crate::registry::{Collected, Registry};
+use crate::registry::{Collected, Registry, Verifier};
 
 /// How often it is looked whether it is time to verify, at least.
 const LOOK: Duration = Duration::from_mins(5);
@@ -32,7 +32,8 @@ impl Upkeep {
         if config.verify_interval > 0 {
             let interval = Duration::from_secs(config.verify_interval);
             let rate = Some(config.verify_rate).filter(|rate| *rate > 0);
-            tasks.spawn(verify(Arc::clone(registry), Arc::clone(metrics), interval, rate));
+            let verifier = Verifier::new(Arc::clone(registry));
+            tasks.spawn(verify(verifier, Arc::clone(metrics), interval, rate));
         }
         Self { tasks }
     }
@@ -66,10 +67,10 @@ async fn collect(registry: Arc<Registry>, metrics: Arc<Metrics>, interval: Durat
     }
 }
 
-async fn verify(registry: Arc<Registry>, metrics: Arc<Metrics>, interval: Duration, rate: Option<u64>) {
+async fn verify(mut verifier: Verifier, metrics: Arc<Metrics>, interval: Duration, rate: Option<u64>) {
     loop {
         tokio::time::sleep(interval.min(LOOK)).await;
-        let outcome = registry.verify_when_due(interval, rate).await;
+        let outcome = verifier.verify_when_due(interval, rate).await;
         metrics.verified(&outcome);
         match outcome {
             Ok(None) => {}

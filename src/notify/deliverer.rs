@@ -51,7 +51,7 @@ enum Round {
 
 impl Deliverer {
     pub(super) async fn run(self) {
-        let mut claimant = self.registry.claimant(&self.queue, self.pace.lease);
+        let mut claimant = self.registry.claimant(self.queue.as_str(), self.pace.lease);
         let mut schedule = Schedule::new(self.pace);
         let mut last = Round::Empty;
         while !self.stop.is_cancelled() {

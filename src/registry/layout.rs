@@ -9,9 +9,9 @@
 //! condemned/<uuid>!<uuid>                              of those, what an upload has come to use meanwhile
 //! quarantine/<uuid>                                    an object that was found damaged, and where it was
 //! verification                                         how far a verification is that was broken off
-//! verified                                             when all was last verified, and until when somebody is at it
+//! verified                                             when all was last verified
 //! outbox/<queue>/<uuid>                                an event that somebody is still to be told of
-//! leases/<queue>                                       which process tells them what is in that queue
+//! leases/<queue or other work>                         which process does that: tells what is in the queue, or verifies
 //! uploads/<uuid>                                       an upload session
 //! uploads/<uuid>!<uuid>                                extents of a session that has very many
 //! catalog/<encoded name>                               empty; there is such a repository

@@ -1,4 +1,4 @@
-//! [`Lease`]: which of the processes over a store serves a queue.
+//! [`Lease`]: which of the processes over a store does what one alone is to do: serve a queue, or verify.
 //!
 //! A record by compare-and-swap, which its holder writes anew now and then. It names no time: clocks may differ. Whoever wants it
 //! watches it by their own clock, and takes it when nobody has written it for as long as it lasts. Its holder stops before that
@@ -15,10 +15,9 @@ use storage_backends::{Condition, Key, Store, Version};
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
-use super::outbox::QueueName;
 use super::{Registry, Result, layout, record};
 
-/// Who serves a queue.
+/// Who is at it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct LeaseRecord {
     /// A process; none: it was given back.
@@ -28,7 +27,7 @@ pub(super) struct LeaseRecord {
 
 impl record::Record for LeaseRecord {}
 
-/// Somebody who wants to serve a queue now and then.
+/// Somebody who wants to do it now and then.
 #[derive(Debug)]
 pub struct Claimant {
     store: Arc<dyn Store>,
@@ -39,7 +38,7 @@ pub struct Claimant {
     watched: Option<(Version, Instant)>,
 }
 
-/// Nobody else serves the queue while [`keep`](Self::keep) runs.
+/// Nobody else does it while [`keep`](Self::keep) runs.
 #[derive(Debug)]
 pub struct Lease<'a> {
     claimant: &'a Claimant,
@@ -50,12 +49,12 @@ pub struct Lease<'a> {
 }
 
 impl Registry {
-    /// Somebody who wants to serve a queue; `lasts` is for how long a lease does that nobody keeps up.
+    /// Somebody who wants to do the `work` of that name; `lasts` is for how long a lease does that nobody keeps up.
     #[must_use]
-    pub fn claimant(&self, queue: &QueueName, lasts: Duration) -> Claimant {
+    pub fn claimant(&self, work: &str, lasts: Duration) -> Claimant {
         Claimant {
             store: Arc::clone(&self.store),
-            key: layout::lease(queue.as_str()),
+            key: layout::lease(work),
             id: Uuid::new_v4(),
             lasts,
             watched: None,

@@ -26,6 +26,7 @@ use tokio::sync::mpsc;
 use super::{Amount, Registry, Result};
 use crate::oci::{Digest, RepositoryName};
 use pace::Pace;
+pub use schedule::Verifier;
 
 /// How much is read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -264,7 +264,7 @@ async fn a_lease_goes_to_another_when_nobody_keeps_it_up_and_no_sooner() {
     let store = memory();
     let lasts = Duration::from_secs(15);
     let (one, two) = (registry(&store), registry(&store));
-    let (mut first, mut second) = (one.claimant(&queue("ci"), lasts), two.claimant(&queue("ci"), lasts));
+    let (mut first, mut second) = (one.claimant(queue("ci").as_str(), lasts), two.claimant(&queue("ci"), lasts));
     let mut held = first.claim().await.unwrap().unwrap();
     // While it is kept up.
     let keeping = async {
@@ -497,7 +497,7 @@ async fn a_verification_knows_events_and_puts_damaged_ones_aside() {
     let store = memory();
     let registry = registry(&store);
     registry.post(&[queue("ci")], push("a")).await.unwrap();
-    let mut claimant = registry.claimant(&queue("ci"), Duration::from_mins(1));
+    let mut claimant = registry.claimant(queue("ci").as_str(), Duration::from_mins(1));
     assert!(claimant.claim().await.unwrap().is_some());
     assert!(findings(&registry).await.is_empty());
     let whole = objects(&store, "outbox").await;
