@@ -181,6 +181,7 @@ mod tests {
             let request = RequestSpan::begin("GET", "blob", "/v2/a/blobs/x", "r1", header);
             request.answered(503);
             request.span().in_scope(|| tracing::trace_span!(target: TARGET, "store", otel.name = "get"));
+            drop(request);
             drop(RequestSpan::begin("PUT", "manifest", "/v2/a/manifests/b", "r2", |_| None));
         });
         traces.provider.force_flush().unwrap();

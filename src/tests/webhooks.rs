@@ -264,7 +264,8 @@ async fn a_lease_goes_to_another_when_nobody_keeps_it_up_and_no_sooner() {
     let store = memory();
     let lasts = Duration::from_secs(15);
     let (one, two) = (registry(&store), registry(&store));
-    let (mut first, mut second) = (one.claimant(queue("ci").as_str(), lasts), two.claimant(&queue("ci"), lasts));
+    let (mut first, mut second) =
+        (one.claimant(queue("ci").as_str(), lasts), two.claimant(queue("ci").as_str(), lasts));
     let mut held = first.claim().await.unwrap().unwrap();
     // While it is kept up.
     let keeping = async {
