@@ -38,7 +38,7 @@ pub(super) fn layer_digest(number: u64) -> Digest {
 static MADE: LazyLock<Vec<(Bytes, Digest)>> = LazyLock::new(|| {
     let piece = |seed: u64| {
         let mut dice = Dice(seed);
-        std::iter::repeat_with(move || u8::try_from(dice.roll(256)).unwrap()).take(24 << 10)
+        std::iter::repeat_with(move || u8::try_from(dice.roll(256)).unwrap()).take(12 << 10)
     };
     let made = |number: u64| (number..number + 3).flat_map(piece).collect::<Bytes>();
     (0..LAYERS).map(made).map(|layer| (layer.clone(), sha256(&layer))).collect()

@@ -15,7 +15,7 @@ use super::content::{Dice, LAYERS, config, layer, layer_digest, manifest};
 use super::{GRACE, World};
 
 /// Of so many requests one is the last one of its replica. Counted, and not by the clock, so that a slow machine comes to something.
-const CRASHES: u64 = 100;
+const CRASHES: u64 = 200;
 
 /// What is pushed, and where it is: the name of a repository, and a digest.
 type Place = (String, Digest);
@@ -64,15 +64,15 @@ impl<'a> Somebody<'a> {
 
     pub(super) async fn live(&mut self) {
         while !self.world.stop.get() {
-            match self.dice.roll(20) {
+            match self.dice.roll(24) {
                 0..7 => self.push().await,
                 7 => self.retag().await,
                 8 => self.is_cut_off().await,
-                9..12 => self.delete().await,
-                12 => self.untag().await,
-                13 => self.delete_blob().await,
-                14 => self.begin().await,
-                15 | 16 => self.go_on().await,
+                9..14 => self.delete().await,
+                14 => self.untag().await,
+                15 => self.delete_blob().await,
+                16 | 17 => self.begin().await,
+                18..21 => self.go_on().await,
                 _ => self.glance().await,
             }
         }
@@ -184,7 +184,7 @@ impl<'a> Somebody<'a> {
         match self.read(async |r| r.pull(repository, &sha256(blob)).await).await {
             Ok(bytes) => assert_eq!(bytes, *blob),
             Err(error) => {
-                assert!(told.elapsed() >= GRACE, "a blob went though its client was told of it: {error}")
+                assert!(told.elapsed() >= GRACE, "a blob went though its client was told of it: {error}");
             }
         }
     }
@@ -365,7 +365,7 @@ impl<'a> Somebody<'a> {
         };
         upload.sent = None;
         let from = usize::try_from(sent).unwrap();
-        let ends = self.dice.roll(3) == 0;
+        let ends = self.dice.roll(2) == 0;
         let to = if ends {
             blob.len()
         } else {
