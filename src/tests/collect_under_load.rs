@@ -1,269 +1,163 @@
-//! Clients push, mount, move and delete images at three replicas, are cut off and sleep in the middle of it, while all of the
-//! replicas collect. Whatever was acknowledged is there and right, and in the end nothing else is.
+//! Clients push, mount, move and delete images at three replicas that collect, crash, and sleep in the middle of it all.
+//! Whatever was acknowledged is there and right, and in the end nothing else is.
+//!
+//! The clients are a model: each knows from the answers that it got what has to be so ([`somebody`]), and looks. They push images
+//! whose layers are mostly in chunks that others have brought, mount them from repositories of others and from where they were just
+//! told of them, move and delete tags, delete images and blobs, go away in the middle of a push, and leave uploads that they go on
+//! with at another replica, or never. A call of the store takes a few turns of all the others before and after it has its effect, and one
+//! of 128 four times the grace. Replicas crash in the middle of what they are doing ([`replica`]). The seed decides who
+//! does what, and how long each call takes; what comes between what is left to the machine, so a seed finds again what it found as a
+//! rule, and not always. `DVCR_SEED` and `DVCR_SECONDS` choose another run.
+mod content;
+mod replica;
+mod somebody;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use dvcr::oci::{Digest, MediaType};
-use dvcr::registry::{Append, Error, Registry, Rules};
-use futures::future::join_all;
+use dvcr::registry::{Registry, Rules};
+use futures::stream::FuturesUnordered;
+use futures::{StreamExt as _, TryStreamExt as _};
 use storage_backends::dawdle::Dawdling;
+use storage_backends::{Key, Store};
 
-use super::registry_under_test::{Client, body, chunked_rules, memory, name, objects, rules, sha256};
+use super::registry_under_test::{chunked_rules, is_tombstone, memory, objects, rules};
+use replica::Replica;
+use somebody::Somebody;
 
-const GRACE: Duration = Duration::from_millis(20);
-/// Longer than what is condemned waits.
-const PAUSE: Duration = Duration::from_millis(300);
-const CLIENTS: u64 = 8;
-/// So many that each comes and goes.
-const LAYERS: u64 = 40;
+const GRACE: Duration = Duration::from_millis(60);
+/// Longer than what is condemned waits: of 128 calls of the store one takes so long.
+const PAUSE: Duration = Duration::from_millis(240);
+const CLIENTS: u64 = 30;
+/// On a machine that has no time for us.
+const MOST: Duration = Duration::from_mins(5);
+/// What has to happen before a run ends: a run in which it does not tries too little.
+const EVENTS: [&str; 14] = [
+    "found",
+    "mounted",
+    "found elsewhere and mounted",
+    "pushed",
+    "pushes cut off",
+    "images pushed",
+    "tags moved",
+    "images deleted",
+    "tags deleted",
+    "blobs deleted",
+    "uploads gone on with",
+    "uploads finished",
+    "uploads abandoned",
+    "answers lost",
+];
 
-/// Numbers that look random.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % sides
-    }
+/// What clients have in common.
+struct World {
+    replicas: Vec<Replica>,
+    stop: Cell<bool>,
+    happened: RefCell<BTreeMap<&'static str, u64>>,
 }
 
-/// One of a few layers, which have much in common.
-fn layer(number: u64) -> Bytes {
-    let piece = |seed: u64| {
-        let mut dice = Dice(seed);
-        std::iter::repeat_with(move || u8::try_from(dice.roll(256)).unwrap()).take(24 << 10)
-    };
-    (number..number + 3).flat_map(piece).collect()
-}
-
-#[derive(Default)]
-struct Tally {
-    events: AtomicU64,
-    pushed: AtomicU64,
-    begun_again: AtomicU64,
-    cut_off: AtomicU64,
-}
-
-fn add(number: &AtomicU64) {
-    number.fetch_add(1, Ordering::Relaxed);
-}
-
-/// Somebody with images of their own, whose layers others have too.
-struct Somebody<'a> {
-    number: u64,
-    replicas: &'a [Registry],
-    dice: Dice,
-    /// The layers of the images that are there, by tag.
-    images: BTreeMap<String, (Digest, u64)>,
-    /// All manifests that were pushed, some of which have no tag any more.
-    pushed: BTreeSet<Digest>,
-    /// Manifests that were refused, perhaps when they were stored already.
-    refused: BTreeSet<Digest>,
-    tally: &'a Tally,
-}
-
-impl<'a> Somebody<'a> {
-    fn replica(&mut self) -> &'a Registry {
-        let replica = self.dice.roll(self.replicas.len() as u64);
-        &self.replicas[usize::try_from(replica).unwrap()]
+impl World {
+    fn count(&self, event: &'static str) {
+        *self.happened.borrow_mut().entry(event).or_default() += 1;
     }
 
-    fn repository(&self) -> String {
-        format!("r{}", self.number % 3)
+    /// Lets everybody live for a time, and until everything has happened.
+    async fn clock(&self, time: Duration) {
+        let begun = Instant::now();
+        let everything = || EVENTS.iter().all(|event| self.happened.borrow().contains_key(event));
+        while begun.elapsed() < time || (!everything() && begun.elapsed() < MOST) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        self.stop.set(true);
     }
 
-    async fn live(&mut self, stop: &AtomicBool) {
-        while !stop.load(Ordering::Relaxed) {
-            add(&self.tally.events);
-            match self.dice.roll(10) {
-                0..5 => self.push().await,
-                5 => self.is_cut_off().await,
-                6 | 7 => self.delete().await,
-                _ => self.look().await,
+    /// Collects again and again, at a replica. Gives how many objects went.
+    async fn collect_at(&self, replica: &Replica) -> u64 {
+        let mut deleted = 0;
+        while !self.stop.get() {
+            tokio::time::sleep(GRACE / 2).await;
+            if let Some(collected) =
+                replica.ask(async |registry| registry.collect(false).await.unwrap()).await
+            {
+                assert_eq!(collected.unreadable, 0);
+                deleted += collected.data.deleted.count;
             }
         }
-    }
-
-    /// Makes sure that a blob is in the repository, as clients do, and says when that was known.
-    async fn bring(&mut self, blob: &Bytes) -> Option<Instant> {
-        let (repository, digest) = (self.repository(), sha256(blob));
-        for _ in 0..50 {
-            let told = Instant::now();
-            let way = self.dice.roll(4);
-            let from = format!("r{}", self.dice.roll(3));
-            let replica = self.replica();
-            match way {
-                0 | 1 if replica.blob_size(&name(&repository), &digest).await.is_ok() => return Some(told),
-                2 if replica.mount(&name(&repository), &digest, Some(&name(&from))).await.unwrap() => {
-                    return Some(told);
-                }
-                _ => {}
-            }
-            let told = Instant::now();
-            match replica.push(&repository, blob).await {
-                Ok(_) => return Some(told),
-                Err(Error::SessionUnknown { .. } | Error::Collecting) => add(&self.tally.begun_again),
-                Err(error) => panic!("a push failed: {error}"),
-            }
-        }
-        panic!("a push never succeeds");
-    }
-
-    async fn push(&mut self) {
-        let (tag, number) = (format!("c{}-{}", self.number, self.dice.roll(4)), self.dice.roll(LAYERS));
-        let (repository, layer) = (self.repository(), layer(number));
-        let config = Bytes::from(format!("{{\"owner\":{}}}", self.number));
-        // Before it is known how this ends, it is not known what the tag is.
-        let before = self.images.remove(&tag);
-        let Some(told) = self.bring(&layer).await else { return };
-        self.bring(&config).await;
-        let manifest = serde_json::json!({
-            "schemaVersion": 2,
-            "mediaType": MediaType::IMAGE,
-            "config": { "mediaType": "application/vnd.oci.image.config.v1+json", "digest": sha256(&config), "size": config.len() },
-            "layers": [{ "mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": sha256(&layer), "size": layer.len() }],
-            "annotations": { "tag": tag },
-        });
-        let bytes = Bytes::from(manifest.to_string());
-        let replica = self.replica();
-        let reference = tag.parse().unwrap();
-        let digest = sha256(&bytes);
-        match replica.push_manifest(&name(&repository), &reference, &[], None, bytes).await {
-            Ok(pushed) => {
-                self.pushed.insert(pushed.digest.clone());
-                self.images.insert(tag, (pushed.digest, number));
-                add(&self.tally.pushed);
-            }
-            Err(Error::ManifestBlobUnknown { .. }) => {
-                assert!(told.elapsed() >= GRACE, "a blob went though its client was told of it");
-                add(&self.tally.begun_again);
-                self.refused.insert(digest);
-                // The tag is what it was.
-                if let Some(before) = before {
-                    self.images.insert(tag, before);
-                }
-            }
-            Err(error) => panic!("a manifest was refused: {error}"),
-        }
-    }
-
-    /// Pushes a layer, and goes away in the middle.
-    async fn is_cut_off(&mut self) {
-        let (layer, repository, patience) =
-            (layer(self.dice.roll(LAYERS)), self.repository(), self.dice.roll(30));
-        let digest = sha256(&layer);
-        let mut bytes = body(&layer);
-        let repository = name(&repository);
-        let push = self.replica().push_blob(&repository, Append::default(), &mut bytes, &digest);
-        let _ = tokio::time::timeout(Duration::from_millis(patience), push).await;
-        add(&self.tally.cut_off);
-    }
-
-    async fn delete(&mut self) {
-        let Some((tag, (digest, _))) = self.images.pop_first() else { return };
-        // Its manifest may have another tag of this client.
-        self.images.retain(|_, (other, _)| *other != digest);
-        self.delete_manifest(&digest).await;
-        assert!(!self.pushed.contains(&digest), "{tag} was deleted");
-    }
-
-    async fn delete_manifest(&mut self, digest: &Digest) {
-        let repository = self.repository();
-        self.replica().delete_manifest(&name(&repository), digest).await.unwrap();
-        self.pushed.remove(digest);
-    }
-
-    /// What was pushed is there, and right.
-    async fn look(&mut self) {
-        let repository = self.repository();
-        for (tag, (digest, number)) in self.images.clone() {
-            let replica = self.replica();
-            let found = replica.manifest(&name(&repository), &tag.parse().unwrap()).await.unwrap();
-            assert_eq!(found.digest, digest, "{tag}");
-            let layer = layer(number);
-            assert_eq!(replica.pull(&repository, &sha256(&layer)).await.unwrap(), layer, "{tag}");
-        }
+        deleted
     }
 }
 
 async fn run(rules: Rules, seed: u64, time: Duration) {
+    println!("seed {seed}");
     let store = memory();
     // No pause is as long as an upload may be left alone.
     let impatient = Rules { grace: GRACE, ..rules };
-    let replicas: Vec<Registry> = (0..3)
-        .map(|number| Dawdling::new(Arc::clone(&store), seed * 3 + number, PAUSE))
-        .map(|store| Registry::with_rules(Arc::new(store), impatient))
-        .collect();
-    let (stop, tally) = (AtomicBool::new(false), Tally::default());
-    let mut clients: Vec<Somebody<'_>> = (0..CLIENTS)
-        .map(|number| Somebody {
-            number,
-            replicas: &replicas,
-            dice: Dice(seed * CLIENTS + number),
-            images: BTreeMap::new(),
-            pushed: BTreeSet::new(),
-            refused: BTreeSet::new(),
-            tally: &tally,
-        })
-        .collect();
-    // One of those that collect is quick, so that much goes while others sleep.
-    let quick = Registry::with_rules(Arc::clone(&store), impatient);
-    let collecting = join_all(replicas.iter().chain([&quick]).map(async |replica| {
-        let mut deleted = 0;
-        while !stop.load(Ordering::Relaxed) {
-            tokio::time::sleep(GRACE / 2).await;
-            let collected = replica.collect(false).await.unwrap();
-            assert_eq!(collected.unreadable, 0);
-            deleted += collected.data.deleted.count;
-        }
-        deleted
-    }));
-    let living = join_all(clients.iter_mut().map(|client| client.live(&stop)));
-    let clock = async {
-        tokio::time::sleep(time).await;
-        stop.store(true, Ordering::Relaxed);
+    let replicas = (0..3).map(|number| {
+        let slow = Dawdling::new(Arc::clone(&store), seed * 3 + number, PAUSE);
+        Replica::new(Arc::new(slow), impatient)
+    });
+    let world = World {
+        replicas: replicas.collect(),
+        stop: Cell::new(false),
+        happened: RefCell::new(BTreeMap::new()),
     };
-    let (deleted, _, ()) = tokio::join!(collecting, living, clock);
+    let mut clients: Vec<Somebody<'_>> =
+        (0..CLIENTS).map(|number| Somebody::new(number, seed * CLIENTS + number, &world)).collect();
+    // One of those that collect is quick, so that much goes while others sleep.
+    let quick = Replica::new(Arc::clone(&store), impatient);
+    let collecting: FuturesUnordered<_> =
+        world.replicas.iter().chain([&quick]).map(|replica| world.collect_at(replica)).collect();
+    let collecting = collecting.fold(0, async |sum, deleted| sum + deleted);
+    // Only who is woken is polled, so that a turn costs little.
+    let living: FuturesUnordered<_> = clients.iter_mut().map(Somebody::live).collect();
+    let living = living.collect::<()>();
+    let (deleted, (), ()) = tokio::join!(collecting, living, world.clock(time));
     for client in &mut clients {
         client.look().await;
     }
-    let deleted: u64 = deleted.iter().sum();
-    let count = |number: &AtomicU64| number.load(Ordering::Relaxed);
+    let crashes: u64 = world.replicas.iter().map(Replica::crashes).sum();
+    let known: u64 = world.replicas.iter().map(Replica::known).sum();
     println!(
-        "seed {seed}: {} events, {} images pushed, {} cut off, {} begun again, {deleted} objects deleted",
-        count(&tally.events),
-        count(&tally.pushed),
-        count(&tally.cut_off),
-        count(&tally.begun_again),
+        "seed {seed}: {} events, {crashes} crashes, {deleted} objects collected, {known} bytes known: {:?}",
+        world.happened.borrow().values().sum::<u64>(),
+        world.happened.borrow(),
     );
-    assert!(deleted > 0, "nothing was collected, so nothing was tried");
-    for client in &mut clients {
-        for digest in client.pushed.clone() {
-            client.delete_manifest(&digest).await;
-        }
-        for digest in &client.refused {
-            let deleted = replicas[0].delete_manifest(&name(&client.repository()), digest).await;
-            assert!(matches!(deleted, Ok(()) | Err(Error::ManifestUnknown { .. })), "{deleted:?}");
-        }
+    for event in EVENTS {
+        assert!(world.happened.borrow().contains_key(event), "nothing was {event}, so that was not tried");
     }
-    let quiet = Registry::with_rules(Arc::clone(&store), Rules { abandoned: GRACE, ..impatient });
+    assert!(deleted > 0 && crashes > 0, "nothing was collected, so nothing was tried");
+    assert!(known > 0 || rules.chunk_from.is_none(), "nobody pushed what was known, so that was not tried");
+    for client in &mut clients {
+        client.leave().await;
+    }
+    assert_empties(&store, Rules { abandoned: GRACE, ..impatient }, seed).await;
+}
+
+/// When all is deleted, nothing stays but what `layout.rs` says.
+async fn assert_empties(store: &Arc<dyn Store>, rules: Rules, seed: u64) {
+    let quiet = Registry::with_rules(Arc::clone(store), rules);
     for _ in 0..30 {
         tokio::time::sleep(GRACE).await;
         quiet.collect(false).await.unwrap();
     }
-    for folder in ["data", "recipes", "uploads", "index"] {
-        assert!(objects(&store, folder).await.is_empty(), "{folder} of seed {seed}");
+    for folder in ["data", "recipes", "uploads", "index", "quarantine"] {
+        assert!(objects(store, folder).await.is_empty(), "{folder} of seed {seed}");
+    }
+    for folder in ["blobs", "repositories"] {
+        let entries: Vec<_> = store.list(&Key::parse(folder).unwrap(), None).try_collect().await.unwrap();
+        for entry in entries {
+            assert!(is_tombstone(entry.size), "{} of seed {seed}", entry.key);
+        }
     }
 }
 
 #[tokio::test]
 async fn nothing_that_was_acknowledged_goes_and_nothing_else_stays() {
-    let seed = std::env::var("DVCR_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
-    let seconds = std::env::var("DVCR_SECONDS").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(5);
+    let number = |name| std::env::var(name).ok().and_then(|value| value.parse().ok());
+    let seed = number("DVCR_SEED").unwrap_or(1);
+    let seconds = number("DVCR_SECONDS").unwrap_or(2);
     for (number, rules) in [rules(), chunked_rules()].into_iter().enumerate() {
         run(rules, seed + number as u64, Duration::from_secs(seconds)).await;
     }
