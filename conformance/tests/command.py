@@ -93,8 +93,13 @@ def kept(server):
         str(file.relative_to(folder)): file.stat().st_size
         for kind in ["blobs", "data", "recipes", "uploads", "repositories"]
         for file in (folder / kind).rglob("*")
-        if file.is_file() and not (kind == "uploads" and b'"repository":"uploads"' in (text := file.read_bytes()) and b'"discarding"' in text)
+        if file.is_file() and not (kind == "uploads" and is_mark(file.read_bytes()))
     }
+
+
+def is_mark(session):
+    """Whether the session of a file for an image only says that there is none any more."""
+    return b'"repository":"uploads"' in session and (b'"discarding"' in session or b'"closed"' in session)
 
 
 def requests(server, method="", path=""):
