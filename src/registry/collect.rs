@@ -157,7 +157,12 @@ impl Run {
 
     /// Whether something was written lately, so that whoever wrote it may not be done.
     fn is_young(&self, modified: SystemTime) -> bool {
-        since_1970(modified).saturating_add(milliseconds(self.grace)) > self.begun
+        self.is_in_grace(since_1970(modified))
+    }
+
+    /// The same of a time in milliseconds since 1970.
+    fn is_in_grace(&self, written: u64) -> bool {
+        written.saturating_add(milliseconds(self.grace)) > self.begun
     }
 }
 

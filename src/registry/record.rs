@@ -256,7 +256,12 @@ pub(super) fn tombstone() -> Bytes {
 /// Whether an object of so many bytes is no record, but what stays where one was: a tombstone, or the empty object of a tag
 /// or a referrer. Any other size is damage.
 pub(super) fn is_tombstone(size: u64) -> bool {
-    size == 0 || size == size_of::<Uuid>() as u64
+    size == 0 || is_buried(size)
+}
+
+/// The same of what is never emptied, where an empty object is damage: the record of a manifest.
+pub(super) fn is_buried(size: u64) -> bool {
+    size == size_of::<Uuid>() as u64
 }
 
 /// The bytes of a record, one line.

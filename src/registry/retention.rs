@@ -58,6 +58,16 @@ pub(super) struct PushedTag {
     pub(super) pushed: u64,
 }
 
+impl PushedTag {
+    /// The manifest that a tag is about by its name, as signatures and referrers have them that are kept in tags:
+    /// `sha256-<hex>`, or that with an ending such as `.sig`.
+    pub(super) fn subject(&self) -> Option<Digest> {
+        let hex = self.tag.as_str().strip_prefix("sha256-")?;
+        let hex = hex.split_once('.').map_or(hex, |(hex, _)| hex);
+        format!("sha256:{hex}").parse().ok()
+    }
+}
+
 impl RetentionRule {
     /// The tags that go at some time, in milliseconds since 1970, each with the reason. `buried` are the manifests that a rule has
     /// taken away.
@@ -71,9 +81,9 @@ impl RetentionRule {
         let (about_others, mut plain): (Vec<_>, Vec<_>) = tags
             .iter()
             .filter(|found| !named(&self.keep, found))
-            .partition(|found| subject(&found.tag).is_some());
+            .partition(|found| found.subject().is_some());
         let is_left_over =
-            |found: &&PushedTag| subject(&found.tag).is_some_and(|subject| buried.contains(&subject));
+            |found: &&PushedTag| found.subject().is_some_and(|subject| buried.contains(&subject));
         let mut expired: Vec<_> = about_others
             .into_iter()
             .filter(is_left_over)
@@ -105,14 +115,6 @@ impl RetentionRule {
         let within = self.keep_within.map(|within| format!("not pushed within {} s", within.as_secs()));
         [name, last, within].into_iter().flatten().collect::<Vec<_>>().join(", ")
     }
-}
-
-/// The manifest that a tag is about by its name, as signatures and referrers have them that are kept in tags:
-/// `sha256-<hex>`, or that with an ending such as `.sig`.
-fn subject(tag: &Tag) -> Option<Digest> {
-    let hex = tag.as_str().strip_prefix("sha256-")?;
-    let hex = hex.split_once('.').map_or(hex, |(hex, _)| hex);
-    format!("sha256:{hex}").parse().ok()
 }
 
 #[cfg(test)]

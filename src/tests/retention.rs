@@ -229,6 +229,21 @@ async fn a_signature_in_a_tag_goes_with_its_image() {
 }
 
 #[tokio::test]
+async fn a_signature_that_comes_ahead_of_an_image_that_had_gone_waits_for_it() {
+    let store = memory();
+    let hasty = registry(&store, keeping(&["v*"]));
+    let digest = hasty.push_image("a", "old", &sample(1000)).await.unwrap();
+    collect(&hasty).await;
+    assert!(!has(&hasty, "a", &digest).await);
+    let signature = format!("sha256-{}.sig", digest.hex());
+    hasty.push_image("a", &signature, &sample(2000)).await.unwrap();
+    collect_once(&with_grace(&store, keeping(&["v*"]), Duration::from_hours(1))).await;
+    assert_eq!(tags(&hasty, "a").await, [signature]);
+    collect(&hasty).await;
+    assert!(tags(&hasty, "a").await.is_empty(), "the image has not come");
+}
+
+#[tokio::test]
 async fn nothing_without_a_tag_goes_before_its_time() {
     let store = memory();
     let waiting = RetentionRule { untagged_after: Duration::from_hours(1), ..keeping(&["none"]) };

@@ -100,7 +100,9 @@ impl Registry {
         let mut found = HashSet::new();
         let mut entries = self.store.list(&layout::manifests(name), None);
         while let Some(entry) = entries.try_next().await? {
-            found.extend(layout::manifest_of(&entry.key).map(|(_, digest)| digest));
+            if !record::is_buried(entry.size) {
+                found.extend(layout::manifest_of(&entry.key).map(|(_, digest)| digest));
+            }
         }
         Ok(found)
     }
@@ -109,6 +111,9 @@ impl Registry {
         let mut repositories: HashMap<RepositoryName, Contents> = HashMap::new();
         let mut entries = self.store.list(&layout::repositories(), None);
         while let Some(entry) = entries.try_next().await? {
+            if record::is_buried(entry.size) {
+                continue;
+            }
             if let Some((name, digest)) = layout::manifest_of(&entry.key) {
                 repositories.entry(name).or_default().manifests.insert(digest);
             } else if !record::is_tombstone(entry.size)

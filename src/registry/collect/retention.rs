@@ -87,6 +87,12 @@ impl Registry {
         for (found, reason) in governed.rule.expired(&tags, &governed.buried, run.begun) {
             let PushedTag { tag, digest, .. } = found;
             let Some(version) = versions.get(tag) else { continue };
+            if let Some(subject) = found.subject()
+                && (run.is_in_grace(found.pushed) || self.has_manifest(name, &subject).await?)
+            {
+                // A signature may come ahead of its image, and the image may have come again since it was listed.
+                continue;
+            }
             if run.only_look
                 || condemn::bury(self.store.as_ref(), &layout::tag(name, tag), version.clone()).await?
             {
@@ -155,11 +161,11 @@ impl Registry {
             let governed = all.entry(name).or_insert_with_key(|name| self.rule_for(name));
             let Some(governed) = governed else { continue };
             match (what, record::is_tombstone(entry.size)) {
-                (What::Manifest(digest), false) => {
-                    governed.manifests.insert(digest, entry);
-                }
-                (What::Manifest(digest), true) => {
+                (What::Manifest(digest), _) if record::is_buried(entry.size) => {
                     governed.buried.insert(digest);
+                }
+                (What::Manifest(digest), _) => {
+                    governed.manifests.insert(digest, entry);
                 }
                 (What::Referrer(subject, digest), false) => governed.referrers.push((subject, digest)),
                 (What::Tag, false) => governed.tags.push(entry),
