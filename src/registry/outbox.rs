@@ -129,9 +129,15 @@ impl Registry {
         let puts = intent.entries.into_iter().map(|(key, version)| {
             let bytes = bytes.clone();
             async move {
-                // What is gone was delivered already, by somebody who saw that it has happened.
-                let condition = Condition::Unchanged(version);
-                record::put_unique(self.store.as_ref(), &key, bytes, condition).await.map(drop)
+                let store = self.store.as_ref();
+                let confirmed =
+                    record::put_unique(store, &key, bytes.clone(), Condition::Unchanged(version)).await?;
+                if confirmed.is_none() {
+                    // Somebody saw that it has happened and delivered it, or took it away because it had not for long: whoever is
+                    // told twice knows it by its id.
+                    record::put_unique(store, &key, bytes, Condition::Absent).await?;
+                }
+                Ok::<_, Error>(())
             }
         });
         try_join_all(puts).await.map(drop)
