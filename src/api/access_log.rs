@@ -56,13 +56,15 @@ pub(super) async fn log(State(api): State<Api>, mut request: Request, next: Next
         sent: 0,
         expected: None,
     };
+    request.extensions_mut().insert(traced.clone());
     let without_body = request.method() == Method::HEAD;
     let wants_mount = Query::of(request.uri()).get("mount").is_some();
     let method = request.method().clone();
     let received = line.counted.received();
     let count = move |frame: &Frame<Bytes>| received(frame.data_ref().map_or(0, Bytes::len) as u64);
     let request = request.map(|body| Body::new(body.inspect_frame(count)));
-    let response = next.run(request).instrument(traced.span()).instrument(span).await;
+    // The log's span is the inner one, which is taken along by whatever goes on elsewhere for the request.
+    let response = next.run(request).instrument(span).instrument(traced.span()).await;
     let (mut parts, inner) = response.into_parts();
     parts.headers.insert(REQUEST_ID, id.header());
     let mut line = line;

@@ -6,11 +6,16 @@
 use std::time::Duration;
 
 use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
-use opentelemetry::trace::{Status, TracerProvider as _};
+use opentelemetry::trace::{
+    Link, SpanKind, Status, TraceContextExt as _, TraceId, TraceState, TracerProvider as _,
+};
+use opentelemetry::{Context, KeyValue};
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
-use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider};
+use opentelemetry_sdk::trace::{
+    Sampler, SamplingDecision, SamplingResult, SdkTracer, SdkTracerProvider, ShouldSample,
+};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
@@ -57,10 +62,10 @@ impl Traces {
             .map_err(|source| InvalidCollector { endpoint: settings.endpoint.clone(), source })?;
         #[expect(clippy::cast_precision_loss, reason = "a percentage")]
         let sampled = Sampler::TraceIdRatioBased(settings.percent.min(100) as f64 / 100.0);
-        let version = opentelemetry::KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
+        let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
         let provider = SdkTracerProvider::builder()
             .with_batch_exporter(exporter)
-            .with_sampler(Sampler::ParentBased(Box::new(sampled)))
+            .with_sampler(Sampler::ParentBased(Box::new(OfRequests(sampled))))
             .with_resource(Resource::builder().with_service_name("dvcr").with_attribute(version).build())
             .build();
         Ok(Self { provider })
@@ -75,6 +80,29 @@ impl Traces {
         if let Err(error) = self.provider.shutdown_with_timeout(FAREWELL) {
             tracing::debug!(%error, "the last traces were not sent");
         }
+    }
+}
+
+/// Begins traces with requests alone: what is done in the background would be a trace for each object.
+#[derive(Debug, Clone)]
+struct OfRequests(Sampler);
+
+impl ShouldSample for OfRequests {
+    fn should_sample(
+        &self,
+        parent: Option<&Context>,
+        id: TraceId,
+        name: &str,
+        kind: &SpanKind,
+        attributes: &[KeyValue],
+        links: &[Link],
+    ) -> SamplingResult {
+        if *kind == SpanKind::Server {
+            return self.0.should_sample(parent, id, name, kind, attributes, links);
+        }
+        let trace_state = parent
+            .map_or_else(TraceState::default, |parent| parent.span().span_context().trace_state().clone());
+        SamplingResult { decision: SamplingDecision::Drop, attributes: Vec::new(), trace_state }
     }
 }
 
