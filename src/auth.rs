@@ -31,7 +31,7 @@ pub use authority::{Authority, AuthorityOptions, Known, Refusal};
 pub use caller::Caller;
 pub use credential::{Credential, InvalidCredential};
 pub use htpasswd::InvalidHtpasswd;
-pub use identity::Identity;
+pub use identity::{Identity, OURS};
 pub use issuer::IssuerOptions;
 pub use issuer_keys::{Fetch, KeySource};
 pub use key::{InvalidTokenKey, TokenKey};

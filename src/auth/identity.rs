@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// What stands before the names of those who work for the registry itself.
+pub const OURS: &str = "dvcr:";
+
 /// What Kubernetes puts before the names of service accounts.
 const SERVICE_ACCOUNT: &str = "system:serviceaccount:";
 

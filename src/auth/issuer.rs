@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::issuer_keys::{Fetch, IssuerKeys, KeySource};
 use super::token::LONGEST;
-use super::{Identity, InvalidToken, Refusal, signature};
+use super::{Identity, InvalidToken, OURS, Refusal, signature};
 
 /// Seconds by which clocks may differ.
 const LEEWAY: u64 = 30;
@@ -127,7 +127,7 @@ impl Issuer {
         let user = text(username_claim)?;
         let name = format!("{prefix}{user}");
         // Names that only a cluster and this program itself give.
-        let is_reserved = name.starts_with("system:") || name.starts_with("dvcr:");
+        let is_reserved = name.starts_with("system:") || name.starts_with(OURS);
         if user.is_empty() || is_reserved || name.chars().any(char::is_control) {
             return None;
         }

@@ -13,7 +13,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, Header, Validation};
 use serde::{Deserialize, Serialize};
 
-use super::{Identity, Scope, TokenKey, signature};
+use super::{Identity, OURS, Scope, TokenKey, signature};
 
 /// Who has made our tokens.
 const ISSUER: &str = "dvcr";
@@ -153,7 +153,7 @@ impl Tokens {
     pub fn work(&self, name: &str, may: &[(&str, &str)], lifetime: Duration) -> String {
         let owned = may.iter().map(|(pattern, actions)| ((*pattern).to_owned(), (*actions).to_owned()));
         // A name that no user has: theirs have no colon.
-        let identity = Identity::user(&format!("dvcr:{name}"));
+        let identity = Identity::user(&format!("{OURS}{name}"));
         self.sign(&Claims { may: owned.collect(), ..Claims::new(Purpose::Work, &identity, lifetime) })
     }
 
