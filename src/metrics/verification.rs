@@ -31,7 +31,7 @@ impl Verification {
         );
         registry.register(
             "dvcr_verification_failures",
-            "Verifications that failed before their end",
+            "Verifications that failed before their end, or could not read all",
             self.failed.clone(),
         );
         registry.register(
@@ -46,7 +46,11 @@ impl Verification {
     }
 
     pub(super) fn ended(&self, checked: &Checked) {
-        self.findings.inc_by(checked.findings);
+        self.findings.inc_by(checked.findings.saturating_sub(checked.unknown));
+        if checked.unknown > 0 {
+            // It passed over what the store would not give.
+            self.failed();
+        }
         self.read.inc_by(checked.read);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.last.set(i64::try_from(now.as_secs()).unwrap_or(i64::MAX));

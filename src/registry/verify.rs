@@ -131,6 +131,9 @@ pub struct Checked {
     pub read: u64,
     /// What was found.
     pub findings: u64,
+    /// Of that, where the store failed, so that nobody knows how it is.
+    #[serde(default)]
+    pub unknown: u64,
     /// Objects that nothing refers to, with the bytes that they take. They are no findings: a collection takes them.
     pub orphaned: Amount,
 }
@@ -158,6 +161,7 @@ struct Unheard;
 impl Report<'_> {
     async fn found(&mut self, finding: Finding) -> Result<(), Unheard> {
         self.tally.findings += 1;
+        self.tally.unknown += u64::from(finding.kind == Kind::Unknown);
         tracing::error!(
             key = finding.key,
             reason = finding.reason,

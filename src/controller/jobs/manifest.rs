@@ -33,8 +33,8 @@ pub(super) const OURS: &str = "app.kubernetes.io/managed-by=dvcr-controller";
 /// The variable with which a pod is let in by the registry.
 const TOKEN: &str = "DVCR_REGISTRY_TOKEN";
 
-/// How long a Job may take with all its tries, and for how long its token is good: 100 GB at 1 MB/s take 28 hours.
-const LIFETIME: Duration = Duration::from_hours(2 * 24);
+/// How long a Job may take with all its tries, and for how long its token is good: 2 TB at 10 MB/s take 55 hours.
+const LIFETIME: Duration = Duration::from_hours(7 * 24);
 
 /// Where pods tell their progress.
 pub(super) const PORT: u16 = 9090;
