@@ -33,9 +33,15 @@ pub(super) struct Schedule {
 
 #[derive(Debug, Clone, Copy)]
 struct Failed {
+    /// 0: it was down to the receiver, which is back.
     times: u32,
     due: Instant,
+    /// How often it had failed when the receiver came back.
+    suspected: u32,
 }
+
+/// Who has failed when the receiver came back, so often, is not liked: the receiver was not down but for this one.
+const DISLIKED: u32 = 2;
 
 /// What to do now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,14 +76,15 @@ impl Schedule {
 
     /// What to do now.
     pub(super) fn next(&self, now: Instant) -> Next {
-        let due = |id: &Uuid| self.failed.get(id).map_or(now, |failed| failed.due);
+        let failed = |id: &Uuid| self.failed.get(id).filter(|failed| failed.times > 0);
+        let due = |id: &Uuid| failed(id).map_or(now, |failed| failed.due);
         let Some(earliest) = self.pending.iter().map(due).min() else { return Next::Nothing };
         if let Some(wait) =
             [self.paused, Some(earliest)].into_iter().flatten().max().filter(|wait| *wait > now)
         {
             return Next::Wait(wait);
         }
-        let times = |id: &Uuid| self.failed.get(id).map_or(0, |failed| failed.times);
+        let times = |id: &Uuid| failed(id).map_or(0, |failed| failed.times);
         // The first of those that have failed least often.
         let next = self.pending.iter().filter(|id| due(id) <= now).min_by_key(|id| times(id));
         next.map_or(Next::Nothing, |id| Next::Try(*id))
@@ -87,7 +94,12 @@ impl Schedule {
     pub(super) fn delivered(&mut self, id: Uuid) {
         self.told.insert(id);
         if self.streak >= DOWN {
-            self.failed.clear();
+            for failed in self.failed.values_mut().filter(|failed| failed.times > 0) {
+                failed.suspected += 1;
+                if failed.suspected < DISLIKED {
+                    failed.times = 0;
+                }
+            }
         }
         (self.streak, self.paused) = (0, None);
     }
@@ -119,9 +131,11 @@ impl Schedule {
 
     /// It cannot be tried now, and nobody's fault is it.
     pub(super) fn put_off(&mut self, id: Uuid, now: Instant) -> Duration {
-        let times = self.failed.get(&id).map_or(0, |failed| failed.times).saturating_add(1);
+        let (times, suspected) =
+            self.failed.get(&id).map_or((0, 0), |failed| (failed.times, failed.suspected));
+        let times = times.saturating_add(1);
         let wait = jittered(doubled(self.pace.first, times, self.pace.longest));
-        self.failed.insert(id, Failed { times, due: now + wait });
+        self.failed.insert(id, Failed { times, due: now + wait, suspected });
         wait
     }
 }
@@ -219,6 +233,31 @@ mod tests {
             schedule.delivered(*id);
             schedule.gone(*id);
         }
+    }
+
+    #[test]
+    fn events_that_are_not_liked_do_not_hold_up_others_however_many_they_are() {
+        let (mut schedule, ids) = schedule(60);
+        let (disliked, liked) = ids.split_at(20);
+        let mut now = Instant::now();
+        let (mut failures, mut delivered) = (0, Vec::new());
+        while delivered.len() < liked.len() {
+            match schedule.next(now) {
+                Next::Try(id) if disliked.contains(&id) => {
+                    failures += 1;
+                    schedule.failed(id, now, None);
+                }
+                Next::Try(id) => {
+                    delivered.push(id);
+                    schedule.delivered(id);
+                    schedule.gone(id);
+                }
+                Next::Wait(until) => now = until,
+                Next::Nothing => panic!("some are left"),
+            }
+        }
+        assert_eq!(delivered, liked);
+        assert!(failures <= 3 * disliked.len(), "{failures} tries of what is not liked");
     }
 
     #[test]
