@@ -54,9 +54,11 @@ class Ledger:
             self.deeds.append(deed)
         return deed
 
-    def know(self, register, value):
-        """Notes what somebody has seen."""
-        self.ask({register: value}).done()
+    def know(self, register, value, since=None):
+        """Notes what somebody has seen, since then at the latest."""
+        deed = self.ask({register: value})
+        deed.begun = since or deed.begun
+        deed.done()
 
     def settle(self, look):
         """Goes on from what was seen, at a moment when nobody is asking for anything."""
@@ -74,9 +76,10 @@ class Ledger:
                 self.uploads.pop(register[1], None)
             elif register[0] == "upload":
                 # One byte and none look alike.
-                self.know(register, value if value > 1 else 0)
+                self.know(register, value if value > 1 else 0, look.begun)
             elif register[0] != "blob" or value:
-                self.know(register, value)
+                # The registry told of a blob when it was looked at, and a look takes time.
+                self.know(register, value, look.begun)
 
     def at(self, when=float("inf"), grace=None):
         """What is known of a moment: for each register the values that it can have."""
@@ -116,7 +119,7 @@ class Look:
 
     def __init__(self, ledger, host, when=float("inf"), grace=None, reads=lambda: True):
         self.reads = reads
-        self.ledger, self.when, self.grace = ledger, when, grace
+        self.ledger, self.when, self.grace, self.begun = ledger, when, grace, time.time()
         self.known = ledger.at(when, grace)
         self.client = Client(host)
         self.connection = http.client.HTTPConnection(host, timeout=60)
