@@ -19,6 +19,7 @@ mod output;
 mod progress;
 mod progress_server;
 mod pull;
+mod quotas;
 mod registry;
 mod retention;
 mod rewrite;

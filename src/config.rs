@@ -7,6 +7,7 @@
 mod auth;
 mod environment;
 mod limits;
+mod quotas;
 mod retention;
 mod tls;
 mod value;
@@ -25,6 +26,7 @@ use crate::oci::RegistryHost;
 use crate::upload_token::UploadKey;
 use environment::Environment;
 pub use limits::LimitsConfig;
+pub use quotas::QuotaConfig;
 pub use tls::{ClientCertificates, TlsConfig};
 pub use webhooks::{HiddenText, WebhookConfig, WebhookEvent};
 
@@ -143,6 +145,8 @@ pub struct Config {
     pub webhooks: Vec<WebhookConfig>,
     /// What one client may.
     pub limits: LimitsConfig,
+    /// How much repositories may hold.
+    pub quotas: Vec<QuotaConfig>,
     /// The S3 server; what is not given is taken from the usual `AWS_*` variables.
     pub s3: S3Config,
     /// TLS of the server; without a certificate it speaks plain HTTP.
@@ -254,6 +258,7 @@ impl Default for Config {
             auth: None,
             webhooks: Vec::new(),
             limits: LimitsConfig::default(),
+            quotas: Vec::new(),
             s3: S3Config::default(),
             tls: TlsConfig::default(),
         }
@@ -368,6 +373,7 @@ impl Config {
         }
         webhooks::check(&self.webhooks).map_err(Error::Refused)?;
         self.limits.check().map_err(Error::Refused)?;
+        quotas::check(&self.quotas).map_err(Error::Refused)?;
         self.tls.check().map_err(|reason| Error::Refused(reason.to_owned()))?;
         Ok(self)
     }
@@ -495,6 +501,9 @@ mod tests {
             ("s3.access_key_id = 'x'", "s3.secret_access_key", "together"),
             ("limits.burst = 5", "limits.burst", "limits.requests_per_second"),
             ("limits.concurrent_requests = 10000000", "limits.concurrent_requests", "1000000"),
+            ("[[quotas]]\nrepositories = ['a']", "quotas, number 1", "bytes or tags"),
+            ("[[quotas]]\nrepositories = ['{user}/**']\nbytes = 1", "quotas, number 1", "use *"),
+            ("[[quotas]]\nrepositories = []\nbytes = 1", "quotas, number 1", "**"),
             ("tls.key = 'x'", "tls.certificate", "together"),
             ("[[retention]]\nrepositories = ['**']", "retention, number 1", "keep_last"),
             ("[[retention]]\nkeep_lsat = 1", "keep_lsat", "keep_last"),

@@ -9,6 +9,7 @@ mod http;
 mod images;
 mod limits;
 mod process;
+mod quotas;
 mod storing;
 mod verification;
 mod webhooks;
@@ -127,6 +128,7 @@ impl Metrics {
     /// Tells also what a registry has counted.
     pub fn with_registry(&self, registry: &Registry) {
         self.add(Chunked(Arc::clone(registry.tally())));
+        self.add(quotas::Counted(Arc::clone(registry.quotas())));
     }
 
     /// Tells also how many images there are of each kind in each phase, as `count` gives them.

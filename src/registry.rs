@@ -33,6 +33,7 @@ mod mount;
 mod outbox;
 mod packs;
 mod quarantine;
+mod quota;
 mod read;
 mod read_chunks;
 mod recipe;
@@ -70,6 +71,7 @@ pub use ingest::{Body, BodyError};
 pub use lease::{Claimant, Lease};
 pub use manifest::{PushedManifest, StoredManifest};
 pub use outbox::{Intent, InvalidQueueName, LONGEST_WAIT, Posted, QueueName, written_at};
+pub use quota::{Quota, QuotaExceeded, QuotaStats, Quotas};
 pub use referrers::ReferrersPage;
 pub use retention::{Repositories, RetentionRule};
 pub use rewrite::Form;
@@ -121,6 +123,7 @@ pub struct Registry {
     source: Arc<Source>,
     index: Arc<ChunkIndex>,
     claims: Arc<Claims>,
+    quotas: Arc<Quotas>,
 }
 
 /// What a registry stores how, and what it refuses. The sizes are for production; tests make them small.
@@ -191,11 +194,13 @@ impl Registry {
         let source = Arc::new(Source::new(&store, rules.read_memory));
         let index = Arc::new(ChunkIndex::new(Arc::clone(&source), rules.index_memory));
         let claims = Arc::new(Claims::new(&store, &source.packs, rules.grace));
+        let quotas = Arc::new(Quotas::new(&store, Vec::new()));
         Self {
             store,
             sessions: session::Locks::default(),
             rules,
             retention: Vec::new(),
+            quotas,
             source,
             index,
             claims,
@@ -207,6 +212,18 @@ impl Registry {
     pub fn with_retention(mut self, rules: Vec<RetentionRule>) -> Self {
         self.retention = rules;
         self
+    }
+
+    /// The same registry, which refuses what would be more than `quotas` allow.
+    #[must_use]
+    pub fn with_quotas(self, quotas: Vec<Quota>) -> Self {
+        Self { quotas: Arc::new(Quotas::new(&self.store, quotas)), ..self }
+    }
+
+    /// How much some repositories may hold together.
+    #[must_use]
+    pub fn quotas(&self) -> &Arc<Quotas> {
+        &self.quotas
     }
 
     /// Learns which chunks are stored. Until it has, what is stored already is stored again.

@@ -254,3 +254,48 @@ def test_docker_works_within_sane_limits_and_is_told_when_it_is_over_them(docker
     docker.run("tag", reference, refused)
     pushed = docker.run("push", refused, check=False)
     assert pushed.returncode != 0 and "too many requests" in (pushed.stdout + pushed.stderr).lower(), pushed
+
+
+@pytest.fixture
+def quota(start, tmp_path):
+    """A registry in which the images of a team may have 20 MB and three tags."""
+    file = tmp_path / "quotas.toml"
+    file.write_text("[[quotas]]\nrepositories = ['vi/team-a/**']\nbytes = 20000000\ntags = 3\n")
+    return start("filesystem", DVCR_CONFIG=str(file))
+
+
+def test_what_is_more_than_a_quota_allows_is_refused_before_it_is_sent(quota):
+    client = Client(quota.host)
+    client.push_image("vi/team-a/x", "v1", os.urandom(12 << 20))
+    with client.connect() as connection:
+        path = f"/v2/vi/team-a/y/blobs/uploads/?digest={digest_of(b'never')}"
+        connection.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {100 << 30}\r\nExpect: 100-continue\r\n\r\n".encode())
+        assert connection.recv(12) == b"HTTP/1.1 403"
+    answer = client.finish(client.begin("vi/team-a/y"), digest_of(b"x"), os.urandom(9 << 20))
+    assert answer.status == 403 and answer.codes() == ["DENIED"], answer
+    detail = answer.json()["errors"][0]["detail"]
+    assert detail["quota"] == "vi/team-a/**" and detail["limit"] == 20_000_000 and detail["used"] > 12 << 20
+    assert "vi/team-a/**" in answer.json()["errors"][0]["message"]
+    assert client.get("/v2/vi/team-a/x/manifests/v1").status == 200
+    client.push_image("vi/team-b/x", "v1", os.urandom(30 << 20))
+    series = scraped(quota.host)
+    assert total(series, "dvcr_quota_limit_bytes", 'quota="vi/team-a/**"') == 20_000_000
+    assert total(series, "dvcr_quota_used_bytes") > 12 << 20
+
+
+def test_tags_are_counted_and_deleting_makes_room(quota):
+    client = Client(quota.host)
+    for tag in ["v1", "v2", "v3", "v1"]:
+        client.push_image("vi/team-a/x", tag)
+    refused = client.put_manifest("vi/team-a/x", "v4", client.image("vi/team-a/x"))
+    assert refused.status == 403 and refused.codes() == ["DENIED"]
+    assert client.delete("/v2/vi/team-a/x/manifests/v1").status == 202
+    client.push_image("vi/team-a/x", "v4")
+
+
+@pytest.mark.slow
+def test_docker_shows_what_a_quota_says(docker, quota, tmp_path):
+    reference = f"{quota.host}/vi/team-a/large:v1"
+    build_disk_image(docker, tmp_path / "build", reference, 64)
+    pushed = docker.run("push", reference, check=False)
+    assert pushed.returncode != 0 and "the quota of vi/team-a/** allows 20000000 bytes" in pushed.stdout + pushed.stderr, pushed

@@ -211,6 +211,8 @@ impl From<Error> for ApiError {
                 (Status::BAD_REQUEST, Code::Spec(ErrorCode::BlobUploadInvalid))
             }
             Error::BodyStalled { .. } => (Status::REQUEST_TIMEOUT, Code::Spec(ErrorCode::BlobUploadInvalid)),
+            // Docker and skopeo try again on 5xx, and skopeo on 429: in vain, until somebody has deleted something. Harbor says 403 too.
+            Error::QuotaExceeded(_) => (Status::FORBIDDEN, Code::Spec(ErrorCode::Denied)),
             Error::Full => (Status::INSUFFICIENT_STORAGE, UNAVAILABLE),
             Error::Store(_) | Error::BodyUnavailable { .. } | Error::Collecting => {
                 (Status::SERVICE_UNAVAILABLE, UNAVAILABLE)
@@ -229,6 +231,13 @@ impl From<Error> for ApiError {
             Error::ManifestBlobUnknown { digests, .. } => digests
                 .into_iter()
                 .fold(answer, |answer, digest| answer.with_detail(json!({ "digest": digest }))),
+            Error::QuotaExceeded(exceeded) => answer.with_detail(json!({
+                "quota": exceeded.quota,
+                "unit": exceeded.unit,
+                "limit": exceeded.limit,
+                "used": exceeded.used,
+                "wanted": exceeded.wanted,
+            })),
             Error::BodyStalled { .. } => answer.with_header(CONNECTION, HeaderValue::from_static("close")),
             // object_store has tried again already; a client should wait longer than a moment.
             Error::Store(_) | Error::BodyUnavailable { .. } | Error::Collecting => {

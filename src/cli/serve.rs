@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use super::embedded::Embedded;
 use super::upkeep::Upkeep;
-use super::{Failure, StopSignals, auth, retention, runtime, tls, webhooks};
+use super::{Failure, StopSignals, auth, quotas, retention, runtime, tls, webhooks};
 use crate::api::{Api, RequestLimits, Server, ServerOptions, Settings, observation, only_metrics, router};
 use crate::config::{Config, ListenAddress, LogFormat, MissingBlobs};
 use crate::metrics::Metrics;
@@ -204,7 +204,9 @@ async fn serve(config: &Config) -> Result<(), Failure> {
         trusted_proxies: config.trusted_proxies.clone(),
         limits: request_limits(config),
     };
-    let registry = Registry::with_rules(store, rules(config)).with_retention(retention::rules(config));
+    let registry = Registry::with_rules(store, rules(config))
+        .with_retention(retention::rules(config))
+        .with_quotas(quotas::quotas(config));
     let registry = Arc::new(registry);
     let learning = Arc::clone(&registry);
     tokio::spawn(async move { learning.learn_chunks().await });

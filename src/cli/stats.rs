@@ -10,7 +10,7 @@ use super::registry::{RegistryArgs, not_of_dvcr};
 use super::{Failure, run_to_end};
 use crate::client::Retries;
 use crate::oci::RegistryHost;
-use crate::registry::Stats as Held;
+use crate::registry::{QuotaStats, Stats as Held};
 
 /// Show how much a registry holds, how much of it is different, and what each repository costs.
 ///
@@ -67,5 +67,22 @@ fn text(held: &Held) -> String {
         })
         .collect();
     let sums = table(&["", "BYTES", ""], &sums);
-    format!("{sums}\n\n{}", table(&["REPOSITORY", "BLOBS", "LOGICAL", "OWN"], &rows))
+    let quotas = quotas(&held.quotas);
+    format!("{sums}\n\n{quotas}{}", table(&["REPOSITORY", "BLOBS", "LOGICAL", "OWN"], &rows))
+}
+
+/// A table of the quotas, with the line that parts it from the next; nothing if there are none.
+fn quotas(quotas: &[QuotaStats]) -> String {
+    if quotas.is_empty() {
+        return String::new();
+    }
+    let of = |used: String, limit: Option<String>| [used, limit.unwrap_or_else(|| "any".to_owned())];
+    let row = |quota: &QuotaStats| {
+        let bytes = |bytes: u64| BinaryBytes(bytes).to_string();
+        let [used, limit] = of(bytes(quota.used_bytes), quota.limit_bytes.map(bytes));
+        let [tags, most] = of(quota.used_tags.to_string(), quota.limit_tags.map(|tags| tags.to_string()));
+        vec![quota.name.clone(), used, limit, tags, most]
+    };
+    let rows: Vec<Vec<String>> = quotas.iter().map(row).collect();
+    format!("{}\n\n", table(&["QUOTA", "USED", "OF", "TAGS", "OF"], &rows))
 }

@@ -1,6 +1,6 @@
-//! What a server does by itself, now and then: collections and verifications.
+//! What a server does by itself, now and then: collections, verifications, and counts of what is under quotas.
 //!
-//! Both may be broken off wherever they stand. The next one goes on with it, in this process or in another one.
+//! All may be broken off wherever they stand. The next one goes on with it, in this process or in another one.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -14,6 +14,9 @@ use crate::registry::{Collected, Registry, Verifier};
 
 /// How often it is looked whether it is time to verify, at least.
 const LOOK: Duration = Duration::from_mins(5);
+
+/// How often what is under quotas is counted where nobody pushes, for metrics to show what was deleted and collected.
+const COUNT: Duration = Duration::from_mins(15);
 
 /// The work that goes on beside requests, until it is stopped or dropped.
 #[derive(Debug)]
@@ -34,6 +37,9 @@ impl Upkeep {
             let rate = Some(config.verify_rate).filter(|rate| *rate > 0);
             let verifier = Verifier::new(Arc::clone(registry));
             tasks.spawn(verify(verifier, Arc::clone(metrics), interval, rate));
+        }
+        if !config.quotas.is_empty() {
+            tasks.spawn(count(Arc::clone(registry)));
         }
         Self { tasks }
     }
@@ -64,6 +70,19 @@ async fn collect(registry: Arc<Registry>, metrics: Arc<Metrics>, interval: Durat
                 tracing::warn!(error, "a collection failed; the next one goes on with it");
             }
         }
+    }
+}
+
+async fn count(registry: Arc<Registry>) {
+    loop {
+        if let Err(error) = registry.quotas().count_all().await {
+            let error = &error as &dyn Error;
+            tracing::warn!(
+                error,
+                "what is under quotas could not be counted; metrics show what was counted before"
+            );
+        }
+        tokio::time::sleep(COUNT).await;
     }
 }
 

@@ -75,6 +75,7 @@ impl Registry {
             let Some(found) = found else { return Err(unknown(name, digest)) };
             // A request to delete may arrive late, and hit what was pushed again since: a tombstone does not.
             if condemn::bury(store, &key, found.version).await? {
+                self.quotas.freed(name);
                 return Ok(());
             }
         }

@@ -2,7 +2,7 @@
 
 use storage_backends::Key;
 
-use super::SessionId;
+use super::{QuotaExceeded, SessionId};
 use crate::oci::{Digest, InvalidManifest, Reference, RepositoryName};
 
 /// The result of an operation of the engine.
@@ -96,6 +96,9 @@ pub enum Error {
         /// What failed.
         reason: String,
     },
+    /// A quota of the repository does not allow it.
+    #[error(transparent)]
+    QuotaExceeded(#[from] QuotaExceeded),
     /// A stored record cannot be understood.
     #[error("the record under {key} is damaged or of a later release: {reason}")]
     Record {

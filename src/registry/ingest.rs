@@ -22,7 +22,7 @@ use super::chunk_index::ChunkIndex;
 use super::claims::{Claim, Claims, Fate};
 use super::record::{Ending, Extent, SessionRecord};
 use super::session::{Session, inline};
-use super::{Error, Result, Rules};
+use super::{Error, QuotaExceeded, Result, Rules};
 use crate::chunk;
 use crate::oci::{Digest, Hasher};
 use batch::{next_batch, take_front, total};
@@ -45,6 +45,8 @@ pub enum BodyError {
     Refused(String),
     /// What comes next cannot be had now, for this reason.
     Unavailable(String),
+    /// The repository may not have so much.
+    OverQuota(QuotaExceeded),
 }
 
 impl From<BodyError> for Error {
@@ -54,6 +56,7 @@ impl From<BodyError> for Error {
             BodyError::Stalled(seconds) => Self::BodyStalled { seconds },
             BodyError::Refused(reason) => Self::BodyRefused { reason },
             BodyError::Unavailable(reason) => Self::BodyUnavailable { reason },
+            BodyError::OverQuota(exceeded) => Self::QuotaExceeded(exceeded),
         }
     }
 }

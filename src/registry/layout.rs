@@ -238,6 +238,12 @@ pub fn repositories() -> Key {
     key("repositories".to_owned())
 }
 
+/// All that repositories have whose names are in a folder, or that one repository.
+#[must_use]
+pub fn repositories_in(folder: &str) -> Key {
+    if folder.is_empty() { repositories() } else { key(format!("repositories/{folder}")) }
+}
+
 /// The repository and the blob of an object below [`repositories`], if it says that the one has the other.
 #[must_use]
 pub fn member(entry: &Key) -> Option<(RepositoryName, Digest)> {

@@ -5,6 +5,7 @@ use futures::{StreamExt, stream};
 use storage_backends::{Condition, Key};
 
 use super::blocking::blocking;
+use super::quota::Wanted;
 use super::record::{ManifestHeader, Record};
 use super::{ATTEMPTS, Error, Registry, Result, layout, manifest_record, record};
 use crate::oci::{
@@ -94,6 +95,8 @@ impl Registry {
             return Err(Error::DigestMismatch { expected: expected.clone(), actual: digest });
         }
         self.require_content(name, &manifest.blobs, &manifest.content).await?;
+        self.quotas.take(name, Wanted::Content(&digest, bytes.len() as u64)).await?;
+        self.take_tags(name, tags).await?;
         self.ensure_repository(name).await?;
         let referrer = manifest.referrer(&digest, bytes.len() as u64);
         let subject = manifest.subject;
@@ -122,6 +125,17 @@ impl Registry {
         Ok(PushedManifest { digest, media_type, subject })
     }
 
+    /// Counts those tags that are not there yet, if the repository may have them.
+    async fn take_tags(&self, name: &RepositoryName, tags: &[Tag]) -> Result<()> {
+        let mut new = 0;
+        if self.quotas.counts_tags(name) {
+            for tag in tags {
+                new += u64::from(self.find_tag(name, tag).await?.is_none());
+            }
+        }
+        self.quotas.take(name, Wanted::Tags(new)).await
+    }
+
     /// Deletes a manifest and every tag that points to it (end-9 by digest).
     ///
     /// Until the manifest itself goes, the request can be repeated to finish the rest. What a push at the same time
@@ -143,6 +157,7 @@ impl Registry {
                 self.store.delete(&layout::manifest(name, digest)).await?;
             }
         }
+        self.quotas.freed(name);
         Ok(())
     }
 

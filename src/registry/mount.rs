@@ -1,5 +1,6 @@
 //! Mounting: a blob of one repository becomes a member of another, and no byte moves.
 
+use super::quota::Wanted;
 use super::{Registry, Result};
 use crate::oci::{Digest, RepositoryName};
 
@@ -21,6 +22,7 @@ impl Registry {
         match size {
             Some(size) => {
                 self.store.room().await?;
+                self.quotas.take(name, Wanted::Content(digest, size)).await?;
                 self.join(name, digest, size).await
             }
             None => Ok(false),

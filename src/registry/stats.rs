@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::blocking::blocking;
 use super::recipe::{Entry, Place};
 use super::record::Extent;
-use super::{Registry, Result, layout};
+use super::{QuotaStats, Registry, Result, layout};
 use crate::oci::{Digest, RepositoryName};
 
 /// What a registry holds, in bytes.
@@ -37,6 +37,9 @@ pub struct Stats {
     pub compression_ratio: f64,
     /// Each repository, in byte order.
     pub repositories: Vec<RepositoryStats>,
+    /// What groups of repositories may hold.
+    #[serde(default)]
+    pub quotas: Vec<QuotaStats>,
 }
 
 /// What a repository holds, in bytes.
@@ -104,6 +107,7 @@ impl Registry {
             dedup_ratio: ratio(logical_bytes, count.different),
             compression_ratio: ratio(count.different, count.stored),
             repositories: count.repositories,
+            quotas: self.quotas.count_all().await?,
         })
     }
 

@@ -56,6 +56,7 @@ impl Registry {
             });
         }
         self.store.delete(&layout::tag(name, tag)).await?;
+        self.quotas.freed(name);
         Ok(())
     }
 

@@ -10,6 +10,7 @@ use storage_backends::Condition;
 use uuid::Uuid;
 
 use super::ingest::{Body, Ingest};
+use super::quota::{self, Wanted};
 use super::record::{BlobRecord, Ending, Extent, Membership};
 use super::session::{Session, SessionId};
 use super::{ATTEMPTS, Error, Registry, Result, condemn, layout, read, record};
@@ -38,6 +39,7 @@ impl Registry {
     /// bytes need not be read again.
     pub async fn begin_upload(&self, name: &RepositoryName, algorithm: Algorithm) -> Result<UploadStatus> {
         self.store.room().await?;
+        self.quotas.check(name, Wanted::Bytes(1)).await?;
         let session = Session::create(self.store.as_ref(), name, algorithm).await?;
         Ok(UploadStatus { id: session.id, length: 0 })
     }
@@ -63,6 +65,9 @@ impl Registry {
         }
         check_start(&session, append)?;
         self.store.room().await?;
+        let announced = session.record.length.saturating_add(append.length.unwrap_or_default());
+        self.quotas.check(name, Wanted::Bytes(announced)).await?;
+        self.bound_by_quotas(name, session.record.length, body).await?;
         let mut ingest =
             Ingest::resume(&self.store, self.rules, &self.index, &self.claims, &mut session).await?;
         match ingest.receive(body, append.length, &mut session).await {
@@ -148,6 +153,12 @@ impl Registry {
         let store = self.store.as_ref();
         // Nobody else was about to publish what it holds.
         let is_first = session.record.ending.is_none();
+        let name = &session.record.repository.clone();
+        let announced = session.record.length.saturating_add(append.length.unwrap_or_default());
+        self.quotas.check(name, Wanted::Content(digest, announced)).await?;
+        if !self.quotas.have(name, digest).await? {
+            self.bound_by_quotas(name, session.record.length, body).await?;
+        }
         let mut ingest =
             Ingest::resume(&self.store, self.rules, &self.index, &self.claims, &mut session).await?;
         ingest.expect(digest);
@@ -173,7 +184,7 @@ impl Registry {
                 ingest.abandon_unless_in(&session).await;
                 return Err(error);
             }
-            Err(error @ Error::DigestMismatch { .. }) => {
+            Err(error @ (Error::DigestMismatch { .. } | Error::QuotaExceeded(_))) => {
                 ingest.abandon().await;
                 if session.is_stored()
                     && let Err(error) = self.discard(&mut session).await
@@ -200,6 +211,14 @@ impl Registry {
         }
     }
 
+    /// Lets a body fail where a repository may not have so much behind `before` bytes: not each one has a length.
+    async fn bound_by_quotas(&self, name: &RepositoryName, before: u64, body: &mut Body) -> Result<()> {
+        if let Some(room) = self.quotas.tightest(name).await? {
+            *body = quota::bounded(body, room, before);
+        }
+        Ok(())
+    }
+
     /// Makes the blob what the session holds, and a member of the repository.
     async fn publish(
         &self,
@@ -223,6 +242,7 @@ impl Registry {
         if actual != *digest {
             return Err(Error::DigestMismatch { expected: digest.clone(), actual });
         }
+        self.quotas.take(&session.record.repository, Wanted::Content(digest, record.size)).await?;
         if record.needs_data() {
             ingest.announce(session, digest).await?;
         }

@@ -5,14 +5,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dvcr::metrics::Metrics;
-use dvcr::registry::{Collected, Registry};
+use dvcr::registry::{Collected, Quota, Registry, Repositories};
+use futures::executor::block_on;
 use storage_backends::measure::{Answer, Outcome};
 use storage_backends::{Memory, MemoryOptions};
 
 /// The names of all metrics that a server tells once everything has happened that is counted.
 fn exposed() -> BTreeSet<String> {
     let metrics = Metrics::new();
-    metrics.with_registry(&Registry::new(Arc::new(Memory::empty(MemoryOptions::default()))));
+    let quota = Quota {
+        name: "**".to_owned(),
+        folder: String::new(),
+        repositories: Repositories::that(|_| true),
+        bytes: Some(1),
+        tags: Some(1),
+    };
+    let store = Arc::new(Memory::empty(MemoryOptions::default()));
+    let registry = Registry::new(store).with_quotas(vec![quota]);
+    block_on(registry.quotas().count_all()).unwrap();
+    metrics.with_registry(&registry);
     metrics.with_images(|| vec![("VirtualImage", "Ready", 1)]);
     let mut request = metrics.request("blob", "GET");
     request.sent(1);

@@ -19,6 +19,7 @@ mod interrupted;
 mod layers;
 mod manifests;
 mod metrics;
+mod quotas;
 mod registry_under_test;
 mod retention;
 mod rewrite;
