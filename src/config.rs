@@ -98,6 +98,13 @@ pub struct Config {
     /// Seconds for which what nothing needs stays at least, at each of the two steps in which it goes.
     #[serde(deserialize_with = "value::number")]
     pub grace: u64,
+    /// Seconds after which it is looked again for packs of which less than half is needed, and what is needed of them is stored anew;
+    /// 0: it is not.
+    #[serde(deserialize_with = "value::number")]
+    pub compact_interval: u64,
+    /// Bytes of blobs that are read in a second for that, at most; 0: as many as can be.
+    #[serde(deserialize_with = "value::number")]
+    pub compact_rate: u64,
     /// Seconds after which all that is stored is verified again; 0: it is not.
     #[serde(deserialize_with = "value::number")]
     pub verify_interval: u64,
@@ -240,6 +247,8 @@ impl Default for Config {
             chunk_index_memory: 256 << 20,
             read_memory: None,
             collect_interval: 60 * 60,
+            compact_interval: 7 * 24 * 60 * 60,
+            compact_rate: 50 << 20,
             verify_interval: 30 * 24 * 60 * 60,
             verify_rate: 50 << 20,
             grace: 6 * 60 * 60,
@@ -503,6 +512,7 @@ mod tests {
             ("limits.concurrent_requests = 10000000", "limits.concurrent_requests", "1000000"),
             ("[[quotas]]\nrepositories = ['a']", "quotas, number 1", "bytes or tags"),
             ("[[quotas]]\nrepositories = ['{user}/**']\nbytes = 1", "quotas, number 1", "use *"),
+            ("[[quotas]]\nrepositories = ['./vi/**']\nbytes = 1", "quotas, number 1", "name"),
             ("[[quotas]]\nrepositories = []\nbytes = 1", "quotas, number 1", "**"),
             ("tls.key = 'x'", "tls.certificate", "together"),
             ("[[retention]]\nrepositories = ['**']", "retention, number 1", "keep_last"),

@@ -5,6 +5,7 @@
 //! somebody asks.
 
 mod collection;
+mod compaction;
 mod http;
 mod images;
 mod limits;
@@ -24,6 +25,7 @@ use prometheus_client::registry::Registry as Registered;
 
 use crate::registry::Registry;
 use collection::Collection;
+use compaction::Compaction;
 use http::Http;
 use images::Images;
 use limits::Limited;
@@ -44,6 +46,7 @@ pub struct Metrics {
     registered: RwLock<Registered>,
     http: Http,
     collection: Collection,
+    compaction: Compaction,
     verification: Verification,
     limited: Limited,
     store: Arc<StoreCalls>,
@@ -73,6 +76,8 @@ impl Metrics {
         limited.register(&mut registered);
         http.register(&mut registered);
         collection.register(&mut registered);
+        let compaction = Compaction::default();
+        compaction.register(&mut registered);
         let verification = Verification::default();
         verification.register(&mut registered);
         store.register(&mut registered);
@@ -81,6 +86,7 @@ impl Metrics {
             registered: RwLock::new(registered),
             http,
             collection,
+            compaction,
             verification,
             limited,
             store: Arc::new(store),
@@ -102,6 +108,15 @@ impl Metrics {
     /// A collection has ended.
     pub fn collected<E>(&self, outcome: &Result<crate::registry::Collected, E>) {
         self.collection.ended(outcome.as_ref().ok());
+    }
+
+    /// A compaction has ended, or was broken off.
+    pub fn compacted<E>(&self, outcome: &Result<Option<crate::registry::Compacted>, E>) {
+        match outcome {
+            Ok(None) => {}
+            Ok(Some(compacted)) => self.compaction.ended(compacted),
+            Err(_) => self.compaction.failed(),
+        }
     }
 
     /// A verification has ended, or was broken off.

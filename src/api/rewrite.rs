@@ -1,4 +1,5 @@
-//! `POST /v2/_dvcr/storage/rewrite?to=chunks`: store the blobs that are there in chunks, or (`whole`) as they are.
+//! `POST /v2/_dvcr/storage/rewrite?to=chunks`: store the blobs that are there in chunks, or (`whole`) as they are, or (`dense`)
+//! out of packs of which less than half is needed.
 //!
 //! The answer is a line of JSON for each thing that happens, as it happens: first how much there is to do, then a blob each, and
 //! each second how far it is. A client that goes away, and a server that is to stop, end it behind the blob at hand. An extension, as [`super::stats`] is.
@@ -33,7 +34,10 @@ pub(super) async fn handle(State(api): State<Api>, method: Method, uri: Uri) -> 
     let form = match query.get("to") {
         Some("chunks") => Form::Chunks,
         Some("whole") => Form::Whole,
-        other => return Err(ApiError::bad_parameter("to", other.unwrap_or_default(), "chunks or whole")),
+        Some("dense") => Form::Dense,
+        other => {
+            return Err(ApiError::bad_parameter("to", other.unwrap_or_default(), "chunks, whole or dense"));
+        }
     };
     let Ok(turn) = Arc::clone(&api.rewriting).try_lock_owned() else {
         let message = "the blobs are being rewritten already";

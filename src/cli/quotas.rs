@@ -13,7 +13,7 @@ fn quota(config: &QuotaConfig) -> Quota {
     let (patterns, nobody) = (config.repositories.clone(), Identity::anonymous());
     Quota {
         name: config.name(),
-        folder: config.folder(),
+        folders: config.folders(),
         repositories: Repositories::that(move |name| {
             patterns.iter().any(|pattern| pattern.fits(name.as_str(), &nobody))
         }),

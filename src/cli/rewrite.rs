@@ -20,7 +20,8 @@ use crate::oci::RegistryHost;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   dvcr rewrite 127.0.0.1:5000
-  dvcr rewrite --to whole 127.0.0.1:5000")]
+  dvcr rewrite --to whole 127.0.0.1:5000
+  dvcr rewrite --to dense 127.0.0.1:5000")]
 pub(super) struct Rewrite {
     /// The registry.
     #[arg(value_name = "REGISTRY")]
@@ -42,6 +43,8 @@ enum To {
     Chunks,
     /// As they are.
     Whole,
+    /// In chunks, and out of packs of which less than half is needed, so that a collection can delete these.
+    Dense,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -89,6 +92,7 @@ impl Rewrite {
         let form = match self.to {
             To::Chunks => "chunks",
             To::Whole => "whole",
+            To::Dense => "dense",
         };
         let mut events = client.rewrite(&self.host, form).await.map_err(failed)?;
         let (mut outcome, mut before, mut left) = (Outcome::default(), 0, 0_u64);

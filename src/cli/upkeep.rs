@@ -1,4 +1,4 @@
-//! What a server does by itself, now and then: collections, verifications, and counts of what is under quotas.
+//! What a server does by itself, now and then: collections, compactions, verifications, and counts of what is under quotas.
 //!
 //! All may be broken off wherever they stand. The next one goes on with it, in this process or in another one.
 
@@ -10,9 +10,9 @@ use tokio::task::JoinSet;
 
 use crate::config::Config;
 use crate::metrics::Metrics;
-use crate::registry::{Collected, Registry, Verifier};
+use crate::registry::{Collected, Compactor, Registry, Verifier};
 
-/// How often it is looked whether it is time to verify, at least.
+/// How often it is looked whether it is time to compact or to verify, at least.
 const LOOK: Duration = Duration::from_mins(5);
 
 /// How often what is under quotas is counted where nobody pushes, for metrics to show what was deleted and collected.
@@ -31,6 +31,12 @@ impl Upkeep {
         if config.collect_interval > 0 {
             let interval = Duration::from_secs(config.collect_interval);
             tasks.spawn(collect(Arc::clone(registry), Arc::clone(metrics), interval));
+        }
+        if config.compact_interval > 0 {
+            let interval = Duration::from_secs(config.compact_interval);
+            let rate = Some(config.compact_rate).filter(|rate| *rate > 0);
+            let compactor = Compactor::new(Arc::clone(registry));
+            tasks.spawn(compact(compactor, Arc::clone(metrics), interval, rate));
         }
         if config.verify_interval > 0 {
             let interval = Duration::from_secs(config.verify_interval);
@@ -83,6 +89,27 @@ async fn count(registry: Arc<Registry>) {
             );
         }
         tokio::time::sleep(COUNT).await;
+    }
+}
+
+async fn compact(mut compactor: Compactor, metrics: Arc<Metrics>, interval: Duration, rate: Option<u64>) {
+    loop {
+        tokio::time::sleep(interval.min(LOOK)).await;
+        let outcome = compactor.compact_when_due(interval, rate).await;
+        metrics.compacted(&outcome);
+        match outcome {
+            Ok(None) => {}
+            Ok(Some(compacted)) => tracing::info!(
+                blobs = compacted.rewritten.count,
+                bytes = compacted.rewritten.bytes,
+                failed = compacted.failed,
+                "stored anew what was in packs of which little is needed"
+            ),
+            Err(error) => {
+                let error = &error as &dyn Error;
+                tracing::warn!(error, "a compaction failed; the next one goes on with it");
+            }
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use super::value;
 use crate::auth::Pattern;
+use crate::oci::RepositoryName;
 
 /// How much some repositories may hold together.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -27,19 +28,15 @@ impl QuotaConfig {
         self.repositories.iter().map(Pattern::as_str).collect::<Vec<_>>().join(" ")
     }
 
-    /// The folder of names that all its repositories are in: the segments that all patterns begin with.
+    /// The folders of names that its repositories are in, none of which is in another; the empty one has all.
     #[must_use]
-    pub fn folder(&self) -> String {
-        let literal = |pattern: &Pattern| -> Vec<String> {
-            let segments = pattern.as_str().split('/').take_while(|segment| !segment.contains('*'));
-            segments.map(str::to_owned).collect()
-        };
-        let mut patterns = self.repositories.iter().map(literal);
-        let first = patterns.next().unwrap_or_default();
-        let common = patterns.fold(first, |common, other| {
-            common.into_iter().zip(other).take_while(|(a, b)| a == b).map(|(a, _)| a).collect()
-        });
-        common.join("/")
+    pub fn folders(&self) -> Vec<String> {
+        let mut folders: Vec<String> = self.repositories.iter().map(folder).collect();
+        folders.sort_unstable();
+        folders.dedup();
+        let all = folders.clone();
+        folders.retain(|folder| !all.iter().any(|other| is_within(folder, other)));
+        folders
     }
 
     fn check(&self) -> Result<(), &'static str> {
@@ -51,11 +48,27 @@ impl QuotaConfig {
                 "{user} and {namespace} stand for who asks, and a quota is the same for all: name each folder, or use *",
             );
         }
+        let is_name = |folder: &String| folder.is_empty() || folder.parse::<RepositoryName>().is_ok();
+        if !self.folders().iter().all(is_name) {
+            return Err("no repository can have such a name");
+        }
         if self.bytes.is_none() && self.tags.is_none() {
             return Err("it limits nothing: say bytes or tags");
         }
         Ok(())
     }
+}
+
+/// The segments that all names begin with that fit a pattern.
+fn folder(pattern: &Pattern) -> String {
+    let literal = pattern.as_str().split('/').take_while(|segment| !segment.contains('*'));
+    literal.collect::<Vec<_>>().join("/")
+}
+
+/// Whether a folder is somewhere in another one.
+fn is_within(folder: &str, other: &str) -> bool {
+    let rest = folder.strip_prefix(other);
+    rest.is_some_and(|rest| !rest.is_empty() && (other.is_empty() || rest.starts_with('/')))
 }
 
 /// What is wrong with quotas.
@@ -74,18 +87,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_listed_is_the_folder_that_all_patterns_are_in() {
-        for (patterns, folder) in [
-            (&["vi/team-a/**"][..], "vi/team-a"),
-            (&["**"], ""),
-            (&["vi/team-a*/x"], "vi"),
-            (&["disks/noble"], "disks/noble"),
-            (&["vi/a/**", "vi/b/**"], "vi"),
-            (&["vi/a/**", "cvi/**"], ""),
-            (&["vi/a/**", "vi/a"], "vi/a"),
+    fn what_is_listed_are_the_folders_that_the_patterns_are_in() {
+        for (patterns, folders) in [
+            (&["vi/team-a/**"][..], &["vi/team-a"][..]),
+            (&["**"], &[""]),
+            (&["vi/team-a*/x"], &["vi"]),
+            (&["disks/noble"], &["disks/noble"]),
+            (&["vi/a/**", "vi/b/**"], &["vi/a", "vi/b"]),
+            (&["vi/a/**", "vi/a-b/**", "vi/a"], &["vi/a", "vi/a-b"]),
+            (&["vi/a/**", "**/x"], &[""]),
+            (&["vi/a/b", "vi/a/**"], &["vi/a"]),
         ] {
             let repositories = patterns.iter().map(|text| text.parse().unwrap()).collect();
-            assert_eq!(QuotaConfig { repositories, ..QuotaConfig::default() }.folder(), folder);
+            assert_eq!(QuotaConfig { repositories, ..QuotaConfig::default() }.folders(), folders);
         }
     }
 }

@@ -10,8 +10,9 @@
 //! quarantine/<uuid>                                    an object that was found damaged, and where it was
 //! verification                                         how far a verification is that was broken off
 //! verified                                             when all was last verified
+//! compacted                                            when packs of which little is needed were last looked for
 //! outbox/<queue>/<uuid>                                an event that somebody is still to be told of
-//! leases/<queue or other work>                         which process does that: tells what is in the queue, or verifies
+//! leases/<queue or other work>                         which process does that: tells what is in the queue, verifies, or compacts
 //! uploads/<uuid>                                       an upload session
 //! uploads/<uuid>!<uuid>                                extents of a session that has very many
 //! catalog/<encoded name>                               empty; there is such a repository
@@ -167,8 +168,14 @@ pub fn verification() -> Key {
 
 /// When all was last verified.
 #[must_use]
-pub fn schedule() -> Key {
+pub fn verified() -> Key {
     key("verified".to_owned())
+}
+
+/// When what was in packs of which little is needed was last stored anew.
+#[must_use]
+pub fn compacted() -> Key {
+    key("compacted".to_owned())
 }
 
 /// All upload sessions.
@@ -260,6 +267,13 @@ pub fn manifest_of(entry: &Key) -> Option<(RepositoryName, Digest)> {
 #[must_use]
 pub fn repository_of_tag(entry: &Key) -> Option<RepositoryName> {
     entry.as_str().strip_prefix("repositories/")?.split_once("/_tags/")?.0.parse().ok()
+}
+
+/// The repository and the tag of an object below [`repositories`], if it is one.
+#[must_use]
+pub fn tag_of(entry: &Key) -> Option<(RepositoryName, Tag)> {
+    let (name, tag) = entry.as_str().strip_prefix("repositories/")?.split_once("/_tags/")?;
+    Some((name.parse().ok()?, tag.parse().ok()?))
 }
 
 /// The repository of an object below [`repositories`], if it is a referrer.

@@ -5,7 +5,6 @@ use futures::{StreamExt, stream};
 use storage_backends::{Condition, Key};
 
 use super::blocking::blocking;
-use super::quota::Wanted;
 use super::record::{ManifestHeader, Record};
 use super::{ATTEMPTS, Error, Registry, Result, layout, manifest_record, record};
 use crate::oci::{
@@ -95,14 +94,13 @@ impl Registry {
             return Err(Error::DigestMismatch { expected: expected.clone(), actual: digest });
         }
         self.require_content(name, &manifest.blobs, &manifest.content).await?;
-        self.quotas.take(name, Wanted::Content(&digest, bytes.len() as u64)).await?;
-        self.take_tags(name, tags).await?;
-        self.ensure_repository(name).await?;
         let referrer = manifest.referrer(&digest, bytes.len() as u64);
         let subject = manifest.subject;
         let media_type = manifest.media_type;
         let header = ManifestHeader { media_type: media_type.clone(), subject: subject.clone() };
         let stored = manifest_record::encode(&record::encode(&header), &bytes);
+        let reserved = self.quotas.take_manifest(name, &digest, stored.len() as u64, tags).await?;
+        self.ensure_repository(name).await?;
         let key = layout::manifest(name, &digest);
         for _ in 0..ATTEMPTS {
             self.store.put(&key, stored.clone(), Condition::None).await?;
@@ -122,18 +120,8 @@ impl Registry {
                 break;
             }
         }
+        reserved.keep();
         Ok(PushedManifest { digest, media_type, subject })
-    }
-
-    /// Counts those tags that are not there yet, if the repository may have them.
-    async fn take_tags(&self, name: &RepositoryName, tags: &[Tag]) -> Result<()> {
-        let mut new = 0;
-        if self.quotas.counts_tags(name) {
-            for tag in tags {
-                new += u64::from(self.find_tag(name, tag).await?.is_none());
-            }
-        }
-        self.quotas.take(name, Wanted::Tags(new)).await
     }
 
     /// Deletes a manifest and every tag that points to it (end-9 by digest).

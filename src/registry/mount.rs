@@ -1,6 +1,5 @@
 //! Mounting: a blob of one repository becomes a member of another, and no byte moves.
 
-use super::quota::Wanted;
 use super::{Registry, Result};
 use crate::oci::{Digest, RepositoryName};
 
@@ -22,8 +21,12 @@ impl Registry {
         match size {
             Some(size) => {
                 self.store.room().await?;
-                self.quotas.take(name, Wanted::Content(digest, size)).await?;
-                self.join(name, digest, size).await
+                let reserved = self.quotas.take_content(name, digest, size).await?;
+                let joined = self.join(name, digest, size).await?;
+                if joined {
+                    reserved.keep();
+                }
+                Ok(joined)
             }
             None => Ok(false),
         }

@@ -1,50 +1,48 @@
 //! [`Quotas`]: how much groups of repositories may hold.
 //!
 //! A quota counts the bytes of blobs and manifests, each once however many of its repositories have it, and tags. Nobody keeps the
-//! sum: it is what is stored below the repositories, listed when it is needed and kept in memory for a while, with what this process
-//! brings added to it. What other replicas bring or delete meanwhile is seen at the next count, half a minute later (or twenty times what
-//! counting takes), as is what was being written when this one counted: a quota may be overrun by that. The sizes of blobs never
-//! change, and are read once.
+//! sum: it is what is stored below the repositories ([`count`]), and what this process has brought since that was listed
+//! ([`usage`]).
+//!
+//! - What is let in is judged by the last count, which may be half a minute old; the next one is made beside it, and nobody waits
+//!   but for the first. By what other replicas bring in that time a quota may be overrun.
+//! - What is refused is judged by a count that began after the request came, or two seconds before, and after the last
+//!   deletion here.
+//! - What is about to be stored is reserved first, so that of several that come at once no more get in than there is room
+//!   for, and let go if it fails.
 //!
 //! A blob counts from when it belongs to a repository until it does not: that of an image that was deleted until a collection takes
-//! it away, as that of an image to come.
+//! it away, as that of an image to come. Files that are uploaded to become images do not: the images do.
 
-use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+mod count;
+mod usage;
 
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{Stream, TryStreamExt as _, stream};
 use serde::{Deserialize, Serialize};
-use storage_backends::{Key, Store};
-use tokio::sync::{Mutex, MutexGuard};
+use storage_backends::Store;
+use tokio::time::Instant;
 
-use super::record::{self, Membership};
-use super::{Body, BodyError, Error, LOOKUPS, Repositories, Result, layout};
-use crate::oci::{Digest, RepositoryName};
+use super::{BodyError, Error, Repositories, Result};
+use crate::oci::{Digest, RepositoryName, Tag, UPLOADED_FILES};
+use usage::{Item, Usage};
 
-/// How old a count may be: so long at least, and so many times what it took, that counting a million objects is no load of its own.
-#[derive(Debug, Clone, Copy)]
-struct Freshness {
-    least: Duration,
-    times: u32,
-}
+/// How old a count may be that lets something in, before a new one is begun.
+const FRESH: Duration = Duration::from_secs(30);
 
-/// What a count may let in.
-const TO_ALLOW: Freshness = Freshness { least: Duration::from_secs(30), times: 20 };
-
-/// What it may refuse.
-const TO_REFUSE: Freshness = Freshness { least: Duration::from_secs(2), times: 2 };
-
-/// What it may tell those who only ask.
-const TO_TELL: Freshness = Freshness { least: Duration::ZERO, times: 0 };
+/// By how much a count that refuses something may be older than the request, at least: so many who are refused share one.
+const SHARED: Duration = Duration::from_secs(2);
 
 /// A limit of what some repositories hold together.
 #[derive(Debug, Clone)]
 pub struct Quota {
     /// What it is called: for its operator, and for those whom it stops.
     pub name: String,
-    /// The folder of names that all of them are in; empty: anywhere. What is listed to count.
-    pub folder: String,
+    /// The folders of names that all of them are in, none of which is in another; the empty one has all. What is listed to count.
+    pub folders: Vec<String>,
     /// Which repositories.
     pub repositories: Repositories,
     /// Bytes of their blobs and manifests, each once.
@@ -84,113 +82,119 @@ pub struct QuotaExceeded {
     pub wanted: u64,
 }
 
-impl QuotaExceeded {
-    fn room(&self) -> u64 {
-        self.limit.saturating_sub(self.used)
-    }
-}
-
-/// What is to be stored.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Wanted<'a> {
-    /// So many bytes at least, of which nobody knows yet what they are.
-    Bytes(u64),
-    /// Content of that many bytes.
-    Content(&'a Digest, u64),
-    /// Tags that are not there.
-    Tags(u64),
-}
-
 /// All quotas of a registry.
 #[derive(Debug)]
 pub struct Quotas {
-    store: Arc<dyn Store>,
-    all: Vec<Kept>,
+    all: Vec<Arc<Kept>>,
 }
 
+/// A quota, and how much of it is used.
 #[derive(Debug)]
 struct Kept {
+    store: Arc<dyn Store>,
     quota: Quota,
     usage: Mutex<Usage>,
-    /// What was counted last, for those who only look.
-    known: RwLock<Option<QuotaStats>>,
+    /// Whoever has this counts; it goes on when nobody waits for it any more.
+    counting: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// What the repositories of a quota hold.
+/// What is about to be stored, and counts already. It is let go when this is dropped, unless it was [kept](Self::keep).
 #[derive(Debug, Default)]
-struct Usage {
-    /// When counting began, and how long it took. None: it has to be counted.
-    counted: Option<(Instant, Duration)>,
-    contents: HashMap<Digest, u64>,
-    bytes: u64,
-    tags: u64,
+pub(super) struct Reservation {
+    held: Vec<(Arc<Kept>, Vec<Item>)>,
 }
 
 impl Quotas {
     pub(super) fn new(store: &Arc<dyn Store>, quotas: Vec<Quota>) -> Self {
-        let kept = |quota| Kept { quota, usage: Mutex::default(), known: RwLock::default() };
-        Self { store: Arc::clone(store), all: quotas.into_iter().map(kept).collect() }
+        let kept = |quota| {
+            let (usage, counting) = (Mutex::default(), Arc::default());
+            Arc::new(Kept { store: Arc::clone(store), quota, usage, counting })
+        };
+        Self { all: quotas.into_iter().map(kept).collect() }
     }
 
-    fn of(&self, name: &RepositoryName) -> impl Iterator<Item = &Kept> {
-        self.all.iter().filter(move |kept| kept.quota.repositories.has(name))
+    fn of(&self, name: &RepositoryName) -> Vec<Arc<Kept>> {
+        self.all.iter().filter(|kept| kept.has(name)).cloned().collect()
     }
 
-    /// Refuses what a repository may not have any more.
-    pub(super) async fn check(&self, name: &RepositoryName, wanted: Wanted<'_>) -> Result<()> {
+    /// Whether any quota is for a repository.
+    pub(super) fn has(&self, name: &RepositoryName) -> bool {
+        self.all.iter().any(|kept| kept.has(name))
+    }
+
+    /// Refuses so many bytes more, whatever they are.
+    pub(super) async fn check(&self, name: &RepositoryName, more: u64) -> Result<()> {
+        check(&self.of(name), more).await
+    }
+
+    /// Reserves content for a repository. It costs nothing where another repository of the quota has it.
+    pub(super) async fn take_content(
+        &self,
+        name: &RepositoryName,
+        digest: &Digest,
+        size: u64,
+    ) -> Result<Reservation> {
+        self.take(name, &[Item::content(digest, size)]).await
+    }
+
+    /// Reserves a manifest for a repository, and those of its tags that are not there.
+    pub(super) async fn take_manifest(
+        &self,
+        name: &RepositoryName,
+        digest: &Digest,
+        stored: u64,
+        tags: &[Tag],
+    ) -> Result<Reservation> {
+        let mut items = vec![Item::content(digest, stored)];
+        items.extend(tags.iter().map(|tag| Item::tag(name, tag)));
+        self.take(name, &items).await
+    }
+
+    async fn take(&self, name: &RepositoryName, items: &[Item]) -> Result<Reservation> {
+        let mut reservation = Reservation::default();
         for kept in self.of(name) {
-            drop(self.allowing(kept, wanted).await?);
-        }
-        Ok(())
-    }
-
-    /// The same, and counts it as there: of several that come at once no more get in than there is room for.
-    pub(super) async fn take(&self, name: &RepositoryName, wanted: Wanted<'_>) -> Result<()> {
-        for kept in self.of(name) {
-            let mut usage = self.allowing(kept, wanted).await?;
-            usage.add(wanted);
-            kept.tell(&usage);
-        }
-        Ok(())
-    }
-
-    /// Whether content costs nothing where it is to go: all quotas of the repository have it, as far as anybody knows.
-    pub(super) async fn have(&self, name: &RepositoryName, digest: &Digest) -> Result<bool> {
-        for kept in self.of(name) {
-            if !self.fresh(kept, TO_ALLOW).await?.contents.contains_key(digest) {
-                return Ok(false);
+            let asked = Instant::now();
+            kept.ready(asked).await?;
+            if kept.usage().reserve(&kept.quota, items).is_err() {
+                kept.count_to_refuse(asked).await?;
+                kept.usage().reserve(&kept.quota, items)?;
             }
+            reservation.held.push((kept, items.to_vec()));
         }
-        Ok(true)
-    }
-
-    /// Whether anybody wants to know how many tags a repository has.
-    pub(super) fn counts_tags(&self, name: &RepositoryName) -> bool {
-        self.of(name).any(|kept| kept.quota.tags.is_some())
+        Ok(reservation)
     }
 
     /// Something of a repository was deleted.
     pub(super) fn freed(&self, name: &RepositoryName) {
         for kept in self.of(name) {
-            // Whoever holds it is counting or has counted just now; what is refused is counted anew in a moment anyhow.
-            if let Ok(mut usage) = kept.usage.try_lock() {
-                usage.counted = None;
-            }
+            kept.usage().freed(Instant::now());
         }
     }
 
-    /// The quota of a repository with the least room for more bytes; `None`: there may be any number.
-    pub(super) async fn tightest(&self, name: &RepositoryName) -> Result<Option<QuotaExceeded>> {
-        let mut least: Option<QuotaExceeded> = None;
-        for kept in self.of(name) {
-            let Some(limit) = kept.quota.bytes else { continue };
-            let usage = self.fresh(kept, TO_ALLOW).await?;
-            let found = kept.exceeded(limit, usage.bytes);
-            if least.as_ref().is_none_or(|least| found.room() < least.room()) {
-                least = Some(found);
+    /// A body that fails where a repository may not have so much behind `before` bytes: not each one has a length.
+    pub(super) fn bounded<S>(
+        &self,
+        name: &RepositoryName,
+        before: u64,
+        body: S,
+    ) -> impl Stream<Item = Result<Bytes, BodyError>> + Send + use<S>
+    where
+        S: Stream<Item = Result<Bytes, BodyError>> + Send + Unpin,
+    {
+        let (quotas, room) = (self.of(name), 0);
+        stream::try_unfold((body, quotas, before, room), async |(mut body, quotas, passed, mut room)| {
+            let Some(piece) = body.try_next().await? else { return Ok(None) };
+            let passed = passed.saturating_add(piece.len() as u64);
+            if passed > room {
+                // What others have deleted since is seen, and what others have brought.
+                check(&quotas, passed).await.map_err(|error| match error {
+                    Error::QuotaExceeded(exceeded) => BodyError::OverQuota(exceeded),
+                    error => BodyError::Unavailable(error.to_string()),
+                })?;
+                room = quotas.iter().map(|kept| kept.usage().room(&kept.quota)).min().unwrap_or(u64::MAX);
             }
-        }
-        Ok(least)
+            Ok(Some((piece, (body, quotas, passed, room))))
+        })
     }
 
     /// What each quota allows, and what there is: counted now.
@@ -198,151 +202,100 @@ impl Quotas {
     /// # Errors
     /// [`Error::Store`].
     pub async fn count_all(&self) -> Result<Vec<QuotaStats>> {
-        let mut all = Vec::new();
+        let now = Instant::now();
         for kept in &self.all {
-            let usage = self.fresh(kept, TO_TELL).await?;
-            all.push(kept.stats(&usage));
+            kept.count_since(now).await?;
         }
-        Ok(all)
+        Ok(self.known())
     }
 
-    /// The same as it was when it was counted last, without what was never counted.
+    /// The same as far as it is known, without what was never counted.
     #[must_use]
     pub fn known(&self) -> Vec<QuotaStats> {
-        let known = |kept: &Kept| kept.known.read().unwrap_or_else(PoisonError::into_inner).clone();
-        self.all.iter().filter_map(known).collect()
-    }
-
-    async fn allowing<'a>(&self, kept: &'a Kept, wanted: Wanted<'_>) -> Result<MutexGuard<'a, Usage>> {
-        let usage = self.fresh(kept, TO_ALLOW).await?;
-        if kept.judge(&usage, wanted).is_ok() {
-            return Ok(usage);
-        }
-        drop(usage);
-        let usage = self.fresh(kept, TO_REFUSE).await?;
-        kept.judge(&usage, wanted)?;
-        Ok(usage)
-    }
-
-    /// The usage, counted anew if that is due.
-    async fn fresh<'a>(&self, kept: &'a Kept, freshness: Freshness) -> Result<MutexGuard<'a, Usage>> {
-        let mut usage = kept.usage.lock().await;
-        if usage.counted.is_none_or(|(begun, took)| !freshness.has(begun.elapsed(), took)) {
-            let begun = Instant::now();
-            let counted = self.count(&kept.quota, &usage.contents).await?;
-            *usage = Usage { counted: Some((begun, begun.elapsed())), ..counted };
-            kept.tell(&usage);
-        }
-        Ok(usage)
-    }
-
-    /// Counts. `sizes` are known already.
-    async fn count(&self, quota: &Quota, sizes: &HashMap<Digest, u64>) -> Result<Usage> {
-        let mut usage = Usage::default();
-        let mut unknown: HashMap<Digest, Key> = HashMap::new();
-        let mut entries = self.store.list(&layout::repositories_in(&quota.folder), None);
-        while let Some(entry) = entries.try_next().await? {
-            if record::is_tombstone(entry.size) {
-                continue;
-            }
-            if let Some((name, digest)) = layout::member(&entry.key) {
-                if !quota.repositories.has(&name) || usage.contents.contains_key(&digest) {
-                    continue;
-                }
-                match sizes.get(&digest) {
-                    Some(size) => usage.add(Wanted::Content(&digest, *size)),
-                    None => drop(unknown.insert(digest, entry.key)),
-                }
-            } else if let Some((name, digest)) = layout::manifest_of(&entry.key) {
-                if quota.repositories.has(&name) {
-                    usage.add(Wanted::Content(&digest, entry.size));
-                }
-            } else if layout::repository_of_tag(&entry.key).is_some_and(|name| quota.repositories.has(&name))
-            {
-                usage.add(Wanted::Tags(1));
-            }
-        }
-        let store = self.store.as_ref();
-        let read = |(digest, key): (Digest, Key)| async move {
-            let found = record::find::<Membership>(store, &key).await?;
-            Ok::<_, Error>((digest, found))
-        };
-        let mut found = stream::iter(unknown).map(read).buffer_unordered(LOOKUPS);
-        while let Some((digest, member)) = found.try_next().await? {
-            if let Some((member, _)) = member {
-                usage.add(Wanted::Content(&digest, member.size));
-            }
-        }
-        Ok(usage)
+        let counted = self.all.iter().filter(|kept| kept.usage().begun().is_some());
+        counted.map(|kept| kept.usage().stats(&kept.quota)).collect()
     }
 }
 
-impl Freshness {
-    fn has(self, age: Duration, took: Duration) -> bool {
-        age < self.least.max(took.saturating_mul(self.times))
+async fn check(quotas: &[Arc<Kept>], more: u64) -> Result<()> {
+    for kept in quotas {
+        let asked = Instant::now();
+        kept.ready(asked).await?;
+        if kept.usage().judge(&kept.quota, more, 0).is_err() {
+            kept.count_to_refuse(asked).await?;
+            kept.usage().judge(&kept.quota, more, 0)?;
+        }
     }
+    Ok(())
 }
 
 impl Kept {
-    fn judge(&self, usage: &Usage, wanted: Wanted<'_>) -> Result<(), QuotaExceeded> {
-        let (unit, limit, used, more) = match wanted {
-            // What is there in one of the repositories costs nothing in another.
-            Wanted::Content(digest, _) if usage.contents.contains_key(digest) => return Ok(()),
-            Wanted::Bytes(more) | Wanted::Content(_, more) => ("bytes", self.quota.bytes, usage.bytes, more),
-            Wanted::Tags(more) => ("tags", self.quota.tags, usage.tags, more),
-        };
-        match limit {
-            Some(limit) if more > 0 && used.saturating_add(more) > limit => {
-                Err(QuotaExceeded { quota: self.quota.name.clone(), unit, limit, used, wanted: more })
-            }
-            _ => Ok(()),
-        }
+    fn has(&self, name: &RepositoryName) -> bool {
+        name.as_str() != UPLOADED_FILES && self.quota.repositories.has(name)
     }
 
-    fn exceeded(&self, limit: u64, used: u64) -> QuotaExceeded {
-        QuotaExceeded { quota: self.quota.name.clone(), unit: "bytes", limit, used, wanted: 1 }
+    fn usage(&self) -> MutexGuard<'_, Usage> {
+        self.usage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn stats(&self, usage: &Usage) -> QuotaStats {
-        QuotaStats {
-            name: self.quota.name.clone(),
-            used_bytes: usage.bytes,
-            limit_bytes: self.quota.bytes,
-            used_tags: usage.tags,
-            limit_tags: self.quota.tags,
-        }
-    }
-
-    fn tell(&self, usage: &Usage) {
-        *self.known.write().unwrap_or_else(PoisonError::into_inner) = Some(self.stats(usage));
-    }
-}
-
-impl Usage {
-    fn add(&mut self, what: Wanted<'_>) {
-        match what {
-            Wanted::Bytes(_) => {}
-            Wanted::Content(digest, size) => {
-                if self.contents.insert(digest.clone(), size).is_none() {
-                    self.bytes = self.bytes.saturating_add(size);
+    /// There is a count, and if it is old a new one is on its way.
+    async fn ready(self: &Arc<Self>, asked: Instant) -> Result<()> {
+        let begun = self.usage().begun();
+        match begun {
+            None => self.count_since(asked).await,
+            Some(begun) if asked.duration_since(begun) < FRESH => Ok(()),
+            Some(_) => {
+                if let Ok(turn) = Arc::clone(&self.counting).try_lock_owned() {
+                    let counting = Arc::clone(self).count(turn);
+                    tokio::spawn(async move {
+                        if let Err(error) = counting.await {
+                            tracing::warn!(%error, "what is under a quota could not be counted anew");
+                        }
+                    });
                 }
+                Ok(())
             }
-            Wanted::Tags(number) => self.tags = self.tags.saturating_add(number),
+        }
+    }
+
+    /// Counts, unless there is a count already that is new enough to refuse something.
+    async fn count_to_refuse(self: &Arc<Self>, asked: Instant) -> Result<()> {
+        let (took, freed) = {
+            let usage = self.usage();
+            (usage.took(), usage.last_freed())
+        };
+        // Counting is no more than half of what is done for those who are refused.
+        let shared = asked.checked_sub(SHARED.max(took)).unwrap_or(asked);
+        self.count_since(freed.map_or(shared, |freed| shared.max(freed))).await
+    }
+
+    /// Counts, unless there is a count that began at that time or later. It goes on if nobody waits for it any more.
+    async fn count_since(self: &Arc<Self>, since: Instant) -> Result<()> {
+        let turn = Arc::clone(&self.counting).lock_owned().await;
+        if self.usage().begun().is_some_and(|begun| begun >= since) {
+            return Ok(());
+        }
+        match tokio::spawn(Arc::clone(self).count(turn)).await {
+            Ok(counted) => counted,
+            // The process is about to stop.
+            Err(_) => Err(Error::Collecting),
         }
     }
 }
 
-/// A body that ends with an error where there is no `room` for more behind `before` bytes: nobody said how many there would be.
-pub(super) fn bounded(body: &mut Body, room: QuotaExceeded, before: u64) -> Body {
-    let body = std::mem::replace(body, stream::empty().boxed());
-    let mut total = before;
-    let counted = body.map(move |piece| {
-        let piece = piece?;
-        total = total.saturating_add(piece.len() as u64);
-        if room.used.saturating_add(total) > room.limit {
-            return Err(BodyError::OverQuota(QuotaExceeded { wanted: total, ..room.clone() }));
+impl Reservation {
+    /// What was reserved is stored.
+    pub(super) fn keep(mut self) {
+        for (kept, items) in self.held.drain(..) {
+            kept.usage().settle(&items, Some(Instant::now()));
         }
-        Ok(piece)
-    });
-    counted.boxed()
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        for (kept, items) in self.held.drain(..) {
+            kept.usage().settle(&items, None);
+        }
+    }
 }

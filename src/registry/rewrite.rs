@@ -1,18 +1,24 @@
-//! Blobs that are there, stored in another way: in chunks, or whole again.
+//! Blobs that are there, stored in another way: in chunks, whole again, or out of packs that are to go ([`sparse`]).
 //!
 //! While a blob is rewritten it is read as ever. Its record changes at once from the old extents to the new ones, when these are
 //! complete and have the digest of the blob; a crash at any point leaves one or the other, and data that nothing refers to. What
 //! the old extents were stays until it is collected, for whoever is still reading.
 
-use futures::{StreamExt as _, TryStreamExt as _};
+mod compactor;
+mod sparse;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use storage_backends::Condition;
 
 use super::ingest::{BodyError, Ingest};
+use super::pace::Pace;
 use super::record::{BlobRecord, Extent};
 use super::session::Session;
 use super::{Error, Registry, Result, Rules, layout, read, record};
 use crate::chunk;
 use crate::oci::{Digest, RepositoryName};
+pub use compactor::{Compacted, Compactor};
 
 /// Bytes by which content is known to be compressed.
 const HEAD: u64 = 64 << 10;
@@ -24,11 +30,18 @@ pub enum Form {
     Chunks,
     /// As they are.
     Whole,
+    /// In chunks as they are already, none of which is in a pack of which less than half is needed.
+    Dense,
 }
 
 impl Registry {
     /// The blobs that are not stored in a form and could be, with their sizes.
+    ///
+    /// For [`Form::Dense`] this has to be asked before anything is rewritten: what is found here is avoided from then on.
     pub async fn not_in_form(&self, form: Form) -> Result<Vec<(Digest, u64)>> {
+        if form == Form::Dense {
+            return self.in_sparse_packs().await;
+        }
         let mut found = Vec::new();
         let mut keys = self.store.list(&layout::blobs(), None);
         while let Some(entry) = keys.try_next().await? {
@@ -49,6 +62,17 @@ impl Registry {
         form: Form,
         progress: impl Fn(u64) + Send + 'static,
     ) -> Result<bool> {
+        self.rewrite_at(digest, form, None, progress).await
+    }
+
+    /// The same, reading so many bytes of it in a second at most.
+    async fn rewrite_at(
+        &self,
+        digest: &Digest,
+        form: Form,
+        rate: Option<u64>,
+        progress: impl Fn(u64) + Send + 'static,
+    ) -> Result<bool> {
         let store = self.store.as_ref();
         let Some((old, version)) = record::find::<BlobRecord>(store, &layout::blob(digest)).await? else {
             return Ok(false);
@@ -65,7 +89,7 @@ impl Registry {
             passed += piece.len() as u64;
             progress(passed);
         });
-        let mut body = body.map_err(unreadable).boxed();
+        let mut body = paced(body.map_err(unreadable), rate).boxed();
         let new = match self.take_in(&mut ingest, &mut body, &mut session, digest, old.size).await {
             Ok(extents) => BlobRecord { size: old.size, extents },
             Err(error) => {
@@ -73,7 +97,7 @@ impl Registry {
                 return Err(error);
             }
         };
-        if self.can_change(&new, form) {
+        if form != Form::Dense && self.can_change(&new, form) {
             // It turned out to be what has no other form.
             ingest.abandon().await;
             return Ok(false);
@@ -125,14 +149,14 @@ impl Registry {
                 let large = self.rules_of(form).chunk_from.is_some_and(|from| record.size > from);
                 large && any(|extent| matches!(extent, Extent::Data { .. }))
             }
-            Form::Whole => any(|extent| matches!(extent, Extent::Chunks { .. })),
+            Form::Whole | Form::Dense => any(|extent| matches!(extent, Extent::Chunks { .. })),
         }
     }
 
     /// The rules by which blobs are stored in a form.
     fn rules_of(&self, form: Form) -> Rules {
         let chunk_from = match form {
-            Form::Chunks => self.rules.chunk_from.or(Rules::default().chunk_from),
+            Form::Chunks | Form::Dense => self.rules.chunk_from.or(Rules::default().chunk_from),
             Form::Whole => None,
         };
         Rules { chunk_from, ..self.rules }
@@ -142,6 +166,18 @@ impl Registry {
         let head = read::stream(&self.source, record, 0..record.size.min(HEAD));
         Ok(chunk::is_compressed(&head.try_collect::<Vec<_>>().await?))
     }
+}
+
+/// A body of which so many bytes are taken in a second at most.
+fn paced(
+    body: impl Stream<Item = Result<Bytes, BodyError>> + Send + Unpin,
+    rate: Option<u64>,
+) -> impl Stream<Item = Result<Bytes, BodyError>> + Send {
+    stream::try_unfold((body, Pace::new(rate)), async |(mut body, mut pace)| {
+        let Some(piece) = body.try_next().await? else { return Ok(None) };
+        pace.read(piece.len() as u64).await;
+        Ok(Some((piece, (body, pace))))
+    })
 }
 
 /// The name of a repository, for a session that nobody can come back to.

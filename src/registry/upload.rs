@@ -5,12 +5,14 @@
 //! goes. A crash between any two leaves garbage, or a session that can be finished again. And at no moment is data that a
 //! blob will have needed by nobody, so that a collection may look at any time.
 
-use futures::{StreamExt as _, stream};
+use std::future::ready;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt as _, stream};
 use storage_backends::Condition;
 use uuid::Uuid;
 
-use super::ingest::{Body, Ingest};
-use super::quota::{self, Wanted};
+use super::ingest::{Body, BodyError, Ingest};
 use super::record::{BlobRecord, Ending, Extent, Membership};
 use super::session::{Session, SessionId};
 use super::{ATTEMPTS, Error, Registry, Result, condemn, layout, read, record};
@@ -39,7 +41,7 @@ impl Registry {
     /// bytes need not be read again.
     pub async fn begin_upload(&self, name: &RepositoryName, algorithm: Algorithm) -> Result<UploadStatus> {
         self.store.room().await?;
-        self.quotas.check(name, Wanted::Bytes(1)).await?;
+        self.quotas.check(name, 1).await?;
         let session = Session::create(self.store.as_ref(), name, algorithm).await?;
         Ok(UploadStatus { id: session.id, length: 0 })
     }
@@ -65,9 +67,7 @@ impl Registry {
         }
         check_start(&session, append)?;
         self.store.room().await?;
-        let announced = session.record.length.saturating_add(append.length.unwrap_or_default());
-        self.quotas.check(name, Wanted::Bytes(announced)).await?;
-        self.bound_by_quotas(name, session.record.length, body).await?;
+        self.bound_by_quotas(name, session.record.length, append, body).await?;
         let mut ingest =
             Ingest::resume(&self.store, self.rules, &self.index, &self.claims, &mut session).await?;
         match ingest.receive(body, append.length, &mut session).await {
@@ -154,10 +154,12 @@ impl Registry {
         // Nobody else was about to publish what it holds.
         let is_first = session.record.ending.is_none();
         let name = &session.record.repository.clone();
-        let announced = session.record.length.saturating_add(append.length.unwrap_or_default());
-        self.quotas.check(name, Wanted::Content(digest, announced)).await?;
-        if !self.quotas.have(name, digest).await? {
-            self.bound_by_quotas(name, session.record.length, body).await?;
+        let member = if self.quotas.has(name) { self.find_member(name, digest).await } else { Ok(None) };
+        if let Some(member) = record::unless_damaged(member)? {
+            // What the repository has already costs nothing, and has an end.
+            *body = no_longer_than(member.size, session.record.length, take(body)).boxed();
+        } else {
+            self.bound_by_quotas(name, session.record.length, append, body).await?;
         }
         let mut ingest =
             Ingest::resume(&self.store, self.rules, &self.index, &self.claims, &mut session).await?;
@@ -211,11 +213,18 @@ impl Registry {
         }
     }
 
-    /// Lets a body fail where a repository may not have so much behind `before` bytes: not each one has a length.
-    async fn bound_by_quotas(&self, name: &RepositoryName, before: u64, body: &mut Body) -> Result<()> {
-        if let Some(room) = self.quotas.tightest(name).await? {
-            *body = quota::bounded(body, room, before);
-        }
+    /// Refuses a body of which a repository may not have what is announced behind `before` bytes, and lets it fail where it turns out to
+    /// be too much: not each one has a length.
+    async fn bound_by_quotas(
+        &self,
+        name: &RepositoryName,
+        before: u64,
+        append: Append,
+        body: &mut Body,
+    ) -> Result<()> {
+        let announced = before.saturating_add(append.length.unwrap_or_default());
+        self.quotas.check(name, announced).await?;
+        *body = self.quotas.bounded(name, before, take(body)).boxed();
         Ok(())
     }
 
@@ -242,7 +251,7 @@ impl Registry {
         if actual != *digest {
             return Err(Error::DigestMismatch { expected: digest.clone(), actual });
         }
-        self.quotas.take(&session.record.repository, Wanted::Content(digest, record.size)).await?;
+        let reserved = self.quotas.take_content(&session.record.repository, digest, record.size).await?;
         if record.needs_data() {
             ingest.announce(session, digest).await?;
         }
@@ -250,6 +259,7 @@ impl Registry {
             let published = self.put_record(session, digest, &record).await?;
             // A collection may take the record away just then: it belonged to no repository.
             if self.join(&session.record.repository, digest, record.size).await? {
+                reserved.keep();
                 return Ok(published);
             }
         }
@@ -379,6 +389,24 @@ impl Published {
     fn new(record: &BlobRecord) -> Self {
         Self::New(record.recipes())
     }
+}
+
+/// A body, of which another one is to be made.
+fn take(body: &mut Body) -> Body {
+    std::mem::replace(body, stream::empty().boxed())
+}
+
+/// A body that fails where there is more of it behind `before` bytes than the blob has.
+fn no_longer_than(
+    size: u64,
+    before: u64,
+    body: Body,
+) -> impl Stream<Item = std::result::Result<Bytes, BodyError>> {
+    body.scan(before, move |passed, piece| {
+        *passed = passed.saturating_add(piece.as_ref().map_or(0, |piece| piece.len() as u64));
+        let longer = || BodyError::Refused(format!("the blob of this digest has {size} bytes"));
+        ready(Some(if *passed > size { Err(longer()) } else { piece }))
+    })
 }
 
 fn check_start(session: &Session, append: Append) -> Result<()> {

@@ -12,7 +12,6 @@
 //! to time one of them begins by itself ([`schedule`]).
 
 mod blobs;
-mod pace;
 mod progress;
 mod records;
 mod schedule;
@@ -23,9 +22,9 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use super::pace::Pace;
 use super::{Amount, Registry, Result};
 use crate::oci::{Digest, RepositoryName};
-use pace::Pace;
 pub use schedule::Verifier;
 
 /// How much is read.

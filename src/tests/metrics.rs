@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use dvcr::metrics::Metrics;
 use dvcr::registry::{Collected, Quota, Registry, Repositories};
-use futures::executor::block_on;
 use storage_backends::measure::{Answer, Outcome};
 use storage_backends::{Memory, MemoryOptions};
 
@@ -15,14 +14,15 @@ fn exposed() -> BTreeSet<String> {
     let metrics = Metrics::new();
     let quota = Quota {
         name: "**".to_owned(),
-        folder: String::new(),
+        folders: vec![String::new()],
         repositories: Repositories::that(|_| true),
         bytes: Some(1),
         tags: Some(1),
     };
     let store = Arc::new(Memory::empty(MemoryOptions::default()));
     let registry = Registry::new(store).with_quotas(vec![quota]);
-    block_on(registry.quotas().count_all()).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(registry.quotas().count_all()).unwrap();
     metrics.with_registry(&registry);
     metrics.with_images(|| vec![("VirtualImage", "Ready", 1)]);
     let mut request = metrics.request("blob", "GET");

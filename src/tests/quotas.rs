@@ -1,17 +1,21 @@
 //! Quotas: what they count, when something is refused, and that reading and deleting go on.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use dvcr::registry::{Append, Error, Quota, QuotaExceeded, QuotaStats, Registry, Repositories, Result};
-use storage_backends::Store;
+use storage_backends::dawdle::Dawdling;
 use storage_backends::fault::Fault;
+use storage_backends::{Condition, Store};
 
-use super::registry_under_test::{Client, at, body, faulty, memory, name, registry, rules, sample, sha256};
+use super::registry_under_test::{
+    Client, at, body, faulty, memory, name, objects, registry, rules, sample, sha256,
+};
 
 fn quota(folder: &'static str, bytes: Option<u64>, tags: Option<u64>) -> Quota {
     let repositories = Repositories::that(move |name| name.as_str().starts_with(folder));
-    Quota { name: format!("{folder}/**"), folder: folder.to_owned(), repositories, bytes, tags }
+    Quota { name: format!("{folder}/**"), folders: vec![folder.to_owned()], repositories, bytes, tags }
 }
 
 fn limited(store: &Arc<dyn Store>, quotas: Vec<Quota>) -> Registry {
@@ -35,7 +39,7 @@ fn blob(number: u8, length: usize) -> Bytes {
 }
 
 async fn usage(registry: &Registry) -> QuotaStats {
-    registry.stats().await.unwrap().quotas.remove(0)
+    registry.quotas().count_all().await.unwrap().remove(0)
 }
 
 #[tokio::test]
@@ -91,16 +95,19 @@ async fn what_is_not_announced_is_refused_where_it_becomes_too_much() {
 #[tokio::test]
 async fn a_blob_counts_once_however_many_repositories_have_it() {
     let store = memory();
-    let registry = team(&store, 10_000);
+    let registry = team(&store, 17_000);
     let bytes = blob(1, 8000);
     let digest = registry.push("team/a", &bytes).await.unwrap();
     assert!(registry.mount(&name("team/b"), &digest, Some(&name("team/a"))).await.unwrap());
     registry.push("team/c", &bytes).await.unwrap();
     assert_eq!(usage(&registry).await.used_bytes, 8000);
     // By a mount as well as by an upload.
-    let foreign = registry.push("other", &blob(2, 3000)).await.unwrap();
+    let foreign = registry.push("other", &blob(2, 10_000)).await.unwrap();
     exceeded(registry.mount(&name("team/a"), &foreign, Some(&name("other"))).await);
     exceeded(registry.mount(&name("team/a"), &foreign, None).await);
+    // Where there is no room at all it can be had still.
+    registry.push("team/d", &blob(3, 9000)).await.unwrap();
+    assert!(registry.mount(&name("team/e"), &digest, Some(&name("team/a"))).await.unwrap());
 }
 
 #[tokio::test]
@@ -165,23 +172,64 @@ async fn of_many_at_once_no_more_get_in_than_there_is_room_for() {
 }
 
 #[tokio::test]
-async fn a_store_that_fails_lets_nothing_in_that_was_not_counted() {
+async fn what_a_store_that_fails_has_not_taken_leaves_its_room_to_the_next_try() {
     for fault in [Fault::Fails, Fault::LosesReply] {
-        for skip in 0..60 {
+        for skip in 0.. {
+            assert!(skip < 500, "it never ends");
             let (store, registry) = faulty(rules());
-            let registry = registry.with_quotas(vec![quota("team", Some(1500), None)]);
-            registry.push("team/a", &blob(1, 1000)).await.unwrap();
+            let registry = registry.with_quotas(vec![quota("team", Some(20_000), Some(2))]);
+            let first = registry.push_image("team/a", "v1", &blob(1, 9000)).await;
+            first.unwrap();
             store.arm(None, skip, fault);
-            let pushed = registry.push("team/a", &blob(2, 1000)).await;
+            let _ = registry.push_image("team/a", "v2", &blob(2, 9000)).await;
             let happened = store.disarm();
-            assert!(pushed.is_err());
-            exceeded(registry.push("team/a", &blob(2, 1000)).await);
-            assert_eq!(usage(&registry).await.used_bytes, 1000);
+            // It fills the quota, so nothing may be counted twice.
+            registry.push_image("team/a", "v2", &blob(2, 9000)).await.unwrap();
+            exceeded(registry.push_image("team/b", "v3", &blob(2, 9000)).await);
+            let used = usage(&registry).await;
+            assert!((18_000..20_000).contains(&used.used_bytes) && used.used_tags == 2, "{used:?}");
             if !happened {
+                assert!(skip > 0, "it makes no calls");
                 break;
             }
         }
     }
+}
+
+#[tokio::test]
+async fn files_that_are_to_become_images_are_under_no_quota() {
+    let registry = limited(&memory(), vec![quota("", Some(0), Some(0))]);
+    exceeded(registry.push("team/a", &blob(1, 1000)).await);
+    registry.push("uploads", &blob(1, 1000)).await.unwrap();
+    assert_eq!(usage(&registry).await.used_bytes, 0);
+}
+
+#[tokio::test]
+async fn a_damaged_record_stops_nobody() {
+    let store = memory();
+    let digest = registry(&store).push("team/a", &blob(1, 1000)).await.unwrap();
+    let member = objects(&store, "repositories/team/a/_blobs").await;
+    store.put(&member[0], Bytes::from_static(b"garbage"), Condition::None).await.unwrap();
+    let registry = team(&store, 3000);
+    registry.push("team/b", &blob(2, 2000)).await.unwrap();
+    assert_eq!(usage(&registry).await.used_bytes, 3000, "the blob says how large it is");
+    exceeded(registry.push("team/a", &blob(1, 1000)).await);
+    registry.mount(&name("team/a"), &digest, None).await.unwrap();
+    assert_eq!(registry.pull("team/a", &digest).await.unwrap(), blob(1, 1000));
+}
+
+#[tokio::test]
+async fn a_count_goes_on_when_whoever_waits_for_it_goes_away() {
+    let store = memory();
+    registry(&store).push("team/a", &blob(1, 1000)).await.unwrap();
+    let slow = Dawdling::new(Arc::clone(&store), 1, Duration::from_millis(20));
+    let registry = team(&(Arc::new(slow) as Arc<dyn Store>), 3000);
+    while registry.quotas().known().is_empty() {
+        let bytes = blob(2, 1000);
+        let push = registry.push("team/a", &bytes);
+        let _ = tokio::time::timeout(Duration::from_millis(1), push).await;
+    }
+    assert!(registry.quotas().known()[0].used_bytes >= 1000);
 }
 
 #[tokio::test]
@@ -198,17 +246,19 @@ async fn an_upload_that_goes_on_counts_what_it_has() {
 }
 
 #[tokio::test]
-async fn what_another_replica_took_in_may_be_finished_here_once_more() {
+async fn what_a_repository_has_may_be_pushed_to_it_again_when_there_is_no_room() {
     let store = memory();
-    let (one, two) = (team(&store, 10_000), team(&store, 10_000));
+    let registry = team(&store, 10_000);
     let bytes = blob(1, 8000);
-    // This one has counted, and knows of nothing.
-    assert_eq!(usage(&two).await.used_bytes, 0);
-    let id = two.begin("team/b").await;
-    one.push("team/a", &bytes).await.unwrap();
-    two.append_bytes("team/b", id, 0, &bytes).await.unwrap();
-    two.finish("team/b", id, &sha256(&bytes)).await.unwrap();
+    let id = registry.begin("team/a").await;
+    registry.append_bytes("team/a", id, 0, &bytes).await.unwrap();
+    registry.push("team/a", &bytes).await.unwrap();
+    registry.finish("team/a", id, &sha256(&bytes)).await.unwrap();
     let announced = Append { start: None, length: Some(8000) };
-    two.push_blob(&name("team/c"), announced, &mut body(&bytes), &sha256(&bytes)).await.unwrap();
-    assert_eq!(usage(&two).await.used_bytes, 8000);
+    registry.push_blob(&name("team/a"), announced, &mut body(&bytes), &sha256(&bytes)).await.unwrap();
+    let endless = Append { start: None, length: None };
+    let longer =
+        registry.push_blob(&name("team/a"), endless, &mut body(&blob(2, 20_000)), &sha256(&bytes)).await;
+    assert!(matches!(longer, Err(Error::BodyRefused { .. })), "{longer:?}");
+    assert_eq!(usage(&registry).await.used_bytes, 8000);
 }

@@ -149,3 +149,86 @@ async fn a_rewrite_survives_a_fault_at_any_call() {
         }
     }
 }
+
+/// Two versions of a disk that have a little in common, of which the first is gone. What is left of it is in packs of its own.
+async fn a_version_that_went(chunks: &Registry) -> Bytes {
+    let first = random("first", 800_000);
+    let second: Bytes = [first.slice(..200_000), random("second", 600_000)].concat().into();
+    chunks.push_image("a", "v1", &first).await.unwrap();
+    chunks.push_image("a", "v2", &second).await.unwrap();
+    chunks.delete_tag(&name("a"), &"v1".parse().unwrap()).await.unwrap();
+    chunks.delete_blob(&name("a"), &sha256(&first)).await.unwrap();
+    collect(chunks).await;
+    second
+}
+
+/// Bytes that cannot be compressed, others for each name.
+fn random(name: &str, length: usize) -> Bytes {
+    let mut bytes = vec![0; length];
+    blake3::Hasher::new().update(name.as_bytes()).finalize_xof().fill(&mut bytes);
+    bytes.into()
+}
+
+/// What the rest of a version that is gone holds on to: bytes that nothing needs.
+async fn held(registry: &Registry) -> u64 {
+    registry.stats().await.unwrap().unreferenced_bytes
+}
+
+#[tokio::test]
+async fn packs_of_which_little_is_needed_go_when_that_was_written_anew() {
+    let store = memory();
+    let chunks = Registry::with_rules(
+        Arc::clone(&store),
+        Rules { grace: Duration::ZERO, pack: 1 << 20, ..chunked_rules() },
+    );
+    let second = a_version_that_went(&chunks).await;
+    let digest = sha256(&second);
+    let before = held(&chunks).await;
+    assert!(before > 400_000, "{before} bytes are held");
+    assert_eq!(chunks.not_in_form(Form::Dense).await.unwrap(), [(digest.clone(), 800_000)]);
+    assert!(rewrite(&chunks, &second, Form::Dense).await.unwrap());
+    assert!(chunks.not_in_form(Form::Dense).await.unwrap().is_empty());
+    collect(&chunks).await;
+    assert!(held(&chunks).await < 50_000);
+    assert_eq!(chunks.pull("a", &digest).await.unwrap(), second);
+    // What is pushed next is stored by naming what was written anew.
+    let known = chunks.tally().counts().known;
+    chunks.push("b", &second).await.unwrap();
+    assert!(chunks.tally().counts().known > known);
+}
+
+#[tokio::test]
+async fn packs_that_are_needed_stay_as_they_are() {
+    let store = memory();
+    let (_, chunks) = both(&store);
+    let first = random("first", 400_000);
+    let second: Bytes = [first.slice(..), random("more", 300_000)].concat().into();
+    for (tag, blob) in [("v1", &first), ("v2", &second)] {
+        chunks.push_image("a", tag, blob).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    assert!(chunks.not_in_form(Form::Dense).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn several_blobs_that_need_the_same_of_a_sparse_pack_have_it_once_again() {
+    let store = memory();
+    let rules = Rules { grace: Duration::ZERO, pack: 1 << 20, ..chunked_rules() };
+    let chunks = Registry::with_rules(Arc::clone(&store), rules);
+    let second = a_version_that_went(&chunks).await;
+    let third: Bytes = [second.slice(..), random("third", 100)].concat().into();
+    chunks.push_image("b", "v3", &third).await.unwrap();
+    let sparse = chunks.not_in_form(Form::Dense).await.unwrap();
+    assert_eq!(sparse.len(), 2);
+    let stored = chunks.stats().await.unwrap().stored_bytes;
+    for (digest, _) in sparse {
+        assert!(chunks.rewrite(&digest, Form::Dense, |_| {}).await.unwrap());
+    }
+    collect(&chunks).await;
+    let (stats, few) = (chunks.stats().await.unwrap(), 60_000);
+    assert!(stats.stored_bytes < stored + few, "{} after {stored}", stats.stored_bytes);
+    assert!(stats.unreferenced_bytes < few);
+    for (repository, blob) in [("a", &second), ("b", &third)] {
+        assert_eq!(chunks.pull(repository, &sha256(blob)).await.unwrap(), *blob);
+    }
+}

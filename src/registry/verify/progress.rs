@@ -103,7 +103,7 @@ impl Registry {
         if wanted.only_look || wanted.depth == Depth::Quick {
             return Ok(());
         }
-        self.verified_now().await?;
+        self.done_now(&layout::verified()).await?;
         match self.store.delete(&layout::verification()).await {
             Ok(()) | Err(storage_backends::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(error.into()),

@@ -40,7 +40,7 @@ static MADE: LazyLock<Vec<(Bytes, Digest)>> = LazyLock::new(|| {
         let mut dice = Dice(seed);
         std::iter::repeat_with(move || u8::try_from(dice.roll(256)).unwrap()).take(12 << 10)
     };
-    let made = |number: u64| (number..number + 3).flat_map(piece).collect::<Bytes>();
+    let made = |number: u64| (number..number + 4).flat_map(piece).collect::<Bytes>();
     (0..LAYERS).map(made).map(|layer| (layer.clone(), sha256(&layer))).collect()
 });
 

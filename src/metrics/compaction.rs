@@ -1,0 +1,48 @@
+//! Compactions: what they have stored anew.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use crate::registry::Compacted;
+
+/// What is counted of compactions.
+#[derive(Debug, Default)]
+pub(super) struct Compaction {
+    rewritten: Counter,
+    failed: Counter,
+    last: Gauge,
+}
+
+impl Compaction {
+    pub(super) fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "dvcr_compaction_rewritten_bytes",
+            "Bytes of blobs that were stored anew, out of packs of which little was needed",
+            self.rewritten.clone(),
+        );
+        registry.register(
+            "dvcr_compaction_failures",
+            "Blobs that could not be stored anew, and compactions that failed before their end",
+            self.failed.clone(),
+        );
+        registry.register(
+            "dvcr_compaction_last_success_timestamp_seconds",
+            "When a compaction of this process came to its end, in seconds since 1970; 0: none has",
+            self.last.clone(),
+        );
+    }
+
+    pub(super) fn failed(&self) {
+        self.failed.inc();
+    }
+
+    pub(super) fn ended(&self, compacted: &Compacted) {
+        self.rewritten.inc_by(compacted.rewritten.bytes);
+        self.failed.inc_by(compacted.failed);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.last.set(i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
+    }
+}
