@@ -51,6 +51,7 @@ mod tls;
 mod token;
 mod uploads;
 mod verify;
+mod work;
 
 use std::sync::Arc;
 use std::time::Duration;

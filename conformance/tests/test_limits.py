@@ -5,10 +5,13 @@ import itertools
 import json
 import os
 import struct
+import threading
 
 import pytest
 
+from conftest import s3_storage
 from disk import build_disk_image
+from store_proxy import StoreProxy
 from test_auth import User, guarded, users  # noqa: F401
 from test_http import curl, log
 from test_metrics import scraped, total
@@ -190,7 +193,7 @@ def frame(kind, flags, stream, payload=b""):
     return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
 
 
-HEADERS, RST_STREAM, SETTINGS, CONTINUATION = 1, 3, 4, 9
+DATA, HEADERS, RST_STREAM, SETTINGS, CONTINUATION = 0, 1, 3, 4, 9
 END_HEADERS, END_STREAM = 4, 1
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, 0, 0)
 
@@ -240,6 +243,59 @@ def test_streams_that_are_opened_and_reset_at_once_do_not_take_the_server_down(s
         sent_until_refused(connection, resets)
     assert client.get("/v2/").status == 200
     assert server.peak_memory() < 128
+
+
+def opening(stream, method, path, body=b""):
+    """The frames of a whole request; the numbers of methods are those in the table of HPACK."""
+    path = path.encode()
+    block = {"GET": b"\x82", "POST": b"\x83"}[method] + b"\x86" + b"\x04" + bytes([len(path)]) + path + b"\x01\x01x"
+    assert len(path) < 127
+    if not body:
+        return frame(HEADERS, END_HEADERS | END_STREAM, stream, block)
+    return frame(HEADERS, END_HEADERS, stream, block) + frame(DATA, END_STREAM, stream, body)
+
+
+CANCEL = struct.pack(">I", 8)
+
+
+@pytest.fixture
+def standing_store(start, opened):
+    """Starts a server over a bucket, and says whether that goes on or stands still."""
+    store = opened(StoreProxy(os.environ["CONFORMANCE_S3_ENDPOINT"]))
+    going = threading.Event()
+    going.set()
+    store.fault = lambda method, path: going.wait(60) and None
+    arguments, environment = s3_storage()
+    arguments[3] = store.endpoint
+    yield lambda **settings: start("s3", (arguments, environment), **settings), going
+    going.set()
+
+
+def test_what_a_reset_stream_has_begun_counts_until_it_has_ended(standing_store):
+    starting, going = standing_store
+    server = starting(DVCR_LIMITS_CONCURRENT_REQUESTS="3", DVCR_COLLECT_INTERVAL="0", DVCR_VERIFY_INTERVAL="0")
+    client = Client(server.host)
+    eventually(lambda: client.get("/v2/").status == 200)
+    data = [os.urandom(100) for _ in range(3)]
+    paths = [f"/v2/{NAME}/blobs/uploads/?digest={digest_of(blob)}" for blob in data]
+    going.clear()
+    with client.connect() as connection:
+        connection.sendall(PREFACE)
+        for stream, path, blob in zip((1, 3, 5), paths, data, strict=True):
+            connection.sendall(opening(stream, "POST", path, blob))
+        uploads = 'route="uploads"'
+        eventually(lambda: total(scraped(server.host), "dvcr_http_received_bytes_total", uploads) == 300)
+        for stream in (1, 3, 5):
+            connection.sendall(frame(RST_STREAM, 0, stream, CANCEL))
+        # Nobody waits for the answers any more ...
+        eventually(lambda: total(scraped(server.host), "dvcr_http_requests_total", 'status="499"') == 3)
+    # ... and what was begun goes on, over another connection as over this one.
+    for _ in range(5):
+        assert client.get("/v2/").status == 429
+    going.set()
+    eventually(lambda: client.get("/v2/").status == 200, seconds=60)
+    for blob in data:
+        eventually(lambda blob=blob: client.head(f"/v2/{NAME}/blobs/{digest_of(blob)}").status == 200, seconds=60)
 
 
 @pytest.mark.slow

@@ -5,9 +5,8 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::State;
-use axum::http::{Method, Uri};
-use tracing::Instrument as _;
+use axum::extract::{Request, State};
+use axum::http::Method;
 
 use super::Api;
 use super::error::ApiError;
@@ -16,15 +15,11 @@ use crate::registry::Collected;
 
 pub(super) const PATH: &str = "/v2/_dvcr/storage/collect";
 
-pub(super) async fn handle(
-    State(api): State<Api>,
-    method: Method,
-    uri: Uri,
-) -> Result<Json<Collected>, ApiError> {
-    if method != Method::POST {
+pub(super) async fn handle(State(api): State<Api>, request: Request) -> Result<Json<Collected>, ApiError> {
+    if request.method() != Method::POST {
         return Err(ApiError::method_not_allowed("POST"));
     }
-    let only_look = Query::of(&uri).switch("dryRun")?;
+    let only_look = Query::of(request.uri()).switch("dryRun")?;
     let registry = Arc::clone(&api.registry);
     // Goes on when the client goes away: what is begun is better ended.
     let metrics = Arc::clone(&api.metrics);
@@ -35,6 +30,6 @@ pub(super) async fn handle(
         }
         outcome
     };
-    let collected = api.tasks.spawn(collect.in_current_span());
+    let collected = api.spawn(request.extensions(), collect);
     Ok(Json(collected.await.map_err(|error| ApiError::internal(&error))??))
 }

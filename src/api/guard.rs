@@ -38,8 +38,8 @@ pub(super) async fn guard(State(api): State<Api>, request: Request, next: Next) 
         Ok(caller) => Some(caller),
         Err((known, _)) => known.as_ref(),
     };
-    let pass = match admission::enter(&api, &parts, known) {
-        Ok(pass) => pass,
+    let in_flight = match admission::enter(&api, &parts, known) {
+        Ok(in_flight) => in_flight,
         Err(over) => {
             drain(&api, &parts, body).await;
             return *over;
@@ -48,6 +48,7 @@ pub(super) async fn guard(State(api): State<Api>, request: Request, next: Next) 
     let answer = match admitted {
         Ok(caller) => {
             parts.extensions.insert(caller);
+            parts.extensions.insert(in_flight.clone());
             next.run(Request::from_parts(parts, body)).await
         }
         Err((known, answer)) => {
@@ -59,7 +60,7 @@ pub(super) async fn guard(State(api): State<Api>, request: Request, next: Next) 
             answer
         }
     };
-    admission::until_sent(answer, pass)
+    admission::until_sent(answer, in_flight)
 }
 
 /// Reads for a moment what a client still sends that is refused: it might not see the answer otherwise.

@@ -79,9 +79,10 @@ impl IntoResponse for Refused {
 pub(super) async fn handle(State(api): State<Api>, Path(token): Path<String>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let mut body = Incoming::new(body, api.settings.idle_timeout);
+    let (changing, extensions) = (api.clone(), parts.extensions.clone());
     // As all that changes something: a client that goes away does not stop it half-way.
-    let answered = api.tasks.clone().spawn(async move {
-        let answer = answer(&api, &token, &parts, &mut body).await;
+    let answered = api.spawn(&extensions, async move {
+        let answer = answer(&changing, &token, &parts, &mut body).await;
         if answer.is_err() {
             // Not for long: who has stopped to send need not wait for the answer.
             let _ = tokio::time::timeout(DRAIN, body.drain(&parts.headers)).await;

@@ -8,8 +8,6 @@ use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 
-use tracing::{Instrument as _, Span};
-
 use super::audit::Event;
 use super::body::Incoming;
 use super::error::ApiError;
@@ -18,7 +16,6 @@ use super::{
     Api, access_log, blobs, chunks, collect, disks, guard, health, image_uploads, manifests, referrers,
     rewrite, stats, tags, token, uploads, verify,
 };
-use crate::telemetry::RequestSpan;
 
 /// The whole HTTP interface; `more` are further paths.
 pub fn router(api: Api, more: Router) -> Router {
@@ -61,7 +58,7 @@ async fn dispatch(State(api): State<Api>, request: Request) -> Response {
         return Event::told(event, answer.unwrap_or_else(IntoResponse::into_response));
     }
     let changing = api.clone();
-    let traced = parts.extensions.get().map(RequestSpan::span);
+    let extensions = parts.extensions.clone();
     let change = async move {
         let mut body = Incoming::new(body, changing.settings.idle_timeout);
         let answer = match route {
@@ -73,7 +70,7 @@ async fn dispatch(State(api): State<Api>, request: Request) -> Response {
         }
         Event::told(event, answer.unwrap_or_else(IntoResponse::into_response))
     };
-    let change = api.tasks.spawn(change.in_current_span().instrument(traced.unwrap_or_else(Span::none)));
+    let change = api.spawn(&extensions, change);
     change.await.unwrap_or_else(|error| ApiError::internal(&error).into_response())
 }
 

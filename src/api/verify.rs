@@ -6,11 +6,12 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
-use axum::http::{Method, StatusCode, Uri};
+use axum::extract::{Request, State};
+use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use tokio::sync::mpsc;
 
+use super::admission::InFlight;
 use super::error::ApiError;
 use super::query::Query;
 use super::{Api, ndjson};
@@ -19,11 +20,11 @@ use crate::registry::{Depth, Verification};
 
 pub(super) const PATH: &str = "/v2/_dvcr/storage/verify";
 
-pub(super) async fn handle(State(api): State<Api>, method: Method, uri: Uri) -> Result<Response, ApiError> {
-    if method != Method::POST {
+pub(super) async fn handle(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
+    if request.method() != Method::POST {
         return Err(ApiError::method_not_allowed("POST"));
     }
-    let query = Query::of(&uri);
+    let query = Query::of(request.uri());
     let wanted = Verification {
         depth: match query.get("depth") {
             Some("quick") => Depth::Quick,
@@ -46,8 +47,9 @@ pub(super) async fn handle(State(api): State<Api>, method: Method, uri: Uri) -> 
     let (lines, events) = mpsc::channel(ndjson::AHEAD);
     let (registry, stopping) = (Arc::clone(&api.registry), api.stopping.clone());
     let metrics = Arc::clone(&api.metrics);
+    let in_flight: Option<InFlight> = request.extensions().get().cloned();
     tokio::spawn(async move {
-        let _turn = turn;
+        let _held = (turn, in_flight);
         let verified = stopping.run_until_cancelled(registry.verify(wanted, &lines)).await;
         let Some(outcome) = verified else { return };
         metrics.verified(&outcome);
