@@ -8,6 +8,7 @@ use axum::http::header::USER_AGENT;
 use axum::response::Response;
 use serde_json::{Value, json};
 
+use super::admission::Asked;
 use super::incoming::{self, Warnings};
 use super::negotiate::{form, object_body};
 use super::render::View;
@@ -103,7 +104,10 @@ pub(super) fn strategy(call: &Call<'_>, resource: Arc<Resource>, status: bool) -
         }
         None => default_manager(call),
     };
-    Ok(Strategy { resource, status, manager, now: call.server.inner.clock.now() })
+    let inner = &call.server.inner;
+    let admission =
+        inner.admission.clone().map(|admission| Asked { admission, asker: call.parts.extensions.clone() });
+    Ok(Strategy { resource, status, manager, now: inner.clock.now(), admission })
 }
 
 /// What the client calls itself: `kubectl` of `kubectl/v1.34.0 (linux/amd64)`.
