@@ -1053,6 +1053,42 @@ def test_an_image_of_this_registry_is_fetched_with_the_rights_of_whoever_has_the
     eventually(lambda: state(alice, f"{in_namespace('team-a')}/given").get("phase") == "Ready", 60)
 
 
+def test_who_changed_which_resource_is_kept(guarded, tmp_path):
+    path = tmp_path / "audit.log"
+    server = guarded(rules=NAMED, DVCR_AUDIT_LOG=str(path))
+    alice, bob = with_namespaces(server) and User(server, "alice"), User(server, "bob")
+    place = in_namespace("team-a")
+    known = len(path.read_text().splitlines())
+    merge, apply = {"Content-Type": "application/merge-patch+json"}, {"Content-Type": "application/apply-patch+yaml"}
+    label = encode({"metadata": {"labels": {"by": "alice"}}})
+    secret = encode({"apiVersion": "v1", "kind": "Secret", "metadata": {"generateName": "s-"}})
+    of_user = encode(virtual_image("two", from_user(), namespace="team-a"))
+    make(alice, "one", from_user())
+    make(alice, "never", from_user(), query="?dryRun=All")
+    make(alice, "never", from_object("ClusterVirtualImage", "golden"))
+    make(bob, "never", from_user())
+    alice.send("PATCH", f"{place}/one", label, merge)
+    alice.send("PATCH", f"{place}/two?fieldManager=me", of_user, apply)
+    made = alice.send("POST", "/api/v1/namespaces/team-a/secrets", secret, JSON).json()["metadata"]["name"]
+    alice.get(f"{place}/one")
+    alice.send("DELETE", f"{place}/one")
+    alice.send("DELETE", place)
+    events = [json.loads(line) for line in path.read_text().splitlines()][known:]
+    images, secrets = "virtualimages", "secrets"
+    assert [(e["action"], e["resource"], e.get("name"), e["outcome"], e["user"]) for e in events if "resource" in e] == [
+        ("create", images, "one", "done", "alice"),
+        ("create", images, "never", "dry_run", "alice"),
+        ("create", images, None, "refused", "alice"),
+        ("create", images, None, "refused", "bob"),
+        ("update", images, "one", "done", "alice"),
+        ("create", images, "two", "done", "alice"),
+        ("create", secrets, made, "done", "alice"),
+        ("delete", images, "one", "done", "alice"),
+        ("delete", images, None, "done", "alice"),
+    ]
+    assert all(event["namespace"] == "team-a" for event in events if "resource" in event)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("world_name", ["cluster"])
 def test_the_controller_and_jobs_of_a_cluster_have_tokens_of_their_own(start_world, users, images, web):

@@ -4,7 +4,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method};
-use axum::middleware::{from_fn_with_state, map_response};
+use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 
@@ -39,7 +39,7 @@ pub fn router(api: Api, more: Router) -> Router {
         .merge(v2)
         .fallback(async || ApiError::no_such_endpoint())
         .with_state(api.clone())
-        .merge(more)
+        .merge(more.layer(from_fn_with_state(api.clone(), resources)))
         .layer(from_fn_with_state(api.clone(), guard::guard))
         .layer(from_fn_with_state(api, access_log::log))
 }
@@ -72,6 +72,18 @@ async fn dispatch(State(api): State<Api>, request: Request) -> Response {
     };
     let change = api.spawn(&extensions, change);
     change.await.unwrap_or_else(|error| ApiError::internal(&error).into_response())
+}
+
+/// The paths of the embedded API: what changes something there goes on, and is told of, as what is pushed.
+async fn resources(State(api): State<Api>, request: Request, next: Next) -> Response {
+    if matches!(*request.method(), Method::GET | Method::HEAD) {
+        return next.run(request).await;
+    }
+    let (parts, body) = request.into_parts();
+    let (event, extensions) = (Event::of_resource(&parts), parts.extensions.clone());
+    let change = async move { Event::told(event, next.run(Request::from_parts(parts, body)).await) };
+    let changed = api.spawn(&extensions, change).await;
+    changed.unwrap_or_else(|error| ApiError::internal(&error).into_status())
 }
 
 #[rustfmt::skip] // The table keeps its columns.

@@ -7,11 +7,13 @@
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
+use axum::http::request::Parts;
 use axum::http::{Method, StatusCode};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use tokio::sync::mpsc;
 
 use super::admission::InFlight;
+use super::audit::Event;
 use super::error::ApiError;
 use super::query::Query;
 use super::{Api, ndjson};
@@ -20,11 +22,17 @@ use crate::registry::{Depth, Verification};
 
 pub(super) const PATH: &str = "/v2/_dvcr/storage/verify";
 
-pub(super) async fn handle(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
-    if request.method() != Method::POST {
+pub(super) async fn handle(State(api): State<Api>, request: Request) -> Response {
+    let (parts, _) = request.into_parts();
+    let answer = verify(&api, &parts);
+    Event::told(Event::of_administration(&parts), answer.unwrap_or_else(IntoResponse::into_response))
+}
+
+fn verify(api: &Api, request: &Parts) -> Result<Response, ApiError> {
+    if request.method != Method::POST {
         return Err(ApiError::method_not_allowed("POST"));
     }
-    let query = Query::of(request.uri());
+    let query = Query::of(&request.uri);
     let wanted = Verification {
         depth: match query.get("depth") {
             Some("quick") => Depth::Quick,
@@ -47,7 +55,7 @@ pub(super) async fn handle(State(api): State<Api>, request: Request) -> Result<R
     let (lines, events) = mpsc::channel(ndjson::AHEAD);
     let (registry, stopping) = (Arc::clone(&api.registry), api.stopping.clone());
     let metrics = Arc::clone(&api.metrics);
-    let in_flight: Option<InFlight> = request.extensions().get().cloned();
+    let in_flight: Option<InFlight> = request.extensions.get().cloned();
     tokio::spawn(async move {
         let _held = (turn, in_flight);
         let verified = stopping.run_until_cancelled(registry.verify(wanted, &lines)).await;

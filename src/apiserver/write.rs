@@ -13,7 +13,7 @@ use super::incoming::{self, Warnings};
 use super::negotiate::{form, object_body};
 use super::render::View;
 use super::resource::Resource;
-use super::router::{Call, Target, answer};
+use super::router::{Call, Target, answer, told};
 use super::status::ApiError;
 use super::store::{Key, Mode};
 use super::strategy::{Ownership, Strategy, Written};
@@ -41,7 +41,8 @@ pub(super) async fn create(
         .store
         .write(mode, move |transaction| strategy.create(transaction, object, Ownership::Changed))
         .await?;
-    Ok(answer(StatusCode::CREATED, &shown(call, &resource, view, mode, &written), &warnings))
+    let response = answer(StatusCode::CREATED, &shown(call, &resource, view, mode, &written), &warnings);
+    Ok(told(response, mode, Some(written.object.key.name())))
 }
 
 pub(super) async fn replace(call: &Call<'_>, target: Target, body: Bytes) -> Result<Response, ApiError> {
@@ -65,7 +66,8 @@ pub(super) async fn replace(call: &Call<'_>, target: Target, body: Bytes) -> Res
             strategy.update(transaction, &old, object, Ownership::Changed)
         })
         .await?;
-    Ok(answer(StatusCode::OK, &shown(call, &resource, view, mode, &written), &warnings))
+    let response = answer(StatusCode::OK, &shown(call, &resource, view, mode, &written), &warnings);
+    Ok(told(response, mode, None))
 }
 
 /// A custom object is not replaced blindly.
@@ -150,5 +152,5 @@ pub(super) fn written_answer(
     (written, warnings): &(Written, Warnings),
 ) -> Response {
     let status = if written.previous.is_some() { StatusCode::OK } else { StatusCode::CREATED };
-    answer(status, &shown(call, resource, view, mode, written), warnings)
+    told(answer(status, &shown(call, resource, view, mode, written), warnings), mode, None)
 }
