@@ -49,6 +49,7 @@ mod stats;
 mod tags;
 mod tls;
 mod token;
+mod unread;
 mod uploads;
 mod verify;
 mod work;
