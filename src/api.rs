@@ -49,8 +49,10 @@ mod stats;
 mod tags;
 mod tls;
 mod token;
+mod unread;
 mod uploads;
 mod verify;
+mod work;
 
 use std::sync::Arc;
 use std::time::Duration;

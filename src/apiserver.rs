@@ -14,9 +14,10 @@
 //!
 //! - There is one version of each kind, and no conversion, except that events have two names.
 //! - Owners that are deleted in the foreground are deleted in the background: at once, and their dependents next.
-//! - There is no authentication here: whoever is let through to it may do everything. Bodies that browsers send without asking
+//! - There is no authentication here: whoever is let through to it may do everything, but for what an [`Admission`] refuses. Bodies that browsers send without asking
 //!   are refused.
 
+mod admission;
 mod body;
 mod builtin;
 mod cause;
@@ -57,6 +58,7 @@ use scheme::Scheme;
 use store::{Store, StoreOptions, WindowSize};
 use upkeep::Housekeeping;
 
+pub use admission::Admission;
 pub use clock::Clock;
 pub use resource::{Resource, ResourceError};
 pub use store::OpenError as StoreError;
@@ -75,6 +77,7 @@ struct Inner {
     scheme: Arc<Scheme>,
     store: Store,
     clock: Clock,
+    admission: Option<Arc<dyn Admission>>,
     stop: tokio::sync::watch::Sender<bool>,
 }
 
@@ -85,6 +88,8 @@ pub struct ApiServerOptions {
     pub clock: Clock,
     /// How many changes watchers can be behind.
     pub window: Option<usize>,
+    /// Who may have which objects; none: whoever may write them.
+    pub admission: Option<Arc<dyn Admission>>,
 }
 
 /// Why a server cannot start.
@@ -111,14 +116,14 @@ impl ApiServer {
         resources: Vec<Resource>,
         options: ApiServerOptions,
     ) -> Result<Self, OpenError> {
-        let ApiServerOptions { clock, window } = options;
+        let ApiServerOptions { clock, window, admission } = options;
         let scheme = Arc::new(Scheme::new(Resource::built_in()?.into_iter().chain(resources)));
         let upkeep = Box::new(Housekeeping { scheme: Arc::clone(&scheme), clock: clock.clone() });
         let mut size = WindowSize::default();
         size.changes = window.unwrap_or(size.changes);
         let store = Store::open(database, StoreOptions { window: size, upkeep, upkeep_interval: UPKEEP })?;
         let stop = tokio::sync::watch::Sender::new(false);
-        Ok(Self { inner: Arc::new(Inner { scheme, store, clock, stop }) })
+        Ok(Self { inner: Arc::new(Inner { scheme, store, clock, admission, stop }) })
     }
 
     /// The HTTP interface: `/api`, `/apis`, `/openapi` and `/version`.

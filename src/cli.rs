@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 it failed, 2 it was asked wrongly (flags, configuration), 3 what it was given is not
 //! acceptable, so that trying again cannot help, 130 it was told to stop.
 
+mod admission;
 mod auth;
 mod collect;
 mod completion;

@@ -20,6 +20,7 @@ mod jobs;
 mod library;
 mod provisioner;
 mod quantity;
+mod reads;
 mod reconcile;
 mod uploads;
 mod users;
@@ -42,6 +43,7 @@ pub use in_process::{InProcess, InProcessOptions};
 pub use jobs::{JobOptions, Jobs};
 pub use library::Library;
 pub use provisioner::Provisioner;
+pub use reads::{Read, reads};
 pub use reconcile::ReconcileError;
 pub use uploads::Uploads;
 

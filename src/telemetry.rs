@@ -19,6 +19,15 @@ pub use audit_file::AuditFile;
 use line::Lines;
 pub use traces::{InvalidCollector, RequestSpan, TraceSettings, Traces};
 
+/// In the extensions of an answer: what was changed, for those who tell of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// What it is called, where the server has chosen that or the request had it in its body.
+    pub name: Option<String>,
+    /// It was a dry run: nothing was.
+    pub only_looked: bool,
+}
+
 /// The target of events about who did what.
 const AUDIT: &str = "dvcr::audit";
 

@@ -19,7 +19,7 @@ from flaky_http import basic
 from issuer import EcKey, Issuer, RsaKey, claims_of, signed, unsigned
 from kubernetes import Kubectl
 from test_delta import DELTA, Delta
-from virtual_images import from_object, from_user, from_web, upload_url, virtual_image
+from virtual_images import from_object, from_registry, from_user, from_web, upload_url, virtual_image
 from wire import Client, at_once, digest_of, encode, eventually
 
 with warnings.catch_warnings():
@@ -904,6 +904,189 @@ def test_the_name_of_a_disk_leads_to_no_other_namespace(guarded, tmp_path):
             status = ops.get(f"{images}/v{number}").json()["status"]
             assert status["phase"] != "Ready" and "golden/disk.img" not in json.dumps(status["conditions"]), status
         assert ops.get(f"/v2/vi/default/v{number}/tags/list").status == 404
+
+
+GROUP = "/apis/virtualization.deckhouse.io/v1alpha2"
+CLUSTER_WIDE = f"{GROUP}/clustervirtualimages"
+JSON = {"Content-Type": "application/json"}
+NAMED = TENANTS + """
+[[auth.rules]]
+users = ["alice"]
+repositories = ["cvi/*"]
+actions = ["push"]
+
+[[auth.rules]]
+authenticated = true
+repositories = ["cvi/*-public"]
+actions = ["pull"]
+
+[[auth.rules]]
+users = ["nobody"]
+repositories = ["vi/team-a/alone"]
+actions = ["pull", "push"]
+"""
+
+
+def in_namespace(namespace):
+    return f"{GROUP}/namespaces/{namespace}/virtualimages"
+
+
+def with_namespaces(server):
+    """The one who may everything, on a server with the namespaces of both teams."""
+    ops = User(server, "ops")
+    for name in ["team-a", "team-b"]:
+        made = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+        assert ops.send("POST", "/api/v1/namespaces", encode(made), JSON).status in (201, 409)
+    return ops
+
+
+def make(client, name, source, kind="vi", namespace="team-a", query=""):
+    place = in_namespace(namespace) if kind == "vi" else CLUSTER_WIDE
+    image = virtual_image(name, source, kind, namespace if kind == "vi" else None)
+    return client.send("POST", place + query, encode(image), JSON)
+
+
+def assert_forbidden(answer, takes):
+    status = answer.json()
+    assert (answer.status, status["kind"], status["reason"], status["code"]) == (403, "Status", "Forbidden", 403), answer
+    assert "is forbidden" in status["message"] and takes in status["message"], status
+
+
+def test_an_image_is_made_only_of_what_its_maker_may_read(guarded):
+    server = guarded(rules=NAMED)
+    ops, alice, bob = with_namespaces(server), User(server, "alice"), User(server, "bob")
+    secret = from_registry("r.example/x:1", imagePullSecret={"name": "login", "namespace": "team-b"})
+    for name, source, kind, takes in [
+        ("x", from_object("ClusterVirtualImage", "golden"), "vi", "pull on cvi/golden"),
+        ("x", from_object("ClusterVirtualImage", "golden?of=a-public"), "vi", "nothing can have that name"),
+        ("x", from_object("ClusterVirtualImage", "../x-public"), "vi", "nothing can have that name"),
+        ("of-alice-1", from_object("ClusterVirtualImage", "golden"), "cvi", "pull on cvi/golden"),
+        ("of-alice-1", from_object("VirtualImage", "disk", "team-b"), "cvi", "pull on vi/team-b/disk"),
+        ("of-alice-1", from_object("VirtualDisk", "disk", "team-b"), "cvi", "pull on vi/team-b/*"),
+        ("of-alice-1", secret, "cvi", "push on vi/team-b/*"),
+    ]:
+        assert_forbidden(make(alice, name, source, kind, query="?dryRun=All"), takes)
+        assert_forbidden(make(alice, name, source, kind), takes)
+        # It is the same whether that is there: nothing is told of it.
+        assert make(ops, "golden", from_user(), "cvi").status in (201, 409)
+        assert make(ops, "disk", from_user(), namespace="team-b").status in (201, 409)
+        assert_forbidden(make(alice, name, source, kind), takes)
+    nobody = User(server, "nobody")
+    for source in [from_object("VirtualImage", "other"), from_object("VirtualDisk", "other")]:
+        alone = encode(virtual_image("alone", source, namespace="team-a"))
+        apply = {"Content-Type": "application/apply-patch+yaml"}
+        refused = nobody.send("PATCH", f"{in_namespace('team-a')}/alone?fieldManager=me", alone, apply)
+        assert_forbidden(refused, "pull on vi/team-a/")
+    assert ops.get(in_namespace("team-a")).json()["items"] == []
+    # What one may read is another matter.
+    own = from_registry("r.example/x:1", imagePullSecret={"name": "login"})
+    for name, source, kind in [
+        ("x1", from_object("ClusterVirtualImage", "golden-public"), "vi"),
+        ("x2", from_object("VirtualImage", "x1"), "vi"),
+        ("x3", from_object("VirtualDisk", "disk"), "vi"),
+        ("x4", own, "vi"),
+        ("of-alice-1", from_object("VirtualImage", "x1", "team-a"), "cvi"),
+    ]:
+        assert make(alice, name, source, kind).status == 201, name
+    assert make(bob, "y", from_object("ClusterVirtualImage", "golden-public"), namespace="team-b").status == 201
+
+
+def test_an_image_is_changed_only_to_what_its_writer_may_read(guarded):
+    server = guarded(rules=NAMED)
+    ops, alice = with_namespaces(server), User(server, "alice")
+    assert make(alice, "mine", from_user()).status == 201
+    mine, golden = f"{in_namespace('team-a')}/mine", from_object("ClusterVirtualImage", "golden")
+
+    def replaced():
+        whole = alice.get(mine).json()
+        whole["spec"]["dataSource"] = golden
+        # The controller changes it too.
+        return (answer := alice.send("PUT", mine, encode(whole), JSON)).status != 409 and answer
+
+    merge = {"Content-Type": "application/merge-patch+json"}
+    patch = encode({"spec": {"dataSource": {**golden, "upload": None}}})
+    assert_forbidden(eventually(replaced), "pull on cvi/golden")
+    assert_forbidden(alice.send("PATCH", mine, patch, merge), "pull on cvi/golden")
+    assert alice.get(mine).json()["spec"]["dataSource"]["type"] == "Upload"
+    # What somebody else has named is theirs, and everything else can be changed all the same.
+    assert ops.send("PATCH", mine, patch, merge).status == 200
+    label = encode({"metadata": {"labels": {"by": "alice"}}})
+    assert alice.send("PATCH", mine, label, merge).status == 200
+    to_another = encode({"spec": {"dataSource": from_object("ClusterVirtualImage", "silver")}})
+    assert_forbidden(alice.send("PATCH", mine, to_another, merge), "pull on cvi/silver")
+
+
+def test_an_image_of_this_registry_is_fetched_with_the_rights_of_whoever_has_the_secret(guarded, images, web):
+    server = guarded()
+    alice, bob = with_namespaces(server) and User(server, "alice"), User(server, "bob")
+    url = web.add("/disk.img", images.disk().read_bytes())
+    theirs = make(bob, "disk", from_web(url), namespace="team-b").json()
+    state = lambda client, place: client.get(place).json().get("status", {})  # noqa: E731
+    eventually(lambda: state(bob, f"{in_namespace('team-b')}/disk").get("phase") == "Ready", 60)
+    image = f"{server.host}/vi/team-b/disk:{theirs['metadata']['uid']}"
+
+    def login(name, user):
+        auths = {"auths": {server.host: {"username": user, "password": PASSWORDS[user]}}}
+        secret = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": name},
+            "type": "kubernetes.io/dockerconfigjson",
+            "stringData": {".dockerconfigjson": json.dumps(auths)},
+        }
+        answer = alice.send("POST", "/api/v1/namespaces/team-a/secrets", encode(secret), JSON)
+        assert answer.status == 201, answer
+
+    login("own", "alice")
+    login("given", "bob")
+    for name, more in [("none", {}), ("own", {"imagePullSecret": {"name": "own"}})]:
+        assert make(alice, name, from_registry(image, **more)).status == 201
+        place = f"{in_namespace('team-a')}/{name}"
+
+        def failed(place=place):
+            conditions = state(alice, place).get("conditions", [])
+            return [one for one in conditions if one["reason"].startswith("ProvisioningFailed")]
+
+        assert eventually(failed, 60)
+        assert alice.get(f"/v2/vi/team-a/{name}/tags/list").status == 404
+    assert make(alice, "given", from_registry(image, imagePullSecret={"name": "given"})).status == 201
+    eventually(lambda: state(alice, f"{in_namespace('team-a')}/given").get("phase") == "Ready", 60)
+
+
+def test_who_changed_which_resource_is_kept(guarded, tmp_path):
+    path = tmp_path / "audit.log"
+    server = guarded(rules=NAMED, DVCR_AUDIT_LOG=str(path))
+    alice, bob = with_namespaces(server) and User(server, "alice"), User(server, "bob")
+    place = in_namespace("team-a")
+    known = len(path.read_text().splitlines())
+    merge, apply = {"Content-Type": "application/merge-patch+json"}, {"Content-Type": "application/apply-patch+yaml"}
+    label = encode({"metadata": {"labels": {"by": "alice"}}})
+    secret = encode({"apiVersion": "v1", "kind": "Secret", "metadata": {"generateName": "s-"}})
+    of_user = encode(virtual_image("two", from_user(), namespace="team-a"))
+    make(alice, "one", from_user())
+    make(alice, "never", from_user(), query="?dryRun=All")
+    make(alice, "never", from_object("ClusterVirtualImage", "golden"))
+    make(bob, "never", from_user())
+    alice.send("PATCH", f"{place}/one", label, merge)
+    alice.send("PATCH", f"{place}/two?fieldManager=me", of_user, apply)
+    made = alice.send("POST", "/api/v1/namespaces/team-a/secrets", secret, JSON).json()["metadata"]["name"]
+    alice.get(f"{place}/one")
+    alice.send("DELETE", f"{place}/one")
+    alice.send("DELETE", place)
+    events = [json.loads(line) for line in path.read_text().splitlines()][known:]
+    images, secrets = "virtualimages", "secrets"
+    assert [(e["action"], e["resource"], e.get("name"), e["outcome"], e["user"]) for e in events if "resource" in e] == [
+        ("create", images, "one", "done", "alice"),
+        ("create", images, "never", "dry_run", "alice"),
+        ("create", images, None, "refused", "alice"),
+        ("create", images, None, "refused", "bob"),
+        ("update", images, "one", "done", "alice"),
+        ("create", images, "two", "done", "alice"),
+        ("create", secrets, made, "done", "alice"),
+        ("delete", images, "one", "done", "alice"),
+        ("delete", images, None, "done", "alice"),
+    ]
+    assert all(event["namespace"] == "team-a" for event in events if "resource" in event)
 
 
 @pytest.mark.slow

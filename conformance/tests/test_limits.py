@@ -5,10 +5,14 @@ import itertools
 import json
 import os
 import struct
+import threading
+import time
 
 import pytest
 
+from conftest import s3_storage
 from disk import build_disk_image
+from store_proxy import StoreProxy
 from test_auth import User, guarded, users  # noqa: F401
 from test_http import curl, log
 from test_metrics import scraped, total
@@ -190,8 +194,8 @@ def frame(kind, flags, stream, payload=b""):
     return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
 
 
-HEADERS, RST_STREAM, SETTINGS, CONTINUATION = 1, 3, 4, 9
-END_HEADERS, END_STREAM = 4, 1
+DATA, HEADERS, RST_STREAM, SETTINGS, PING, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 8, 9
+END_HEADERS, END_STREAM, ACK = 4, 1, 1
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, 0, 0)
 
 # GET, http, /v2/ and an authority, the first two of them by their numbers in the table of HPACK.
@@ -240,6 +244,158 @@ def test_streams_that_are_opened_and_reset_at_once_do_not_take_the_server_down(s
         sent_until_refused(connection, resets)
     assert client.get("/v2/").status == 200
     assert server.peak_memory() < 128
+
+
+def opening(stream, method, path, body=b""):
+    """The frames of a whole request; the numbers of methods are those in the table of HPACK."""
+    path = path.encode()
+    block = {"GET": b"\x82", "POST": b"\x83"}[method] + b"\x86" + b"\x04" + bytes([len(path)]) + path + b"\x01\x01x"
+    assert len(path) < 127
+    if not body:
+        return frame(HEADERS, END_HEADERS | END_STREAM, stream, block)
+    return frame(HEADERS, END_HEADERS, stream, block) + frame(DATA, END_STREAM, stream, body)
+
+
+CANCEL = struct.pack(">I", 8)
+
+
+@pytest.fixture
+def standing_store(start, opened):
+    """Starts a server over a bucket, and says whether that goes on or stands still."""
+    store = opened(StoreProxy(os.environ["CONFORMANCE_S3_ENDPOINT"]))
+    going = threading.Event()
+    going.set()
+    store.fault = lambda method, path: going.wait(60) and None
+    arguments, environment = s3_storage()
+    arguments[3] = store.endpoint
+    yield lambda **settings: start("s3", (arguments, environment), **settings), going
+    going.set()
+
+
+def test_what_a_reset_stream_has_begun_counts_until_it_has_ended(standing_store):
+    starting, going = standing_store
+    server = starting(DVCR_LIMITS_CONCURRENT_REQUESTS="3", DVCR_COLLECT_INTERVAL="0", DVCR_VERIFY_INTERVAL="0", DVCR_LOG_FORMAT="json")
+    client = Client(server.host)
+    eventually(lambda: client.get("/v2/").status == 200)
+    data = [os.urandom(100) for _ in range(3)]
+    paths = [f"/v2/{NAME}/blobs/uploads/?digest={digest_of(blob)}" for blob in data]
+    going.clear()
+    with client.connect() as connection:
+        connection.sendall(PREFACE)
+        for stream, path, blob in zip((1, 3, 5), paths, data, strict=True):
+            connection.sendall(opening(stream, "POST", path, blob))
+        uploads = 'route="uploads"'
+        eventually(lambda: total(scraped(server.host), "dvcr_http_received_bytes_total", uploads) == 300)
+        for stream in (1, 3, 5):
+            connection.sendall(frame(RST_STREAM, 0, stream, CANCEL))
+        # Nobody waits for the answers any more ...
+        eventually(lambda: total(scraped(server.host), "dvcr_http_requests_total", 'status="499"') == 3)
+    # ... and what was begun goes on, over another connection as over this one.
+    for _ in range(5):
+        assert client.get("/v2/").status == 429
+    assert [line["broken_off"] for line in log(server) if line.get("status") == 499] == [True] * 3
+    going.set()
+    eventually(lambda: client.get("/v2/").status == 200, seconds=60)
+    for blob in data:
+        eventually(lambda blob=blob: client.head(f"/v2/{NAME}/blobs/{digest_of(blob)}").status == 200, seconds=60)
+
+
+def set_initial_window(size):
+    return b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, 0, 0, struct.pack(">HI", 4, size))
+
+
+def frames(connection):
+    """Frames as they come, and pings answered, until the other side closes."""
+    received = b""
+    while True:
+        while len(received) < 9 or len(received) < 9 + int.from_bytes(received[:3], "big"):
+            try:
+                piece = connection.recv(1 << 16)
+            except (ConnectionError, TimeoutError):
+                piece = b""
+            if not piece:
+                return
+            received += piece
+        length, kind, flags = int.from_bytes(received[:3], "big"), received[3], received[4]
+        stream, payload = int.from_bytes(received[5:9], "big"), received[9 : 9 + length]
+        received = received[9 + length :]
+        if kind == PING and not flags & ACK:
+            connection.sendall(frame(PING, ACK, 0, payload))
+        yield kind, stream, payload
+
+
+def broken_off(server):
+    return [line for line in log(server) if line.get("broken_off") and line.get("status") == 200]
+
+
+@pytest.mark.parametrize("window", [0, 1], ids=["no-window", "a-byte"])
+def test_answers_that_no_stream_takes_are_given_up_and_the_connection_with_them(start, window):
+    limits = {"DVCR_LIMITS_CONCURRENT_REQUESTS": "3"}
+    server = start("filesystem", DVCR_IDLE_TIMEOUT="1", DVCR_LOG_FORMAT="json", **limits)
+    client = Client(server.host)
+    digest = client.push_blob(NAME, os.urandom(4 << 20))
+    with client.connect(timeout=60) as connection:
+        connection.sendall(set_initial_window(window))
+        for stream in (1, 3, 5):
+            connection.sendall(opening(stream, "GET", f"/v2/{NAME}/blobs/{digest}"))
+        # They have no more of the client's places than of memory, and end when nothing moves, whatever else is said.
+        list(frames(connection))
+    eventually(lambda: len(broken_off(server)) == 3)
+    assert client.get("/v2/").status == 200
+
+
+def test_an_answer_that_nobody_takes_disturbs_no_other_stream(start):
+    server = start("filesystem", DVCR_IDLE_TIMEOUT="3", DVCR_LOG_FORMAT="json")
+    client = Client(server.host)
+    digest = client.push_blob(NAME, os.urandom(4 << 20))
+    small = client.push_blob(NAME, b"small")
+    slow = b"y" * 500
+    with client.connect(timeout=60) as connection:
+        connection.sendall(set_initial_window(0))
+        path = f"/v2/{NAME}/blobs/uploads/?digest={digest_of(slow)}".encode()
+        block = b"\x83\x86\x04" + bytes([len(path)]) + path + b"\x01\x01x"
+        connection.sendall(frame(HEADERS, END_HEADERS, 1, block))
+        connection.sendall(opening(3, "GET", f"/v2/{NAME}/blobs/{digest}"))
+        # Somebody who sends a little all the while, on the same connection.
+        for number in range(len(slow)):
+            connection.sendall(frame(DATA, 0, 1, slow[number : number + 1]))
+            if broken_off(server):
+                break
+            time.sleep(0.1)
+        assert len(broken_off(server)) == 1
+        connection.sendall(frame(DATA, END_STREAM, 1, slow[number + 1 :]))
+        eventually(lambda: client.head(f"/v2/{NAME}/blobs/{digest_of(slow)}").status == 200)
+        # Who comes back to it hears that it is over, and everything else goes on.
+        room = struct.pack(">I", 1 << 20)
+        connection.sendall(frame(WINDOW_UPDATE, 0, 3, room))
+        connection.sendall(opening(5, "GET", f"/v2/{NAME}/blobs/{small}") + frame(WINDOW_UPDATE, 0, 5, room))
+        is_reset, came = False, b""
+        for kind, stream, payload in frames(connection):
+            is_reset = is_reset or (kind, stream) == (RST_STREAM, 3)
+            came += payload if (kind, stream) == (DATA, 5) else b""
+            if is_reset and came:
+                break
+        assert is_reset and came == b"small"
+
+
+def test_who_takes_an_answer_slowly_gets_all_of_it(start):
+    server = start("filesystem", DVCR_IDLE_TIMEOUT="2", DVCR_LOG_FORMAT="json")
+    client, data = Client(server.host), os.urandom(300_000)
+    digest = client.push_blob(NAME, data)
+    came = b""
+    with client.connect(timeout=60) as connection:
+        connection.sendall(set_initial_window(0) + opening(1, "GET", f"/v2/{NAME}/blobs/{digest}"))
+        connection.sendall(frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", 1 << 20)))
+        connection.sendall(frame(WINDOW_UPDATE, 0, 1, struct.pack(">I", 30_000)))
+        for kind, _, payload in frames(connection):
+            if kind == DATA:
+                came += payload
+                if len(came) == len(data):
+                    break
+                if len(came) % 30_000 == 0:
+                    time.sleep(0.4)
+                    connection.sendall(frame(WINDOW_UPDATE, 0, 1, struct.pack(">I", 30_000)))
+    assert came == data and not broken_off(server)
 
 
 @pytest.mark.slow

@@ -10,13 +10,14 @@ import socket
 import subprocess
 import threading
 import time
+from urllib.parse import urlsplit
 
 import pytest
 
 from conftest import s3_storage
 from dvcr import BINARY, free_port
 from test_http import client, log, server  # noqa: F401
-from virtual_images import Embedded, from_web, virtual_image
+from virtual_images import Embedded, from_user, from_web, virtual_image
 from wire import Client, digest_of, encode, eventually
 
 NAME = "disks/ubuntu"
@@ -272,6 +273,71 @@ def test_who_did_what_is_kept(start, tmp_path):
     assert mounted["repository"] == "other" and mounted["from"] == NAME and mounted["reference"] == layer
     assert deleted["reference"] == digest
     assert path.stat().st_mode & 0o077 == 0o040
+
+
+def test_who_looked_after_the_registry_is_kept(start, tmp_path):
+    path = tmp_path / "audit.log"
+    server = start("filesystem", DVCR_AUDIT_LOG=str(path))
+    client, storage = Client(server.host), "/v2/_dvcr/storage"
+    client.push_blob(NAME, b"a blob")
+    for query in ["collect?dryRun=true", "collect", "verify?depth=quick&password=x", "verify?depth=much", "rewrite?to=whole"]:
+        client.send("POST", f"{storage}/{query}")
+    client.get(f"{storage}/stats")
+    events = audited(path)
+    assert [(event["action"], event.get("parameters"), event["outcome"]) for event in events] == [
+        ("collect", "dryRun=true", "dry_run"), ("collect", None, "done"), ("verify", "depth=quick", "begun"),
+        ("verify", "depth=much", "refused"), ("rewrite", "to=whole", "begun"),
+    ]  # fmt: skip
+    assert all(event["client"].startswith("127.0.0.1:") and event["request_id"] for event in events)
+
+
+def breaks_off(client, method, path):
+    """A body of which half comes."""
+    with client.connect() as connection:
+        headers = "Host: x\r\nContent-Type: application/octet-stream\r\nContent-Length: 2000\r\n"
+        connection.sendall(f"{method} {path} HTTP/1.1\r\n{headers}\r\n".encode() + b"x" * 1000)
+
+
+def test_a_body_whose_client_leaves_in_the_middle_is_kept(start, tmp_path):
+    path = tmp_path / "audit.log"
+    server = start("filesystem", DVCR_AUDIT_LOG=str(path), DVCR_LOG_FORMAT="json")
+    client, digest = Client(server.host), digest_of(b"never")
+    location = client.begin(NAME)
+    for method, place, reference in [
+        ("POST", f"/v2/{NAME}/blobs/uploads/?digest={digest}", digest),
+        ("PATCH", location, location.rsplit("/", 1)[1]),
+        ("PUT", f"{location}?digest={digest}", digest),
+        ("PUT", f"/v2/{NAME}/manifests/v1", "v1"),
+    ]:
+        known = len(audited(path))
+        breaks_off(client, method, place)
+        event = eventually(lambda known=known: audited(path)[known:])[0]
+        assert (event["action"], event["outcome"], event["repository"]) == ("push", "interrupted", NAME), event
+        assert event["reference"] == reference and "size" not in event
+    # The log has a line of each as well, though there was nobody to be answered.
+    gone = lambda: [line for line in log(server) if line["message"] == "request" and line["status"] in (400, 499)]  # noqa: E731
+    eventually(lambda: len(gone()) == 4)
+
+
+def test_who_uploaded_a_file_for_an_image_is_kept_and_its_address_is_not(start, tmp_path):
+    path = tmp_path / "audit.log"
+    server = start("filesystem", DVCR_AUDIT_LOG=str(path), DVCR_PRESENCE_INTERVAL="1")
+    client, images = Client(server.host), "/apis/virtualization.deckhouse.io/v1alpha2/namespaces/default/virtualimages"
+    image = encode(virtual_image("disk", from_user()))
+    made = client.send("POST", images, image, {"Content-Type": "application/json"})
+    assert made.status == 201, made
+    uid = made.json()["metadata"]["uid"]
+    waiting = lambda: client.get(f"{images}/disk").json().get("status", {}).get("imageUploadURLs")  # noqa: E731
+    place = urlsplit(eventually(waiting, 30)["external"]).path
+    breaks_off(client, "PUT", place)
+    uploads = lambda: [event for event in audited(path) if "upload" in event["action"]]  # noqa: E731
+    eventually(uploads)
+    client.send("PUT", place, b"x" * 5000, {"Content-Range": "bytes 0-4999/9000"})
+    client.send("PUT", place, b"x" * 4000, {"Content-Range": "bytes 5000-8999/9000"})
+    client.send("PUT", "/upload/nonsense", b"x" * 5000)
+    outcomes = [(event["outcome"], event.get("size"), event.get("reference")) for event in uploads() if event["action"] == "upload"]
+    assert outcomes == [("interrupted", None, uid), ("partial", 5000, uid), ("done", 4000, uid), ("refused", None, None)]
+    assert place.rsplit("/", 1)[1] not in path.read_text()
 
 
 def test_the_file_may_be_moved_away(start, tmp_path):

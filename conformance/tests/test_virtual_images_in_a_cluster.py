@@ -23,6 +23,7 @@ from kubernetes import Follower, version
 from layers import Image
 from virtual_images import (
     SlowWeb,
+    bundle,
     condition_of,
     curl,
     from_object,
@@ -330,6 +331,39 @@ def test_an_image_that_is_deleted_while_it_is_made_ends_its_job(world, opened, i
     world.delete("vi", "disk", "--timeout=30s")
     eventually(lambda: slow.readers("/disk") == 0)
     assert left(world) == set() and world.tags() == set()
+
+
+def test_a_job_that_is_made_anew_has_a_secret_of_its_own(world, opened, images, authority, pulled):
+    slow, data = opened(SlowWeb()), images.disk().read_bytes()
+    # Authorities are in the secret.
+    source = from_web(slow.add("/disk", data), caBundle=bundle(authority.certificate))
+    world.apply(virtual_image("disk", source))
+    made = lambda kind: world.kubectl.json("get", kind, "-n", NAMESPACE)["items"]  # noqa: E731
+
+    def secret_of(job):
+        mine = [one for one in made("secrets") if owner(one) == job["metadata"]["uid"]]
+        return mine[0]["metadata"]["name"] if mine else None
+
+    def owner(item):
+        return item["metadata"].get("ownerReferences", [{}])[0].get("uid")
+
+    eventually(lambda: slow.readers("/disk") == 1, seconds=20)
+    [job] = made("jobs")
+    first, name = secret_of(job), job["metadata"]["name"]
+    # Whoever takes away what a Job owned may be slow.
+    world.kubectl("delete", "job", name, "-n", NAMESPACE, "--wait=false")
+
+    def again():
+        jobs = [one for one in made("jobs") if one["metadata"]["uid"] != job["metadata"]["uid"]]
+        return jobs and secret_of(jobs[0])
+
+    second = eventually(again, seconds=30)
+    assert second != first and first in {one["metadata"]["name"] for one in made("secrets")}
+    slow.speed = None
+    assert pulled(world.wait_phase("vi", "disk", "Ready")) == data
+    eventually(lambda: not made("jobs"), seconds=20)
+    world.runner.collect()
+    assert left(world) == set()
 
 
 def test_an_image_that_a_machine_uses_is_not_deleted(world, web, images):

@@ -28,7 +28,10 @@ use super::route;
 use crate::metrics;
 use crate::telemetry::RequestSpan;
 
-/// Logs the request when the body of its answer is dropped.
+/// What is logged in place of a status if the client went away before there was an answer.
+const GONE: u16 = 499;
+
+/// Logs the request when the body of its answer is dropped, or the request itself is.
 pub(super) async fn log(State(api): State<Api>, mut request: Request, next: Next) -> Response {
     let id = RequestId::of(request.headers());
     // Whatever is logged of a request is logged with its name.
@@ -51,7 +54,7 @@ pub(super) async fn log(State(api): State<Api>, mut request: Request, next: Next
         path: shown,
         client: origin,
         started: Instant::now(),
-        status: 0,
+        status: GONE,
         over_limit: false,
         sent: 0,
         expected: None,
@@ -76,7 +79,8 @@ pub(super) async fn log(State(api): State<Api>, mut request: Request, next: Next
     let announced = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let expected = if without_body { Some(0) } else { announced.or(inner.size_hint().exact()) };
     let over_limit = parts.extensions.get::<OverLimit>().is_some();
-    let line = Line { status: parts.status.as_u16(), over_limit, expected, ..line };
+    line.status = parts.status.as_u16();
+    (line.over_limit, line.expected) = (over_limit, expected);
     Response::from_parts(parts, Body::new(Logged { inner, line: line.into() }))
 }
 
@@ -110,6 +114,7 @@ fn shown(uri: &Uri) -> String {
     }
 }
 
+/// A line of the log, written when it is dropped.
 struct Line {
     span: Span,
     traced: RequestSpan,
@@ -162,9 +167,9 @@ impl HttpBody for Logged {
     }
 }
 
-impl Drop for Logged {
+impl Drop for Line {
     fn drop(&mut self) {
-        let line = &self.line;
+        let line = self;
         let _in = line.span.enter();
         line.traced.sent(line.sent);
         macro_rules! tell {

@@ -3,6 +3,7 @@
 //! It comes behind the question who somebody is, which has limits of its own where it is dear, and in front of the answer, also if that
 //! is that they may not.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::body::Body;
@@ -23,8 +24,19 @@ use crate::auth::{Caller, OURS};
 #[derive(Debug, Clone, Copy)]
 pub(super) struct OverLimit;
 
-/// Lets a request in, which ends when the [`Pass`] is dropped; or says what to answer.
-pub(super) fn enter(api: &Api, request: &Parts, caller: Option<&Caller>) -> Result<Pass, Box<Response>> {
+/// In the extensions of a request that was let in: as long as there is one of these, it counts as being answered.
+#[derive(Debug, Clone)]
+pub(super) struct InFlight {
+    _pass: Arc<Pass>,
+}
+
+/// Lets a request in, which ends when whoever works on it has dropped what this gives; or says what to answer.
+pub(super) fn enter(api: &Api, request: &Parts, caller: Option<&Caller>) -> Result<InFlight, Box<Response>> {
+    let pass = pass(api, request, caller)?;
+    Ok(InFlight { _pass: Arc::new(pass) })
+}
+
+fn pass(api: &Api, request: &Parts, caller: Option<&Caller>) -> Result<Pass, Box<Response>> {
     // Whoever watches over the server must see it while it is flooded.
     if route::kind(request.uri.path()) == "health" {
         return Ok(Pass::free());
@@ -61,9 +73,9 @@ fn refuse(api: &Api, request: &Parts, user: Option<&str>, over: Over, now: Insta
 }
 
 /// An answer that counts as in flight until its last byte has been sent.
-pub(super) fn until_sent(answer: Response, pass: Pass) -> Response {
+pub(super) fn until_sent(answer: Response, in_flight: InFlight) -> Response {
     let held = move |_: &Frame<Bytes>| {
-        let _held = &pass;
+        let _held = &in_flight;
     };
     answer.map(|body| Body::new(body.inspect_frame(held)))
 }

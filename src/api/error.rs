@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::audit::Interrupted;
 use crate::artifact::SelectionError;
 use crate::auth::Refusal;
 use crate::bare_disk::BareDiskError;
@@ -35,6 +36,8 @@ pub(super) struct ApiError {
     message: String,
     details: Vec<Value>,
     headers: Vec<(HeaderName, HeaderValue)>,
+    /// The body broke off.
+    interrupted: Option<Interrupted>,
 }
 
 impl ApiError {
@@ -43,7 +46,8 @@ impl ApiError {
     }
 
     fn with_code(status: StatusCode, code: Code, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), details: Vec::new(), headers: Vec::new() }
+        let (message, details, headers) = (message.into(), Vec::new(), Vec::new());
+        Self { status, code, message, details, headers, interrupted: None }
     }
 
     fn with_detail(mut self, detail: Value) -> Self {
@@ -184,6 +188,9 @@ impl IntoResponse for ApiError {
         };
         let body = json!({ "errors": errors }).to_string();
         let mut response = (self.status, body).into_response();
+        if let Some(interrupted) = self.interrupted {
+            response.extensions_mut().insert(interrupted);
+        }
         response.headers_mut().extend(self.headers);
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         response
@@ -222,7 +229,9 @@ impl From<Error> for ApiError {
         if status.is_server_error() {
             tracing::error!(error = &error as &dyn std::error::Error, "a request failed");
         }
-        let answer = Self::with_code(status, code, error.to_string());
+        let is_interrupted = matches!(error, Error::BodyInterrupted | Error::BodyStalled { .. });
+        let interrupted = is_interrupted.then_some(Interrupted);
+        let answer = Self { interrupted, ..Self::with_code(status, code, error.to_string()) };
         match error {
             Error::BlobUnknown { digest, .. } => answer.with_detail(json!({ "digest": digest })),
             Error::DigestMismatch { expected, actual } => {

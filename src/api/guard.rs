@@ -21,7 +21,7 @@ use super::asker::{client, credential};
 use super::body::Incoming;
 use super::error::{ApiError, Challenge};
 use super::server::OverTls;
-use super::{admission, audit, route, token};
+use super::{admission, audit, token};
 use crate::auth::{Authority, Caller, Refusal, SERVICE};
 
 /// How long the rest of a body is read that nobody wants.
@@ -38,8 +38,8 @@ pub(super) async fn guard(State(api): State<Api>, request: Request, next: Next) 
         Ok(caller) => Some(caller),
         Err((known, _)) => known.as_ref(),
     };
-    let pass = match admission::enter(&api, &parts, known) {
-        Ok(pass) => pass,
+    let in_flight = match admission::enter(&api, &parts, known) {
+        Ok(in_flight) => in_flight,
         Err(over) => {
             drain(&api, &parts, body).await;
             return *over;
@@ -48,18 +48,19 @@ pub(super) async fn guard(State(api): State<Api>, request: Request, next: Next) 
     let answer = match admitted {
         Ok(caller) => {
             parts.extensions.insert(caller);
+            parts.extensions.insert(in_flight.clone());
             next.run(Request::from_parts(parts, body)).await
         }
         Err((known, answer)) => {
             if let Some(caller) = known {
                 parts.extensions.insert(caller);
             }
-            let answer = audit::Event::told(wanted(&parts), answer);
+            let answer = audit::Event::told(audit::Event::of_refused(&parts), answer);
             drain(&api, &parts, body).await;
             answer
         }
     };
-    admission::until_sent(answer, pass)
+    admission::until_sent(answer, in_flight)
 }
 
 /// Reads for a moment what a client still sends that is refused: it might not see the answer otherwise.
@@ -68,12 +69,6 @@ async fn drain(api: &Api, request: &Parts, body: Body) {
         let body = Incoming::new(body, api.settings.idle_timeout);
         let _ = tokio::time::timeout(DRAIN, body.drain(&request.headers)).await;
     }
-}
-
-/// What was wanted that has to be told.
-fn wanted(request: &Parts) -> Option<audit::Event> {
-    let route = route::parse(request.uri.path().strip_prefix("/v2/")?).ok()?;
-    audit::Event::of_refused(&route, request)
 }
 
 /// Who asks, if they may; else what they are told, and who that is if it is known.

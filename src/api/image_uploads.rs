@@ -26,6 +26,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use uuid::Uuid;
 
+use super::audit::{Event, Interrupted};
 use super::body::{self, Incoming};
 use super::query::Query;
 use super::{Api, range};
@@ -54,11 +55,16 @@ struct Refused {
     status: StatusCode,
     message: String,
     headers: Vec<(HeaderName, HeaderValue)>,
+    interrupted: Option<Interrupted>,
 }
 
 impl Refused {
     fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), headers: Vec::new() }
+        Self { status, message: message.into(), headers: Vec::new(), interrupted: None }
+    }
+
+    fn interrupted(self) -> Self {
+        Self { interrupted: Some(Interrupted), ..self }
     }
 
     fn with(mut self, name: HeaderName, value: impl Into<HeaderValue>) -> Self {
@@ -71,6 +77,9 @@ impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let mut response = (self.status, format!("{}\n", self.message)).into_response();
         response.headers_mut().extend(self.headers);
+        if let Some(interrupted) = self.interrupted {
+            response.extensions_mut().insert(interrupted);
+        }
         response
     }
 }
@@ -79,14 +88,17 @@ impl IntoResponse for Refused {
 pub(super) async fn handle(State(api): State<Api>, Path(token): Path<String>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let mut body = Incoming::new(body, api.settings.idle_timeout);
+    let (changing, extensions) = (api.clone(), parts.extensions.clone());
+    let image = api.image_uploads.as_ref().and_then(|uploads| uploads.key.read(&token).ok());
+    let event = Event::of_image_upload(&parts, image.map(|(image, _)| image));
     // As all that changes something: a client that goes away does not stop it half-way.
-    let answered = api.tasks.clone().spawn(async move {
-        let answer = answer(&api, &token, &parts, &mut body).await;
+    let answered = api.spawn(&extensions, async move {
+        let answer = answer(&changing, &token, &parts, &mut body).await;
         if answer.is_err() {
             // Not for long: who has stopped to send need not wait for the answer.
             let _ = tokio::time::timeout(DRAIN, body.drain(&parts.headers)).await;
         }
-        answer.unwrap_or_else(IntoResponse::into_response)
+        Event::told(event, answer.unwrap_or_else(IntoResponse::into_response))
     });
     let failed = |_| Refused::new(StatusCode::INTERNAL_SERVER_ERROR, "the request failed").into_response();
     shared(answered.await.unwrap_or_else(failed))
@@ -206,12 +218,14 @@ fn refusal(error: StagingError) -> Refused {
             let message = format!("{message}: go on there with curl -C {length} -T FILE URL");
             Refused::new(StatusCode::CONFLICT, message).with(UPLOAD_OFFSET, length)
         }
-        StagingError::TooLong { .. } | StagingError::Registry(Error::BodyInterrupted) => {
-            Refused::new(StatusCode::BAD_REQUEST, message)
+        StagingError::TooLong { .. } => Refused::new(StatusCode::BAD_REQUEST, message),
+        StagingError::Registry(Error::BodyInterrupted) => {
+            Refused::new(StatusCode::BAD_REQUEST, message).interrupted()
         }
         StagingError::Registry(Error::BodyStalled { .. }) => {
             Refused::new(StatusCode::REQUEST_TIMEOUT, message)
                 .with(CONNECTION, HeaderValue::from_static("close"))
+                .interrupted()
         }
         StagingError::Registry(Error::Full) => {
             let message = "the registry has no space left; nothing is wrong with the file";

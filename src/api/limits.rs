@@ -1,7 +1,8 @@
 //! [`Limits`]: how many requests a client may send, and how many it may have answered at one time.
 //!
 //! Requests fill a bucket of each client, which time drains: who finds it full waits, and what was refused fills nothing. A request that
-//! takes hours counts once, when it comes, and as one that is being answered until its answer has been sent. Memory is bounded: a
+//! takes hours counts once, when it comes, and as one that is being answered until its answer has been sent and all work for it has
+//! ended, also if nobody waits for that any more. Memory is bounded: a
 //! client that waits for nothing and has drained its bucket is as if it had never come, and a table that is full forgets those first
 //! that have nearly drained. It is of this process alone: so many replicas, so many times the limit.
 

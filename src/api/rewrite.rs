@@ -8,13 +8,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use axum::extract::State;
-use axum::http::{Method, StatusCode, Uri};
-use axum::response::Response;
+use axum::extract::{Request, State};
+use axum::http::request::Parts;
+use axum::http::{Method, StatusCode};
+use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::admission::InFlight;
+use super::audit::Event;
 use super::error::ApiError;
 use super::query::Query;
 use super::{Api, ndjson};
@@ -26,11 +29,17 @@ pub(super) const PATH: &str = "/v2/_dvcr/storage/rewrite";
 /// How often it is told how far a blob is.
 const TICK: Duration = Duration::from_secs(1);
 
-pub(super) async fn handle(State(api): State<Api>, method: Method, uri: Uri) -> Result<Response, ApiError> {
-    if method != Method::POST {
+pub(super) async fn handle(State(api): State<Api>, request: Request) -> Response {
+    let (parts, _) = request.into_parts();
+    let answer = rewrite(&api, &parts).await;
+    Event::told(Event::of_administration(&parts), answer.unwrap_or_else(IntoResponse::into_response))
+}
+
+async fn rewrite(api: &Api, request: &Parts) -> Result<Response, ApiError> {
+    if request.method != Method::POST {
         return Err(ApiError::method_not_allowed("POST"));
     }
-    let query = Query::of(&uri);
+    let query = Query::of(&request.uri);
     let form = match query.get("to") {
         Some("chunks") => Form::Chunks,
         Some("whole") => Form::Whole,
@@ -46,8 +55,9 @@ pub(super) async fn handle(State(api): State<Api>, method: Method, uri: Uri) -> 
     let blobs = api.registry.not_in_form(form).await?;
     let (lines, events) = mpsc::channel(ndjson::AHEAD);
     let (registry, stopping) = (Arc::clone(&api.registry), api.stopping.clone());
+    let in_flight: Option<InFlight> = request.extensions.get().cloned();
     tokio::spawn(async move {
-        let _turn = turn;
+        let _held = (turn, in_flight);
         rewrite_all(&registry, blobs, form, &lines, &stopping).await;
     });
     Ok(ndjson::answer(events))

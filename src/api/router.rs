@@ -4,11 +4,9 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method};
-use axum::middleware::{from_fn_with_state, map_response};
+use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
-
-use tracing::{Instrument as _, Span};
 
 use super::audit::Event;
 use super::body::Incoming;
@@ -18,7 +16,6 @@ use super::{
     Api, access_log, blobs, chunks, collect, disks, guard, health, image_uploads, manifests, referrers,
     rewrite, stats, tags, token, uploads, verify,
 };
-use crate::telemetry::RequestSpan;
 
 /// The whole HTTP interface; `more` are further paths.
 pub fn router(api: Api, more: Router) -> Router {
@@ -42,7 +39,7 @@ pub fn router(api: Api, more: Router) -> Router {
         .merge(v2)
         .fallback(async || ApiError::no_such_endpoint())
         .with_state(api.clone())
-        .merge(more)
+        .merge(more.layer(from_fn_with_state(api.clone(), resources)))
         .layer(from_fn_with_state(api.clone(), guard::guard))
         .layer(from_fn_with_state(api, access_log::log))
 }
@@ -61,7 +58,7 @@ async fn dispatch(State(api): State<Api>, request: Request) -> Response {
         return Event::told(event, answer.unwrap_or_else(IntoResponse::into_response));
     }
     let changing = api.clone();
-    let traced = parts.extensions.get().map(RequestSpan::span);
+    let extensions = parts.extensions.clone();
     let change = async move {
         let mut body = Incoming::new(body, changing.settings.idle_timeout);
         let answer = match route {
@@ -73,8 +70,20 @@ async fn dispatch(State(api): State<Api>, request: Request) -> Response {
         }
         Event::told(event, answer.unwrap_or_else(IntoResponse::into_response))
     };
-    let change = api.tasks.spawn(change.in_current_span().instrument(traced.unwrap_or_else(Span::none)));
+    let change = api.spawn(&extensions, change);
     change.await.unwrap_or_else(|error| ApiError::internal(&error).into_response())
+}
+
+/// The paths of the embedded API: what changes something there goes on, and is told of, as what is pushed.
+async fn resources(State(api): State<Api>, request: Request, next: Next) -> Response {
+    if matches!(*request.method(), Method::GET | Method::HEAD) {
+        return next.run(request).await;
+    }
+    let (parts, body) = request.into_parts();
+    let (event, extensions) = (Event::of_resource(&parts), parts.extensions.clone());
+    let change = async move { Event::told(event, next.run(Request::from_parts(parts, body)).await) };
+    let changed = api.spawn(&extensions, change).await;
+    changed.unwrap_or_else(|error| ApiError::internal(&error).into_status())
 }
 
 #[rustfmt::skip] // The table keeps its columns.

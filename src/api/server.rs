@@ -1,9 +1,10 @@
 //! Connections: accepting them, how long they may be silent, and letting them finish.
 //!
 //! `axum::serve` would do but for four things: a client must not hold a connection open without ever sending
-//! a request, HTTP/2 needs windows fit for disk images, an idle limit belongs on writes as well, and whoever is slow to agree
+//! a request, HTTP/2 needs windows fit for disk images, an idle limit belongs on writes as well (and on each answer over HTTP/2: [`super::unread`]), and whoever is slow to agree
 //! on TLS must keep nobody else waiting.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -12,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::extract::ConnectInfo;
-use axum::http::Request;
+use axum::http::{Request, Version};
 use axum::{Extension, Router};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -29,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::tls::Tls;
+use super::unread::Streams;
 
 /// How long clients may be silent.
 #[derive(Debug, Clone, Copy)]
@@ -189,24 +191,45 @@ impl Connection {
         let router = router.layer(Extension(ConnectInfo(client)));
         let started = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&started);
+        let streams = Streams::new(options.idle_timeout);
+        let answered = Arc::clone(&streams);
         let service = service_fn(move |request: Request<Incoming>| {
             seen.store(true, Ordering::Relaxed);
-            router.clone().oneshot(request)
+            // Over HTTP/1 the connection itself stands still, which `guarded` ends.
+            let stream = (request.version() == Version::HTTP_2).then(|| answered.begin());
+            let answer = router.clone().oneshot(request);
+            async move {
+                let answer = answer.await?;
+                Ok::<_, Infallible>(match stream {
+                    Some(stream) => stream.answer(answer),
+                    None => answer,
+                })
+            }
         });
         let connection = watcher.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned());
         tokio::pin!(connection);
         let silence = tokio::time::sleep(options.header_timeout);
         tokio::pin!(silence);
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            // hyper waits for the first bytes without a limit.
-            () = silence => {
-                if !started.load(Ordering::Relaxed) {
-                    return;
+        let served = async {
+            tokio::select! {
+                ended = connection.as_mut() => Some(ended),
+                // hyper waits for the first bytes without a limit.
+                () = silence => {
+                    if !started.load(Ordering::Relaxed) {
+                        return None;
+                    }
+                    Some(connection.await)
                 }
-                connection.await
             }
         };
+        let ended = tokio::select! {
+            ended = served => ended,
+            () = streams.stand_still() => {
+                tracing::debug!(%client, "a connection is ended on which nobody takes answers");
+                return;
+            }
+        };
+        let Some(ended) = ended else { return };
         if let Err(error) = ended {
             // Clients that go away are no concern of an operator.
             tracing::debug!(error, %client, "a connection ended early");

@@ -6,11 +6,14 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
-use axum::http::{Method, StatusCode, Uri};
-use axum::response::Response;
+use axum::extract::{Request, State};
+use axum::http::request::Parts;
+use axum::http::{Method, StatusCode};
+use axum::response::{IntoResponse, Response};
 use tokio::sync::mpsc;
 
+use super::admission::InFlight;
+use super::audit::Event;
 use super::error::ApiError;
 use super::query::Query;
 use super::{Api, ndjson};
@@ -19,11 +22,17 @@ use crate::registry::{Depth, Verification};
 
 pub(super) const PATH: &str = "/v2/_dvcr/storage/verify";
 
-pub(super) async fn handle(State(api): State<Api>, method: Method, uri: Uri) -> Result<Response, ApiError> {
-    if method != Method::POST {
+pub(super) async fn handle(State(api): State<Api>, request: Request) -> Response {
+    let (parts, _) = request.into_parts();
+    let answer = verify(&api, &parts);
+    Event::told(Event::of_administration(&parts), answer.unwrap_or_else(IntoResponse::into_response))
+}
+
+fn verify(api: &Api, request: &Parts) -> Result<Response, ApiError> {
+    if request.method != Method::POST {
         return Err(ApiError::method_not_allowed("POST"));
     }
-    let query = Query::of(&uri);
+    let query = Query::of(&request.uri);
     let wanted = Verification {
         depth: match query.get("depth") {
             Some("quick") => Depth::Quick,
@@ -46,8 +55,9 @@ pub(super) async fn handle(State(api): State<Api>, method: Method, uri: Uri) -> 
     let (lines, events) = mpsc::channel(ndjson::AHEAD);
     let (registry, stopping) = (Arc::clone(&api.registry), api.stopping.clone());
     let metrics = Arc::clone(&api.metrics);
+    let in_flight: Option<InFlight> = request.extensions.get().cloned();
     tokio::spawn(async move {
-        let _turn = turn;
+        let _held = (turn, in_flight);
         let verified = stopping.run_until_cancelled(registry.verify(wanted, &lines)).await;
         let Some(outcome) = verified else { return };
         metrics.verified(&outcome);

@@ -17,7 +17,7 @@ use super::negotiate::{form, json_body};
 use super::query::{Query, dry_run};
 use super::render::View;
 use super::resource::Resource;
-use super::router::{Call, Target, answer};
+use super::router::{Call, Target, answer, told};
 use super::status::ApiError;
 use super::store::{Key, Mode, Object, Range, Transaction};
 use super::{cause, decode};
@@ -43,7 +43,7 @@ pub(super) async fn object(call: &Call<'_>, target: Target, body: Bytes) -> Resu
         Deleted::Gone(object) => success(&resource, &object),
         Deleted::Waiting(object) => view.object(&resource, &object.value, now),
     };
-    Ok(answer(StatusCode::OK, &body, &Warnings::default()))
+    Ok(told(answer(StatusCode::OK, &body, &Warnings::default()), mode, None))
 }
 
 pub(super) async fn collection(
@@ -54,12 +54,12 @@ pub(super) async fn collection(
 ) -> Result<Response, ApiError> {
     let view = View::new(form(&call.parts.headers)?, &call.query)?;
     let options = Options::read(call, &body)?;
-    let selector = call.query.selector(&resource)?;
+    let (mode, selector) = (options.mode, call.query.selector(&resource)?);
     let now = call.server.inner.clock.now();
     let deleting = Arc::clone(&resource);
     let store = &call.server.inner.store;
     let objects = store
-        .write(options.mode, move |transaction| {
+        .write(mode, move |transaction| {
             let mut objects = transaction.list(&range(&deleting, &namespace));
             objects.retain(|object| selector.matches(&deleting.served(&object.value)));
             for object in &objects {
@@ -70,7 +70,8 @@ pub(super) async fn collection(
         .await?;
     let values: Vec<&Value> = objects.iter().map(|object| &object.value).collect();
     let metadata = json!({ "resourceVersion": store.version().to_string() });
-    Ok(answer(StatusCode::OK, &view.list(&resource, &values, metadata, now), &Warnings::default()))
+    let list = view.list(&resource, &values, metadata, now);
+    Ok(told(answer(StatusCode::OK, &list, &Warnings::default()), mode, None))
 }
 
 /// `DeleteOptions`, from the query and the body. When objects disappear, and their dependents with them, is up to the

@@ -15,7 +15,9 @@ use super::incoming::Warnings;
 use super::query::Query;
 use super::route::{Route, parse};
 use super::status::ApiError;
+use super::store::Mode;
 use super::{ApiServer, delete, discovery, list, patch, watch, write};
+use crate::telemetry::Changed;
 
 /// All paths that belong to Kubernetes; any others are free for whoever the router is merged into.
 pub(super) fn router(server: ApiServer) -> Router {
@@ -98,6 +100,13 @@ pub(super) struct Target {
     pub(super) namespace: String,
     pub(super) name: String,
     pub(super) status: bool,
+}
+
+/// Says in an answer what was changed, for those who keep the books.
+pub(super) fn told(mut response: Response, mode: Mode, name: Option<&str>) -> Response {
+    let changed = Changed { name: name.map(str::to_owned), only_looked: mode != Mode::Commit };
+    response.extensions_mut().insert(changed);
+    response
 }
 
 /// A successful answer.

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::admission::Asked;
 use super::builtin::{Builtin, NAMESPACES};
 use super::clock::rfc3339;
 use super::resource::Resource;
@@ -29,6 +30,8 @@ pub(super) struct Strategy {
     /// The field manager.
     pub(super) manager: String,
     pub(super) now: Timestamp,
+    /// Whether who writes it may have it be so.
+    pub(super) admission: Option<Asked>,
 }
 
 /// Who keeps the books on field owners.
@@ -105,6 +108,7 @@ impl Strategy {
         self.complete(&mut object, None);
         let causes = metadata::validate_prefix(&object, resource.builtin == Some(Builtin::Namespace));
         self.validate(&object, None, causes)?;
+        self.admit(&object, None)?;
         let key = Key::new(&resource.storage, &namespace, &name);
         if transaction.get(&key).is_some() {
             return Err(ApiError::already_exists(resource, &name));
@@ -141,6 +145,7 @@ impl Strategy {
         }
         self.complete(&mut new, Some(&before));
         self.validate(&new, Some(&before), causes)?;
+        self.admit(&new, Some(&before))?;
         check_size(&new)?;
         let previous = Some(old.version);
         if new == *before {
@@ -201,6 +206,14 @@ impl Strategy {
     fn complete(&self, new: &mut Value, old: Option<&Value>) {
         if let Some(builtin) = self.resource.builtin {
             builtin.complete(new, old);
+        }
+    }
+
+    fn admit(&self, new: &Value, old: Option<&Value>) -> Result<(), ApiError> {
+        let refused = self.admission.as_ref().and_then(|asked| asked.refuses(&self.resource.kind, old, new));
+        match refused {
+            Some(why) => Err(ApiError::forbidden(&self.resource, metadata::text(new, "name"), &why)),
+            None => Ok(()),
         }
     }
 

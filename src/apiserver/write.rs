@@ -8,11 +8,12 @@ use axum::http::header::USER_AGENT;
 use axum::response::Response;
 use serde_json::{Value, json};
 
+use super::admission::Asked;
 use super::incoming::{self, Warnings};
 use super::negotiate::{form, object_body};
 use super::render::View;
 use super::resource::Resource;
-use super::router::{Call, Target, answer};
+use super::router::{Call, Target, answer, told};
 use super::status::ApiError;
 use super::store::{Key, Mode};
 use super::strategy::{Ownership, Strategy, Written};
@@ -40,7 +41,8 @@ pub(super) async fn create(
         .store
         .write(mode, move |transaction| strategy.create(transaction, object, Ownership::Changed))
         .await?;
-    Ok(answer(StatusCode::CREATED, &shown(call, &resource, view, mode, &written), &warnings))
+    let response = answer(StatusCode::CREATED, &shown(call, &resource, view, mode, &written), &warnings);
+    Ok(told(response, mode, Some(written.object.key.name())))
 }
 
 pub(super) async fn replace(call: &Call<'_>, target: Target, body: Bytes) -> Result<Response, ApiError> {
@@ -64,7 +66,8 @@ pub(super) async fn replace(call: &Call<'_>, target: Target, body: Bytes) -> Res
             strategy.update(transaction, &old, object, Ownership::Changed)
         })
         .await?;
-    Ok(answer(StatusCode::OK, &shown(call, &resource, view, mode, &written), &warnings))
+    let response = answer(StatusCode::OK, &shown(call, &resource, view, mode, &written), &warnings);
+    Ok(told(response, mode, None))
 }
 
 /// A custom object is not replaced blindly.
@@ -103,7 +106,10 @@ pub(super) fn strategy(call: &Call<'_>, resource: Arc<Resource>, status: bool) -
         }
         None => default_manager(call),
     };
-    Ok(Strategy { resource, status, manager, now: call.server.inner.clock.now() })
+    let inner = &call.server.inner;
+    let admission =
+        inner.admission.clone().map(|admission| Asked { admission, asker: call.parts.extensions.clone() });
+    Ok(Strategy { resource, status, manager, now: inner.clock.now(), admission })
 }
 
 /// What the client calls itself: `kubectl` of `kubectl/v1.34.0 (linux/amd64)`.
@@ -146,5 +152,5 @@ pub(super) fn written_answer(
     (written, warnings): &(Written, Warnings),
 ) -> Response {
     let status = if written.previous.is_some() { StatusCode::OK } else { StatusCode::CREATED };
-    answer(status, &shown(call, resource, view, mode, written), warnings)
+    told(answer(status, &shown(call, resource, view, mode, written), warnings), mode, None)
 }

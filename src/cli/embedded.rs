@@ -17,9 +17,10 @@ use tower::ServiceExt as _;
 use url::Url;
 
 use super::Failure;
+use super::admission::OwnRights;
 use super::auth::ControllerTokens;
 use crate::api::Tls;
-use crate::apiserver::{ApiServer, Resource};
+use crate::apiserver::{ApiServer, ApiServerOptions, Resource};
 use crate::auth::Tokens;
 use crate::client::{Client, ClientOptions, Credentials, Egress, OwnServer, TransportOptions};
 use crate::config::Config;
@@ -61,7 +62,9 @@ impl Embedded {
         };
         std::fs::create_dir_all(&state).map_err(|error| failed("keep resources", &error))?;
         let resources = resources()?;
-        let server = ApiServer::open(&state.join("resources.redb"), resources)
+        let options =
+            ApiServerOptions { admission: Some(Arc::new(OwnRights)), ..ApiServerOptions::default() };
+        let server = ApiServer::open_with(&state.join("resources.redb"), resources, options)
             .map_err(|error| failed("open the resources", &error))?;
         let key = match &config.upload_key {
             Some(key) => key.clone(),

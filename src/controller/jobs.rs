@@ -118,8 +118,9 @@ impl Jobs {
         Ok(queued("The Job was made."))
     }
 
-    /// The secret goes with the Job that owns it; the pod waits for it.
+    /// The secret goes with the Job that owns it, and is no other Job's; the pod waits for it.
     async fn make_secret(&self, namespace: &str, job: &Job, data: SecretData) -> Result<(), ProvisionError> {
+        let Some(name) = manifest::secret_of(job) else { return Ok(()) };
         let owner = OwnerReference {
             api_version: Job::api_version(&()).into_owned(),
             kind: Job::kind(&()).into_owned(),
@@ -129,7 +130,7 @@ impl Jobs {
         };
         let secret = Secret {
             metadata: ObjectMeta {
-                name: Some(job.name_any()),
+                name: Some(name.to_owned()),
                 labels: job.metadata.labels.clone(),
                 owner_references: Some(vec![owner]),
                 ..ObjectMeta::default()
@@ -140,6 +141,7 @@ impl Jobs {
         let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
         match api.create(&PostParams::default(), &secret).await {
             Ok(_) => Ok(()),
+            // We have made it ourselves: nobody else knows the name before the Job is there.
             Err(kube::Error::Api(error)) if error.code == 409 => Ok(()),
             Err(error) => Err(error.into()),
         }

@@ -41,8 +41,8 @@
 //! # Known quirks
 //!
 //! What is deleted while others may write it stays behind as a small object: a tag or a referrer, which goes with its
-//! manifest, as an empty one; the record of a blob, that a repository has it, and what a rule of retention takes away, as a
-//! tombstone of its own (`record.rs`). Stores have compare-and-swap but no compare-and-delete, and a plain delete could hit
+//! manifest, as an empty one; the record of a blob, that a repository has it, what a rule of retention takes away, and the session of a file for an
+//! image, whose id may come again, as a tombstone of its own (`record.rs`). Stores have compare-and-swap but no compare-and-delete, and a plain delete could hit
 //! what was just pushed again.
 
 use storage_backends::Key;

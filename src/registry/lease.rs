@@ -15,7 +15,7 @@ use storage_backends::{Condition, Key, Store, Version};
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
-use super::{Registry, Result, layout, record};
+use super::{Registry, Result, condemn, layout, record};
 
 /// Who is at it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -71,7 +71,8 @@ impl Claimant {
         }
         let found = record::find::<LeaseRecord>(self.store.as_ref(), &self.key).await?;
         let condition = match found {
-            None => Condition::Absent,
+            // One that was damaged and put aside may have left a tombstone.
+            None => condemn::where_none_is(self.store.as_ref(), &self.key).await?,
             Some((LeaseRecord { holder: Some(holder) }, version)) if holder != self.id => {
                 let (watched, seen) = self.watched.get_or_insert((version.clone(), since));
                 if *watched != version {

@@ -17,8 +17,8 @@ use tokio::sync::OwnedMutexGuard;
 use uuid::Uuid;
 
 use super::record::{Ending, Extent, Segment, SessionRecord};
-use super::{Error, Result, layout, record};
-use crate::oci::{Algorithm, Hasher, RepositoryName};
+use super::{Error, Result, condemn, layout, record};
+use crate::oci::{Algorithm, Hasher, RepositoryName, UPLOADED_FILES};
 
 /// The name of an upload session, unique in the registry: a UUID, as the spec asks of a location.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -112,7 +112,8 @@ impl Session {
         let mut session = Self { id, ..Self::transient(name, algorithm) };
         let key = layout::session(id.uuid());
         let condition = match record::find::<SessionRecord>(store, &key).await? {
-            None => Condition::Absent,
+            // Its id may be that of one that was removed, of which a tombstone stays.
+            None => condemn::where_none_is(store, &key).await?,
             Some((found, version)) if found.ending == Some(Ending::Discarding) => {
                 Condition::Unchanged(version)
             }
@@ -246,6 +247,25 @@ impl Session {
             return Ok(());
         }
         store.delete(&layout::session(self.id.uuid())).await?;
+        self.remove_extents(store).await
+    }
+
+    /// The same, if it is still as it was last read or written; says whether it was.
+    ///
+    /// Stores cannot delete on a condition. Where others may use the id too, a tombstone takes its place, which whoever comes writes over
+    /// and a collection takes away when nobody has come for long.
+    pub(super) async fn remove_unchanged(&self, store: &dyn Store) -> Result<bool> {
+        let Some(version) = self.version.clone() else { return Ok(true) };
+        if self.record.repository.as_str() != UPLOADED_FILES {
+            return self.remove(store).await.map(|()| true);
+        }
+        if !condemn::bury(store, &layout::session(self.id.uuid()), version).await? {
+            return Ok(false);
+        }
+        self.remove_extents(store).await.map(|()| true)
+    }
+
+    async fn remove_extents(&self, store: &dyn Store) -> Result<()> {
         for segment in &self.record.segments {
             store.delete(&layout::session_extents(self.id.uuid(), *segment)).await?;
         }

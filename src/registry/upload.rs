@@ -313,7 +313,11 @@ impl Registry {
 
     /// Ends a session, frees its data, and removes it.
     pub(super) async fn discard(&self, session: &mut Session) -> Result<()> {
-        if self.free(session).await? { session.remove(self.store.as_ref()).await } else { Ok(()) }
+        if self.free(session).await? {
+            // Who has taken it up since has one of their own.
+            session.remove_unchanged(self.store.as_ref()).await?;
+        }
+        Ok(())
     }
 
     /// Ends a session and frees its data; `false` if somebody may be publishing it.
@@ -333,6 +337,13 @@ impl Registry {
                 Err(error) => return Err(error),
             }
         }
+        self.free_given_up(session).await?;
+        Ok(true)
+    }
+
+    /// Frees the data of a session that was given up.
+    pub(super) async fn free_given_up(&self, session: &Session) -> Result<()> {
+        let store = self.store.as_ref();
         let mut extents = session.earlier_extents(store).await?;
         extents.extend(session.record.extents.iter().cloned());
         if let Some(state) = &session.record.writer
@@ -341,7 +352,7 @@ impl Registry {
             tracing::warn!(%error, session = %session.id, "failed to discard the data of a cancelled upload");
         }
         self.discard_extents(&extents).await;
-        Ok(true)
+        Ok(())
     }
 
     /// Frees data that nothing refers to. Best effort: what stays is garbage.

@@ -1,5 +1,6 @@
 //! The API server from outside: through its router, as kubectl and `kube` speak to it.
 
+mod admission;
 mod crud;
 mod delete;
 mod discovery;

@@ -39,7 +39,7 @@ const MAY_IMPORT: [(&str, &[&str]); 23] = [
             "upload_token",
         ],
     ),
-    ("apiserver", &["apimachinery"]),
+    ("apiserver", &["apimachinery", "telemetry"]),
     ("controller", &["artifact", "auth", "client", "disk", "exporter", "importer", "oci", "upload_token"]),
     (
         "cli",

@@ -1,17 +1,24 @@
 //! Files that people upload for an image: kept over broken connections, sealed once, and gone when they are not wanted.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dvcr::oci::UPLOADED_FILES;
-use dvcr::registry::{BodyError, Piece, Registry, Staged, Staging, StagingError, Total};
+use dvcr::registry::{
+    BodyError, Depth, Error, Piece, Registry, Rules, Staged, Staging, StagingError, Total, Verification,
+};
+use futures::future::join_all;
 use futures::{StreamExt, stream};
-use storage_backends::Store;
 use storage_backends::fault::{Fault, Faulty};
+use storage_backends::{Condition, Key, Store};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::registry_under_test::{Client, body, broken_body, faulty, memory, registry, rules, sample};
+use super::interrupted::Interrupted;
+use super::registry_under_test::{
+    Client, body, broken_body, faulty, memory, objects, registry, rules, sample,
+};
 
 const IMAGE: Uuid = Uuid::from_u128(0x5b60_8020_7361_434f_8000_0000_0000_0001);
 
@@ -260,4 +267,97 @@ async fn a_file_that_was_removed_is_not_closed() {
     }
     second.receive(IMAGE, all(&file), body(&file)).await.unwrap();
     assert_eq!(uploaded(&registry).await, file);
+}
+
+/// The sessions of uploads that are there, as they are named.
+async fn sessions(store: &Arc<dyn Store>) -> Vec<Key> {
+    objects(store, "uploads").await
+}
+
+#[tokio::test]
+async fn a_session_that_is_damaged_is_put_aside_and_the_file_comes_anew() {
+    for damage in [&b"{"[..], b""] {
+        let store = memory();
+        let (registry, staging) = staging(&store);
+        let file = sample(20_000);
+        staging.receive(IMAGE, all(&file), broken_body(&file.slice(..9_000))).await.unwrap_err();
+        for session in sessions(&store).await {
+            store.put(&session, Bytes::from_static(damage), Condition::None).await.unwrap();
+        }
+        let (lines, mut come) = mpsc::channel(100);
+        registry
+            .verify(Verification { depth: Depth::Quick, ..Verification::default() }, &lines)
+            .await
+            .unwrap();
+        come.close();
+        assert_eq!(staging.staged(IMAGE).await.unwrap(), Staged::Partial { length: 0 });
+        staging.receive(IMAGE, all(&file), body(&file)).await.unwrap();
+        assert_eq!(uploaded(&registry).await, file);
+    }
+}
+
+/// For how long nobody goes on with an upload that is collected.
+const ABANDONED: Duration = Duration::from_secs(3);
+
+/// At one call of a collection somebody begins anew the file whose old upload is collected just then.
+///
+/// Gives false when the collection makes fewer calls.
+async fn begins_in_a_collection(skip: usize, end: bool) -> bool {
+    let store = memory();
+    let (_, staging) = staging(&store);
+    let file = sample(20_000);
+    staging.receive(IMAGE, all(&file), broken_body(&file.slice(..9_000))).await.unwrap_err();
+    if end {
+        staging.remove(IMAGE).await.unwrap();
+    }
+    tokio::time::sleep(ABANDONED).await;
+    let interrupted = Arc::new(Interrupted::new(Arc::clone(&store)));
+    let shared: Arc<dyn Store> = Arc::<Interrupted>::clone(&interrupted);
+    let collector = Registry::with_rules(shared, Rules { abandoned: ABANDONED, ..rules() });
+    let (reached, go_on) = interrupted.at(skip);
+    let collecting = async {
+        collector.collect(false).await.unwrap();
+        interrupted.never();
+    };
+    let beginning = async {
+        reached.await.ok()?;
+        let begun = Instant::now();
+        let received = staging.receive(IMAGE, all(&file), broken_body(&file.slice(..9_000))).await;
+        let broken = matches!(received, Err(StagingError::Registry(Error::BodyInterrupted)));
+        let there = staging.staged(IMAGE).await.unwrap();
+        go_on.send(()).unwrap();
+        Some((begun, broken.then_some(there)))
+    };
+    let ((), begun) = tokio::join!(collecting, beginning);
+    let Some((begun, there)) = begun else { return false };
+    // On a machine that stands still it may have been abandoned by now.
+    if begun.elapsed() < ABANDONED
+        && let Some(there) = there
+    {
+        assert_eq!(staging.staged(IMAGE).await.unwrap(), there, "call {skip}");
+    }
+    true
+}
+
+#[tokio::test]
+async fn a_file_that_is_begun_anew_is_not_taken_for_the_upload_that_was_abandoned() {
+    for end in [false, true] {
+        let calls = join_all((0..30).map(|skip| begins_in_a_collection(skip, end))).await;
+        assert!(calls[3] && !calls[29], "{calls:?}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_stays_of_an_upload_that_nobody_comes_back_to() {
+    let store = memory();
+    let (_, staging) = staging(&store);
+    let file = sample(20_000);
+    staging.receive(IMAGE, all(&file), broken_body(&file.slice(..9_000))).await.unwrap_err();
+    let rules = Rules { abandoned: Duration::ZERO, ..rules() };
+    let collector = Registry::with_rules(Arc::clone(&store), rules);
+    for _ in 0..4 {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        collector.collect(false).await.unwrap();
+    }
+    assert!(sessions(&store).await.is_empty());
 }

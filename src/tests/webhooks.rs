@@ -293,6 +293,27 @@ async fn a_lease_goes_to_another_when_nobody_keeps_it_up_and_no_sooner() {
 }
 
 #[tokio::test]
+async fn a_lease_that_is_damaged_is_put_aside_and_taken_by_whoever_wants_it() {
+    for damage in [&b"{"[..], b""] {
+        let store = memory();
+        let registry = registry(&store);
+        let mut claimant = registry.claimant("work", Duration::from_secs(10));
+        claimant.claim().await.unwrap().expect("nobody has it").release().await;
+        let [lease] = &objects(&store, "leases").await[..] else { panic!("one lease") };
+        store.put(lease, Bytes::from_static(damage), Condition::None).await.unwrap();
+        let (lines, mut come) = tokio::sync::mpsc::channel(100);
+        registry
+            .verify(Verification { depth: Depth::Quick, ..Verification::default() }, &lines)
+            .await
+            .unwrap();
+        come.close();
+        let taken = claimant.claim().await.unwrap().expect("nobody has it");
+        assert!(registry.claimant("work", Duration::from_secs(10)).claim().await.unwrap().is_none());
+        taken.release().await;
+    }
+}
+
+#[tokio::test]
 async fn another_replica_goes_on_where_one_was_killed() {
     let (store, hanging, well) = (memory(), Receiver::new(Mood::Hangs), Receiver::new(Mood::Takes));
     let killed = Arc::new(registry(&store));

@@ -12,6 +12,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::ResourceExt as _;
 use kube::api::ObjectMeta;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::JobOptions;
 use crate::controller::image::{HttpFile, ImageId, Kind};
@@ -41,6 +42,9 @@ pub(super) const PORT: u16 = 9090;
 
 /// Where the authorities and credentials of the source are.
 const SOURCE: &str = "/etc/dvcr/source";
+
+/// The volume of the secret beside a Job.
+const SECRET: &str = "source";
 
 /// Where the file system of a claim is.
 const FOLDER: &str = "/volume";
@@ -113,7 +117,20 @@ pub(super) fn fingerprint(order: &Order) -> String {
     Digest::of(Algorithm::Sha256, format!("{order:?}").as_bytes()).hex().to_owned()
 }
 
-/// The Job of an order, and what its secret has to hold if it needs one.
+/// The name of the secret beside a Job, if it needs one.
+pub(super) fn secret_of(job: &Job) -> Option<&str> {
+    let volumes = job.spec.as_ref()?.template.spec.as_ref()?.volumes.as_ref()?;
+    let source = volumes.iter().find(|volume| volume.name == SECRET)?;
+    source.secret.as_ref()?.secret_name.as_deref()
+}
+
+/// A name that no secret has had: that of a Job before this one, which had its name, may be there still, and what is in it is out of
+/// date.
+fn new_secret(job: &str) -> String {
+    format!("{job}-{}", Uuid::new_v4().simple())
+}
+
+/// The Job of an order, and what its secret has to hold if it needs one. Each Job of an order names another secret.
 pub(super) fn job(
     order: &Order,
     namespace: &str,
@@ -121,6 +138,7 @@ pub(super) fn job(
     options: &JobOptions,
 ) -> (Job, Option<SecretData>) {
     let name = name(order);
+    let secret_name = new_secret(&name);
     let (command, mut secret) = command(order, mode, options);
     let own_namespace = namespace == options.namespace;
     let mut environment = json!([
@@ -129,7 +147,7 @@ pub(super) fn job(
     ]);
     if let (Some(token), Some(variables)) = (token(&order.task, options), environment.as_array_mut()) {
         // More people may look at Jobs than at secrets.
-        let key = json!({ "name": name, "key": "token" });
+        let key = json!({ "name": secret_name, "key": "token" });
         variables.push(json!({ "name": TOKEN, "valueFrom": { "secretKeyRef": key } }));
         secret.get_or_insert_default().push(("token".to_owned(), token.into_bytes()));
     }
@@ -137,8 +155,9 @@ pub(super) fn job(
     let mut mounts = vec![json!({ "name": "tmp", "mountPath": "/tmp" })];
     let mut devices = Vec::new();
     if secret.is_some() {
-        volumes.push(json!({ "name": "source", "secret": { "secretName": name, "defaultMode": 0o440 } }));
-        mounts.push(json!({ "name": "source", "mountPath": SOURCE, "readOnly": true }));
+        volumes
+            .push(json!({ "name": SECRET, "secret": { "secretName": secret_name, "defaultMode": 0o440 } }));
+        mounts.push(json!({ "name": SECRET, "mountPath": SOURCE, "readOnly": true }));
     }
     if let (Some(claim), Some(mode)) = (claim_of(&order.task), mode) {
         let is_read = matches!(order.task, Task::Import { .. });
@@ -426,6 +445,28 @@ mod tests {
         let (theirs, secret) = job(&order(fill), "default", Some(VolumeMode::Filesystem), &options);
         assert_eq!(variable(&theirs)["valueFrom"]["secretKeyRef"]["key"], "token");
         assert_eq!(claims(secret), json!([["vi/default/x", "pull"]]));
+    }
+
+    #[test]
+    fn no_job_reads_the_secret_of_the_one_before() {
+        let tokens = Tokens::new(TokenKey::random(), Duration::from_mins(5), Duration::from_hours(1));
+        let options = JobOptions { tokens: Some(tokens), ..options() };
+        let supply = Supply::Uploaded { tag: "x".parse().unwrap(), checksums: Vec::new() };
+        let order = order(import(supply));
+        let [(first, _), (again, _)] = [0, 1].map(|_| job(&order, "dvcr", None, &options));
+        assert_eq!(first.name_any(), again.name_any());
+        let names = [&first, &again].map(|job| secret_of(job).unwrap());
+        assert_ne!(names[0], names[1]);
+        for (job, name) in [&first, &again].into_iter().zip(names) {
+            // The token too, and a name that Kubernetes takes.
+            let text = serde_json::to_string(job).unwrap();
+            assert_eq!(text.matches(name).count(), 2, "{text}");
+            assert!(name.starts_with(&job.name_any()) && name.len() < 253, "{name}");
+        }
+        let supply = Supply::Claim(Claim { namespace: "default".to_owned(), name: "c".to_owned() });
+        let without = JobOptions { tokens: None, ..options };
+        let (job, _) = job(&super::tests::order(import(supply)), "default", None, &without);
+        assert_eq!(secret_of(&job), None);
     }
 
     #[test]

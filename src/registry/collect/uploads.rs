@@ -7,7 +7,7 @@ use storage_backends::Entry;
 use uuid::Uuid;
 
 use super::{Run, Step};
-use crate::registry::record::{Ending, SessionRecord};
+use crate::registry::record::{Ending, SessionRecord, Stored};
 use crate::registry::session::Session;
 use crate::registry::{Error, Registry, Result, layout, record};
 
@@ -17,8 +17,9 @@ impl Registry {
         let run = Run { grace: self.rules.abandoned, ..run };
         let mut step = Step::default();
         let entries: Vec<Entry> = self.store.list(&layout::sessions(), None).try_collect().await?;
+        let there = entries.iter().filter(|entry| !record::is_tombstone(entry.size));
         let sessions: HashSet<Uuid> =
-            entries.iter().filter_map(|entry| layout::session_of(&entry.key)).filter_map(itself).collect();
+            there.filter_map(|entry| layout::session_of(&entry.key)).filter_map(itself).collect();
         for entry in entries.iter().filter(|entry| !run.is_young(entry.modified)) {
             let Some((id, is_session)) = layout::session_of(&entry.key) else { continue };
             if !is_session {
@@ -28,8 +29,21 @@ impl Registry {
                 }
                 continue;
             }
-            let found = record::find::<SessionRecord>(self.store.as_ref(), &entry.key).await;
-            let Some((found, version)) = record::unless_damaged(found)? else { continue };
+            if record::is_tombstone(entry.size) {
+                // Its id was not used for twice that long. Whoever begins just now has to begin once more.
+                if !run.only_look {
+                    self.store.delete(&entry.key).await?;
+                }
+                continue;
+            }
+            let found = record::find_stored::<SessionRecord>(self.store.as_ref(), &entry.key).await;
+            let Some(Stored { record: found, version, written, .. }) = record::unless_damaged(found)? else {
+                continue;
+            };
+            // It was gone on with since it was listed, or another one has its id.
+            if written.is_some_and(|written| run.is_in_grace(written)) {
+                continue;
+            }
             let length = found.length;
             if run.only_look || self.end_abandoned(Session::found(id, found, version)).await? {
                 step.deleted.add(length);
@@ -43,16 +57,17 @@ impl Registry {
         let store = self.store.as_ref();
         let ended = match &session.record.ending {
             // It was to be discarded, or has no data; what it names is nobody's.
-            Some(Ending::Discarding | Ending::Closed) => session.remove(store).await,
+            Some(Ending::Discarding | Ending::Closed) => Ok(()),
             // Whoever was to publish it is gone. Its data is deleted unless the blob has it.
-            Some(Ending::Finishing(_)) => match session.give_up(store).await {
-                Ok(()) => session.remove(store).await,
+            Some(Ending::Finishing(_)) => session.give_up(store).await,
+            // As it was found, or not at all: whoever has written there since goes on with it.
+            None => match session.give_up(store).await {
+                Ok(()) => self.free_given_up(&session).await,
                 Err(error) => Err(error),
             },
-            None => self.discard(&mut session).await,
         };
         match ended {
-            Ok(()) => Ok(true),
+            Ok(()) => session.remove_unchanged(store).await,
             Err(Error::OutOfOrder { .. } | Error::SessionUnknown { .. }) => Ok(false),
             Err(error) => Err(error),
         }

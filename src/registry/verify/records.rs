@@ -290,8 +290,11 @@ impl Registry {
                     _ => self.judge_as::<CondemnedData>(kind, &key, report).await,
                 };
                 if let Some(finding) = found {
-                    // Its id is nobody else's, unless it is that of a file for an image, which may come again.
+                    // Where others may use the id too, the tombstone stays: who deletes it could hit what they have begun. Of a lease
+                    // it is written over, and of an upload it is collected.
+                    let is_reused = kind == Kind::Upload || folder == layout::leases();
                     if finding.quarantined
+                        && !is_reused
                         && let Err(error) = self.store.delete(&key).await
                     {
                         tracing::warn!(%error, %key, "a tombstone stays");

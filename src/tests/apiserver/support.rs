@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::body::{Body, BodyDataStream};
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::{HeaderMap, Request, StatusCode};
-use dvcr::apiserver::{ApiServer, ApiServerOptions, Clock, Resource};
+use dvcr::apiserver::{Admission, ApiServer, ApiServerOptions, Clock, Resource};
 use futures::StreamExt;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -55,9 +55,18 @@ impl Fixture {
 
     /// With a window of changes of this size.
     pub(crate) fn with_window(window: Option<usize>) -> Self {
+        Self::with(ApiServerOptions { window, ..ApiServerOptions::default() })
+    }
+
+    /// With objects that somebody may refuse.
+    pub(crate) fn with_admission(admission: Arc<dyn Admission>) -> Self {
+        Self::with(ApiServerOptions { admission: Some(admission), ..ApiServerOptions::default() })
+    }
+
+    fn with(options: ApiServerOptions) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let seconds = Arc::new(AtomicI64::new(START));
-        let server = open(&folder, &seconds, window);
+        let server = open(&folder, &seconds, options);
         Self { server, folder, seconds }
     }
 
@@ -65,7 +74,7 @@ impl Fixture {
     pub(crate) fn reopen(self) -> Self {
         let Self { server, folder, seconds } = self;
         drop(server);
-        let server = open(&folder, &seconds, None);
+        let server = open(&folder, &seconds, ApiServerOptions::default());
         Self { server, folder, seconds }
     }
 
@@ -137,10 +146,10 @@ impl Fixture {
     }
 }
 
-fn open(folder: &TempDir, seconds: &Arc<AtomicI64>, window: Option<usize>) -> ApiServer {
+fn open(folder: &TempDir, seconds: &Arc<AtomicI64>, options: ApiServerOptions) -> ApiServer {
     let seconds = Arc::clone(seconds);
     let clock = Clock::new(move || Timestamp::from_second(seconds.load(Ordering::Relaxed)).unwrap());
-    let options = ApiServerOptions { clock, window };
+    let options = ApiServerOptions { clock, ..options };
     ApiServer::open_with(&folder.path().join("objects.redb"), resources(), options).unwrap()
 }
 
