@@ -7,6 +7,7 @@
 mod collection;
 mod http;
 mod images;
+mod imports;
 mod limits;
 mod process;
 mod storing;
@@ -25,6 +26,7 @@ use crate::registry::Registry;
 use collection::Collection;
 use http::Http;
 use images::Images;
+use imports::InProgress;
 use limits::Limited;
 use process::Process;
 use storing::{Chunked, StoreCalls};
@@ -32,6 +34,7 @@ use verification::Verification;
 use webhooks::Webhooks;
 
 pub use http::Request;
+pub use imports::{ImportTally, Standing};
 pub use webhooks::WebhookTally;
 
 /// The type of an [`exposition`](Metrics::exposition).
@@ -135,6 +138,16 @@ impl Metrics {
         count: impl Fn() -> Vec<(&'static str, &'static str, u64)> + Send + Sync + 'static,
     ) {
         self.add(Images(Box::new(count)));
+    }
+
+    /// Tells also what `tally` counts of imports, and of those that go on what `look` gives.
+    pub fn with_imports(
+        &self,
+        tally: &ImportTally,
+        look: impl Fn() -> Vec<Standing> + Send + Sync + 'static,
+    ) {
+        tally.register(&mut self.registered.write().unwrap_or_else(PoisonError::into_inner));
+        self.add(InProgress(Box::new(look)));
     }
 
     fn add(&self, collector: impl Collector) {

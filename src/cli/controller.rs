@@ -144,6 +144,8 @@ impl Controller {
             let metrics = Arc::new(Metrics::new());
             let census = Arc::clone(&context.census);
             metrics.with_images(move || census.count());
+            let imports = Arc::clone(&context.imports);
+            metrics.with_imports(context.imports.tally(), move || imports.standing());
             let failed = |error| Failure::because(format!("cannot listen on {address}"), &error);
             let server = Server::bind(address, ServerOptions::default()).await.map_err(failed)?;
             tokio::spawn(server.run(exposition(metrics), std::future::pending()));

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dvcr::metrics::Metrics;
+use dvcr::metrics::{ImportTally, Metrics, Standing};
 use dvcr::registry::{Collected, Registry};
 use storage_backends::measure::{Answer, Outcome};
 use storage_backends::{Memory, MemoryOptions};
@@ -14,6 +14,8 @@ fn exposed() -> BTreeSet<String> {
     let metrics = Metrics::new();
     metrics.with_registry(&Registry::new(Arc::new(Memory::empty(MemoryOptions::default()))));
     metrics.with_images(|| vec![("VirtualImage", "Ready", 1)]);
+    let running = Standing { state: "running", count: 1, longest: Duration::ZERO };
+    metrics.with_imports(&ImportTally::new(["source"]), move || vec![running]);
     let mut request = metrics.request("blob", "GET");
     request.sent(1);
     request.received()(1);

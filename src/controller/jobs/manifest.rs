@@ -48,6 +48,9 @@ const FOLDER: &str = "/volume";
 /// Where the device of a claim is.
 const DEVICE: &str = "/dev/volume";
 
+/// Where a pod says how it has ended.
+const LAST_WORD: &str = "/dev/termination-log";
+
 /// The exit code of the commands for what another try cannot help.
 const REFUSED: i32 = 3;
 
@@ -187,7 +190,8 @@ pub(super) fn job(
                 "readOnlyRootFilesystem": true,
                 "capabilities": { "drop": ["ALL"] },
             },
-            // The last lines of a command that fails say why.
+            "terminationMessagePath": LAST_WORD,
+            // The last lines of a command that fails say why, if it has not said so there.
             "terminationMessagePolicy": "FallbackToLogsOnError",
             "volumeMounts": mounts,
             "volumeDevices": devices,
@@ -260,6 +264,7 @@ fn command(
         Task::Import { supply, target } => {
             // What a pod has begun goes with it.
             words.extend(["import", "--no-resume"].map(str::to_owned));
+            words.push(format!("--report={LAST_WORD}"));
             let (authorities, checksums, source) = match supply {
                 Supply::Http(HttpFile { url, authorities, checksums }) => {
                     (authorities, checksums.as_slice(), url.to_string())
