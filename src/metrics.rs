@@ -4,6 +4,7 @@
 //! counted in atomics that are at hand; the engine knows nothing of all this, and what it counts is read when
 //! somebody asks.
 
+mod certificate;
 mod collection;
 mod http;
 mod images;
@@ -16,6 +17,7 @@ mod webhooks;
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::SystemTime;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text;
@@ -23,6 +25,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry as Registered;
 
 use crate::registry::Registry;
+use certificate::Certificate;
 use collection::Collection;
 use http::Http;
 use images::Images;
@@ -148,6 +151,11 @@ impl Metrics {
     ) {
         tally.register(&mut self.registered.write().unwrap_or_else(PoisonError::into_inner));
         self.add(InProgress(Box::new(look)));
+    }
+
+    /// Tells also when the certificate of the server expires, as `look` gives it.
+    pub fn with_certificate(&self, look: impl Fn() -> Option<SystemTime> + Send + Sync + 'static) {
+        self.add(Certificate(Box::new(look)));
     }
 
     fn add(&self, collector: impl Collector) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use dvcr::metrics::{ImportTally, Metrics, Standing};
 use dvcr::registry::{Collected, Registry};
@@ -14,6 +14,7 @@ fn exposed() -> BTreeSet<String> {
     let metrics = Metrics::new();
     metrics.with_registry(&Registry::new(Arc::new(Memory::empty(MemoryOptions::default()))));
     metrics.with_images(|| vec![("VirtualImage", "Ready", 1)]);
+    metrics.with_certificate(|| Some(UNIX_EPOCH));
     let running = Standing { state: "running", count: 1, longest: Duration::ZERO };
     metrics.with_imports(&ImportTally::new(["source"]), move || vec![running]);
     let mut request = metrics.request("blob", "GET");
