@@ -51,6 +51,7 @@ fn the_dashboard_and_the_alerts_name_metrics_that_there_are() {
     for (file, text) in [
         ("deploy/grafana/dvcr.json", include_str!("../../deploy/grafana/dvcr.json")),
         ("deploy/prometheus/alerts.yaml", include_str!("../../deploy/prometheus/alerts.yaml")),
+        ("conformance/alerts_test.yaml", include_str!("../../conformance/alerts_test.yaml")),
     ] {
         let names = named(text);
         assert!(names.len() > 5, "{file} names {names:?}");
