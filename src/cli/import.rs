@@ -331,7 +331,8 @@ impl Import {
         let (authorities, insecure) = self.registry.authorities(&self.of_source.source_ca_file)?;
         let egress = if self.of_source.deny_local_addresses { Egress::NotLocal } else { Egress::Any };
         let patience = Duration::from_secs(self.of_source.idle_timeout);
-        let transport = TransportOptions { authorities, insecure, egress, patience, own: None };
+        let transport =
+            TransportOptions { authorities, insecure, egress, patience, ..TransportOptions::default() };
         let credentials = credentials(self.of_source.source_auth_file.as_deref())?;
         self.registry.client_with(transport, credentials, retries)
     }

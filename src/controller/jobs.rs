@@ -55,6 +55,8 @@ pub struct JobOptions {
     pub memory_limit: String,
     /// Image pull secret of the pods in our own namespace.
     pub pull_secret: Option<String>,
+    /// Where pods send their traces, if they do.
+    pub traces_endpoint: Option<String>,
     /// What makes the tokens with which pods are let in by the registry, if it asks for any.
     pub tokens: Option<Tokens>,
 }

@@ -130,6 +130,9 @@ pub(super) fn job(
         { "name": "POD_IP", "valueFrom": { "fieldRef": { "fieldPath": "status.podIP" } } },
         { "name": "HOME", "value": "/tmp" },
     ]);
+    if let (Some(endpoint), Some(variables)) = (&options.traces_endpoint, environment.as_array_mut()) {
+        variables.push(json!({ "name": "DVCR_TRACES_ENDPOINT", "value": endpoint }));
+    }
     if let (Some(token), Some(variables)) = (token(&order.task, options), environment.as_array_mut()) {
         // More people may look at Jobs than at secrets.
         let key = json!({ "name": name, "key": "token" });
@@ -364,6 +367,7 @@ mod tests {
             cpu_limit: "2".to_owned(),
             memory_limit: "1Gi".to_owned(),
             pull_secret: None,
+            traces_endpoint: Some("http://otel:4318".to_owned()),
             tokens: None,
         }
     }
@@ -483,6 +487,17 @@ mod tests {
         let (job, _) =
             job(&order(import(Supply::Claim(claim))), "default", Some(VolumeMode::Block), &options());
         assert_eq!(words(&job).last().unwrap(), "dvcr.dvcr.svc:5000/vi/default/x:5");
+    }
+
+    #[test]
+    fn a_pod_sends_traces_where_the_controller_says() {
+        let claim = Claim { namespace: "default".to_owned(), name: "c".to_owned() };
+        let (job, _) =
+            job(&order(import(Supply::Claim(claim))), "default", Some(VolumeMode::Block), &options());
+        let pod = job.spec.unwrap().template.spec.unwrap();
+        let variables = pod.containers[0].env.clone().unwrap();
+        let found = variables.iter().find(|variable| variable.name == "DVCR_TRACES_ENDPOINT").unwrap();
+        assert_eq!(found.value.as_deref(), Some("http://otel:4318"));
     }
 
     #[test]
