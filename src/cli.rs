@@ -29,6 +29,7 @@ mod serve;
 mod size;
 mod stats;
 mod tls;
+mod traces;
 mod upkeep;
 mod verify;
 mod webhooks;
@@ -41,7 +42,7 @@ use clap::{Parser, Subcommand};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::disk::Format;
-use crate::telemetry;
+use crate::telemetry::{self, CommandSpan};
 
 /// An OCI-native registry for virtual-machine disk images.
 #[derive(Debug, Parser)]
@@ -111,13 +112,20 @@ impl Failure {
 #[must_use]
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
+    let name = cli.command.traced();
+    let begun = name.map_or(Ok(None), |_| traces::begin());
+    let traces = begun.as_ref().ok().and_then(Option::as_ref);
     if !matches!(cli.command, Command::Serve(_) | Command::Controller(_)) {
         // Warnings of what a command does, or more for whoever looks for a reason. What does not parse is no reason to
         // refuse the work.
         let level = std::env::var("DVCR_LOG_LEVEL")
             .unwrap_or_else(|_| "warn,rustls_platform_verifier=off".to_owned());
-        let _ = telemetry::init(&level, false);
+        let _ = telemetry::init_with(&level, false, None, traces);
     }
+    if let Err(error) = &begun {
+        tracing::warn!(%error, "no traces are sent");
+    }
+    let span = name.filter(|_| traces.is_some()).map(CommandSpan::begin);
     let outcome = match cli.command {
         Command::Serve(serve) => serve.run(),
         Command::Controller(controller) => controller.run(),
@@ -135,6 +143,12 @@ pub fn run() -> ExitCode {
         Command::Healthcheck(healthcheck) => healthcheck.run(),
         Command::Completion(completion) => completion.run(),
     };
+    if let Some(span) = span {
+        span.ended(outcome.is_ok());
+    }
+    if let Ok(Some(traces)) = begun {
+        traces.end();
+    }
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

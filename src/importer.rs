@@ -12,7 +12,9 @@
 //! **What is there is not sent.** When the repository has a layer of the same size that begins alike, the
 //! first pass only hashes; if the digests agree, nothing is uploaded.
 
+mod cause;
 mod checksum;
+mod ending;
 mod error;
 mod examine;
 mod gauge;
@@ -27,7 +29,9 @@ mod source;
 mod spool;
 mod upload;
 
+pub use cause::Cause;
 pub use checksum::{Checksum, ChecksumAlgorithm, InvalidChecksum};
+pub use ending::Ending;
 pub use error::{ImportError, SourceError};
 pub use gauge::{Gauge, Meter, per_second, ratio};
 pub use import::{Imported, Importer};

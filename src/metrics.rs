@@ -4,10 +4,12 @@
 //! counted in atomics that are at hand; the engine knows nothing of all this, and what it counts is read when
 //! somebody asks.
 
+mod certificate;
 mod collection;
 mod compaction;
 mod http;
 mod images;
+mod imports;
 mod limits;
 mod process;
 mod quotas;
@@ -17,6 +19,7 @@ mod webhooks;
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::SystemTime;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text;
@@ -24,10 +27,12 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry as Registered;
 
 use crate::registry::Registry;
+use certificate::Certificate;
 use collection::Collection;
 use compaction::Compaction;
 use http::Http;
 use images::Images;
+use imports::InProgress;
 use limits::Limited;
 use process::Process;
 use storing::{Chunked, StoreCalls};
@@ -35,6 +40,7 @@ use verification::Verification;
 use webhooks::Webhooks;
 
 pub use http::Request;
+pub use imports::{ImportTally, Standing};
 pub use webhooks::WebhookTally;
 
 /// The type of an [`exposition`](Metrics::exposition).
@@ -152,6 +158,21 @@ impl Metrics {
         count: impl Fn() -> Vec<(&'static str, &'static str, u64)> + Send + Sync + 'static,
     ) {
         self.add(Images(Box::new(count)));
+    }
+
+    /// Tells also what `tally` counts of imports, and of those that go on what `look` gives.
+    pub fn with_imports(
+        &self,
+        tally: &ImportTally,
+        look: impl Fn() -> Vec<Standing> + Send + Sync + 'static,
+    ) {
+        tally.register(&mut self.registered.write().unwrap_or_else(PoisonError::into_inner));
+        self.add(InProgress(Box::new(look)));
+    }
+
+    /// Tells also when the certificate of the server expires, as `look` gives it.
+    pub fn with_certificate(&self, look: impl Fn() -> Option<SystemTime> + Send + Sync + 'static) {
+        self.add(Certificate(Box::new(look)));
     }
 
     fn add(&self, collector: impl Collector) {

@@ -17,7 +17,7 @@ use tracing_subscriber::{EnvFilter, Layer, fmt};
 
 pub use audit_file::AuditFile;
 use line::Lines;
-pub use traces::{InvalidCollector, RequestSpan, TraceSettings, Traces};
+pub use traces::{CommandSpan, InvalidCollector, RequestSpan, TraceSettings, Traces, trace_headers};
 
 /// In the extensions of an answer: what was changed, for those who tell of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -298,7 +298,7 @@ class Authority:
             "-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign",
         )  # fmt: skip
 
-    def certify(self, *addresses):
+    def certify(self, *addresses, days=30):
         """A certificate and its key for a server at these addresses."""
         name = addresses[0].replace(":", "_")
         request, key, made = (self.folder / f"{name}.{end}" for end in ["csr", "key", "pem"])
@@ -311,7 +311,7 @@ class Authority:
         extensions.write_text(f"subjectAltName={','.join(names)}\nextendedKeyUsage=serverAuth\n")
         openssl(
             "x509", "-req", "-in", request, "-CA", self.certificate, "-CAkey", self.key, "-CAcreateserial",
-            "-days", "30", "-extfile", extensions, "-out", made,
+            "-days", days, "-extfile", extensions, "-out", made,
         )  # fmt: skip
         return made, key
 

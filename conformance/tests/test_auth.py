@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import time
 import warnings
@@ -794,6 +795,88 @@ def test_one_rule_gives_each_namespace_of_a_cluster_its_own_images(guarded, tmp_
     assert builder.get("/v2/_catalog").json() == {"repositories": ["vi/team-a/disk"]}
     for subject in ["system:node:x", "admin", "system:serviceaccount:team-a", "system:serviceaccount:a/b:c"]:
         assert account(subject).get("/v2/").status == 401, subject
+
+
+REAL_CLUSTER = """
+[[auth.issuers]]
+issuer = "https://kubernetes.default.svc"
+audience = "dvcr"
+jwks_url = "{server}/openid/v1/jwks"
+kubernetes = true
+{more}
+
+[[auth.rules]]
+service_accounts = ["*/*"]
+repositories = ["vi/{{namespace}}/**"]
+actions = ["pull", "push"]
+"""
+
+
+@pytest.fixture
+def accounts(cluster):
+    """Makes a service account `builder` in two namespaces of a real cluster, and gives tokens of it."""
+    for namespace in ["team-a", "team-b"]:
+        cluster.kubectl("create", "namespace", namespace)
+        cluster.kubectl("create", "serviceaccount", "builder", "-n", namespace)
+
+    def token(namespace, *arguments):
+        asked = ["create", "token", "builder", "-n", namespace, "--duration", "10m", *arguments]
+        return cluster.kubectl(*asked).stdout.strip()
+
+    yield token
+    for namespace in ["team-a", "team-b"]:
+        cluster.kubectl("delete", "serviceaccount", "builder", "-n", namespace)
+    cluster.clean()
+
+
+@pytest.mark.slow
+def test_service_accounts_of_a_real_cluster_are_let_in_by_its_keys(guarded, cluster, accounts, tmp_path):
+    api = cluster.kubernetes
+    # As a pod of the registry has them.
+    own = tmp_path / "token"
+    own.write_text(cluster.kubectl("create", "token", "dvcr-registry", "-n", "dvcr").stdout)
+    more = f'ca_file = "{api.authority.certificate}"\ntoken_file = "{own}"'
+    server = guarded(rules=REAL_CLUSTER.format(server=api.server, more=more))
+    for namespace in ["team-a", "team-b"]:
+        User(server, token=accounts(namespace, "--audience", "dvcr")).push_image(f"vi/{namespace}/disk", "v1")
+    token = accounts("team-a", "--audience", "dvcr")
+    # With each request, and as docker logs in.
+    for builder in [User(server, token=token), User(server, "token", token)]:
+        assert builder.get("/v2/vi/team-a/disk/manifests/v1").status == 200
+        assert builder.get("/v2/vi/team-b/disk/manifests/v1").status == 403
+    # Tokens for the API server, or for somebody else, are not for us.
+    for other in [accounts("team-a"), accounts("team-a", "--audience", "somebody")]:
+        assert User(server, token=other).get("/v2/").status == 401
+    # Whoever has the token of the registry's pod is not thereby somebody here.
+    assert User(server, token=own.read_text().strip()).get("/v2/").status == 401
+
+
+@pytest.mark.slow
+def test_without_the_clusters_authority_or_a_token_of_its_own_its_keys_are_not_to_be_had(guarded, cluster, accounts, tmp_path):
+    api = cluster.kubernetes
+    token = accounts("team-a", "--audience", "dvcr")
+    own = tmp_path / "token"
+    own.write_text(cluster.kubectl("create", "token", "dvcr-registry", "-n", "dvcr").stdout)
+    for more in [f'token_file = "{own}"', f'ca_file = "{api.authority.certificate}"']:
+        server = guarded(rules=REAL_CLUSTER.format(server=api.server, more=more))
+        answer = User(server, token=token).get("/v2/")
+        assert answer.status == 503, answer
+        assert f"{api.server}/openid/v1/jwks" in log_of(server)
+        server.stop()
+
+
+@pytest.mark.slow
+def test_the_installation_with_rules_is_one_that_the_api_accepts(cluster, tmp_path):
+    shutil.copytree(ROOT / "deploy", tmp_path / "deploy")
+    for installation in ["filesystem", "s3"]:
+        folder = tmp_path / "deploy/kubernetes" / installation
+        with (folder / "kustomization.yaml").open("a") as file:
+            # What `kustomize edit add component ../auth` does.
+            file.write("components:\n  - ../auth\n")
+        made = cluster.kubectl("kustomize", folder).stdout
+        cluster.kubectl("apply", "--server-side", "--force-conflicts", "--dry-run=server", "-f", "-", input=made)
+        pods = [part for part in made.split("\n---\n") if "kind: Deployment" in part and "name: auth" in part]
+        assert pods and all("automountServiceAccountToken: true" in pod for pod in pods)
 
 
 # Resources.

@@ -17,7 +17,7 @@ import pytest
 from conftest import s3_storage
 from dvcr import BINARY, free_port
 from test_http import client, log, server  # noqa: F401
-from virtual_images import Embedded, from_user, from_web, virtual_image
+from virtual_images import Embedded, SlowWeb, from_user, from_web, virtual_image
 from wire import Client, digest_of, encode, eventually
 
 NAME = "disks/ubuntu"
@@ -102,6 +102,53 @@ def test_images_are_counted_by_phase(server, cache, web, images, tmp_path):
     eventually(count)
     world.delete("vi", "noble")
     eventually(lambda: not count())
+
+
+def imports_are_counted(world, host, slow, data):
+    """What is told of an import that stalls, of one that is not wanted any more, and of those that fail."""
+
+    def ends(outcome, reason):
+        return scraped(host)[f'dvcr_imports_total{{outcome="{outcome}",reason="{reason}"}}']
+
+    def running():
+        return scraped(host)['dvcr_imports_in_progress{state="running"}']
+
+    def stands_still():
+        return scraped(host)['dvcr_import_standstill_seconds{state="running"}']
+
+    # There before anything has happened.
+    eventually(lambda: ends("ready", "") == 0 and ends("failed", "checksum") == 0 and running() == 0)
+    assert stands_still() == 0
+    # The source says nothing more.
+    source = slow.add("/stalls", data)
+    world.apply(virtual_image("stalls", from_web(source)))
+    eventually(lambda: running() == 1 and stands_still() > 2, seconds=60)
+    slow.speed = None
+    world.wait_phase("vi", "stalls", "Ready")
+    eventually(lambda: ends("ready", "") == 1 and running() == 0)
+    series = scraped(host)
+    assert series["dvcr_import_read_bytes_total"] == len(data)
+    assert series["dvcr_import_duration_seconds_count"] == 1
+    assert series["dvcr_import_duration_seconds_sum"] > 0
+    assert stands_still() == 0
+    # It is not what it should be, so that another try would not help.
+    world.apply(virtual_image("wrong", from_web(source, checksum={"md5": "0" * 32})))
+    world.wait_phase("vi", "wrong", "Failed")
+    eventually(lambda: ends("failed", "checksum") == 1)
+    # It is not there, and may come.
+    world.apply(virtual_image("missing", from_web(source + "-not")))
+    eventually(lambda: ends("retried", "source") > 0, seconds=60)
+    assert total(scraped(host), "dvcr_imports_in_progress") == 1
+    before = ends("cancelled", "")
+    world.delete("vi", "missing")
+    eventually(lambda: total(scraped(host), "dvcr_imports_in_progress") == 0)
+    assert ends("cancelled", "") == before + 1
+    assert "stalls" not in str(scraped(host))
+
+
+def test_imports_are_counted(server, cache, opened, images, tmp_path):
+    world = Embedded(server, cache, tmp_path / "kubectl")
+    imports_are_counted(world, server.host, opened(SlowWeb()), images.disk().read_bytes())
 
 
 def test_metrics_are_not_for_everybody(outside, tmp_path):

@@ -16,9 +16,10 @@ import pytest
 
 from command import FAILED
 from disk import MIB, build_disk_image
-from dvcr import BINARY, Dvcr
+from dvcr import BINARY, Dvcr, free_port
 from flaky_http import Authority
 from kubernetes import Kubectl
+from test_metrics import scraped
 from virtual_images import Embedded, from_object, from_user, from_web, virtual_image
 from wire import Answer, digest_of, eventually
 
@@ -35,9 +36,9 @@ class Certified:
         self.certificate, self.key = folder / "tls.crt", folder / "tls.key"
         self.renew(authority)
 
-    def renew(self, authority):
+    def renew(self, authority, days=30):
         """Puts a new certificate and its key in place, and gives the certificate's fingerprint."""
-        made, key = authority.certify("127.0.0.1", "localhost")
+        made, key = authority.certify("127.0.0.1", "localhost", days=days)
         for source, target in [(key, self.key), (made, self.certificate)]:
             part = target.with_suffix(".part")
             shutil.copyfile(source, part)
@@ -256,6 +257,35 @@ def test_a_new_certificate_is_shown_while_a_push_goes_on(server, certified, auth
     push.send(data[MIB:])
     assert push.getresponse().status == 201
     assert client.send("GET", f"/v2/disks/long/blobs/{digest_of(data)}").body == data
+
+
+def test_monitoring_sees_when_the_certificate_expires_that_is_shown(start, certified, authority):
+    beside = f"127.0.0.1:{free_port()}"
+    server = start("filesystem", DVCR_METRICS_LISTEN=beside, **certified.settings)
+
+    def told():
+        # It listens there a moment later.
+        with contextlib.suppress(OSError):
+            return scraped(beside)["dvcr_tls_certificate_expiry_timestamp_seconds"]
+
+    def end():
+        done = ["openssl", "x509", "-in", certified.certificate, "-noout", "-enddate"]
+        found = subprocess.run(done, check=True, capture_output=True, text=True).stdout
+        return ssl.cert_time_to_seconds(found.strip().removeprefix("notAfter="))
+
+    first = end()
+    assert eventually(told) == first
+    new = certified.renew(authority, days=90)
+    assert end() > first
+    eventually(lambda: shown(server) == new, RELOAD)
+    assert told() == end()
+    # One that cannot be used is not shown, and so it is not told of.
+    renewed = end()
+    made, _ = authority.certify("127.0.0.1", days=5)
+    shutil.copyfile(made, certified.certificate)
+    eventually(lambda: "goes on with the certificate" in server.log.read_text(), RELOAD)
+    assert shown(server) == new
+    assert told() == renewed
 
 
 def test_links_that_kubernetes_moves_are_followed(start, tmp_path, authority):

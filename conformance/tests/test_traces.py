@@ -9,6 +9,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
+from command import FAILED
 from dvcr import free_port
 from wire import Client, eventually
 
@@ -101,6 +102,30 @@ def test_a_request_is_a_span_with_the_calls_of_the_store_in_it(start, collector,
     [pushed] = eventually(lambda: collector.requests("PUT manifest"), seconds=30)
     assert "put" in {span.name for span in collector.of(pushed.trace_id.hex()) if span.parent_span_id == pushed.span_id}
     assert collector.services == {"dvcr"}
+
+
+def test_a_command_and_what_its_registry_does_for_it_are_one_trace(start, collector, dvcr, images, web):
+    server = start("filesystem", DVCR_TRACES_ENDPOINT=collector.url)
+    source, told = web.add("/disk.img", images.disk().read_bytes()), {"DVCR_TRACES_ENDPOINT": collector.url}
+    dvcr.run("import", source, f"{server.host}/{NAME}:v1", environment=told)
+    # The command's own spans are there when it has ended.
+    [command] = [span for span in list(collector.spans) if span.name == "dvcr import"]
+    assert not command.parent_span_id and command.status.code == Status.STATUS_CODE_UNSET
+
+    def pushed():
+        return [span for span in collector.requests("PUT manifest") if span.trace_id == command.trace_id]
+
+    [request] = eventually(pushed, seconds=30)
+    assert request.parent_span_id == command.span_id
+    assert command.start_time_unix_nano <= request.start_time_unix_nano
+    # The source is somebody else's.
+    assert web.seen and not [seen for seen in web.seen if "traceparent" in str(seen.headers).lower()]
+    dvcr.run("import", source + "-not", f"{server.host}/{NAME}:v2", "--retries", "1", environment=told, code=FAILED)
+    [failed] = [span for span in list(collector.spans) if span.name == "dvcr import" and span is not command]
+    assert failed.status.code == Status.STATUS_CODE_ERROR
+    # Nobody waits for a collector that is not there, or is none.
+    for endpoint in [f"http://127.0.0.1:{free_port()}", "nonsense"]:
+        dvcr.run("inspect", f"{server.host}/{NAME}:v1", environment={"DVCR_TRACES_ENDPOINT": endpoint})
 
 
 def test_the_last_spans_are_sent_when_the_server_stops(start, collector):

@@ -16,11 +16,12 @@ import pytest
 
 from cluster import NAMESPACE, Controller
 from command import kept
-from dvcr import ROOT
+from dvcr import ROOT, free_port
 from images import MIB
 from job_runner import MERGE
 from kubernetes import Follower, version
 from layers import Image
+from test_metrics import imports_are_counted, scraped
 from virtual_images import (
     SlowWeb,
     bundle,
@@ -364,6 +365,29 @@ def test_a_job_that_is_made_anew_has_a_secret_of_its_own(world, opened, images, 
     eventually(lambda: not made("jobs"), seconds=20)
     world.runner.collect()
     assert left(world) == set()
+
+
+def test_the_controller_tells_what_becomes_of_jobs(world, opened, images):
+    host = f"127.0.0.1:{free_port()}"
+    world.controller.stop()
+    world.controller.environment["DVCR_METRICS_LISTEN"] = host
+    world.controller.start()
+    slow = opened(SlowWeb())
+
+    def listens():
+        with contextlib.suppress(OSError):
+            return scraped(host)
+
+    eventually(listens, seconds=30)
+    imports_are_counted(world, host, slow, images.disk().read_bytes())
+    # A pod that is killed cannot say why.
+    slow.speed = 0
+    world.apply(virtual_image("killed", from_web(slow.add("/killed", os.urandom(4 << 20)))))
+    eventually(lambda: slow.readers("/killed") == 1, seconds=30)
+    uid = world.get("vi", "killed")["metadata"]["uid"]
+    world.runner.crash(f"dvcr-import-{uid}", NAMESPACE)
+    killed = 'dvcr_imports_total{outcome="retried",reason="killed"}'
+    eventually(lambda: scraped(host)[killed] == 1, seconds=30)
 
 
 def test_an_image_that_a_machine_uses_is_not_deleted(world, web, images):

@@ -15,13 +15,14 @@ mod own;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, ServerConfig};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use clients::Clients;
 use own::Own;
@@ -82,6 +83,7 @@ struct Current {
     files: Files,
     own: Arc<CertifiedKey>,
     server: Arc<ServerConfig>,
+    expires: Option<SystemTime>,
 }
 
 /// The bytes of the files.
@@ -145,6 +147,12 @@ impl Tls {
 
     fn current(&self) -> Arc<Current> {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// When the certificate expires that is shown at the moment; `None` if that cannot be told.
+    #[must_use]
+    pub fn expires(&self) -> Option<SystemTime> {
+        self.current().expires
     }
 
     /// How connections are taken at the moment.
@@ -213,7 +221,8 @@ impl Current {
         };
         let mut server = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&own))));
         server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Self { files, own, server: Arc::new(server) })
+        let expires = own.end_entity_cert().ok().and_then(expiry);
+        Ok(Self { files, own, server: Arc::new(server), expires })
     }
 }
 
@@ -228,6 +237,13 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     if found.is_empty() { Err("it holds no certificate in PEM".to_owned()) } else { Ok(found) }
 }
 
+/// When a certificate expires, if that is after 1970.
+fn expiry(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let seconds = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
+    UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+}
+
 /// Why there is no key in a file, as far as one can tell.
 fn key_reason(pem: &[u8], error: &rustls::pki_types::pem::Error) -> String {
     let text = String::from_utf8_lossy(pem);
@@ -240,16 +256,22 @@ fn key_reason(pem: &[u8], error: &rustls::pki_types::pem::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use rcgen::{CertificateParams, KeyPair};
+    use rcgen::{CertificateParams, KeyPair, date_time_ymd};
     use tempfile::TempDir;
     use tokio_rustls::{TlsAcceptor, TlsConnector};
 
     use super::*;
 
     fn pair() -> (String, String) {
+        pair_until(4096)
+    }
+
+    /// A pair that is good until the end of a year.
+    fn pair_until(year: i32) -> (String, String) {
         let key = KeyPair::generate().unwrap();
-        let certificate =
-            CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+        let mut parameters = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        parameters.not_after = date_time_ymd(year, 12, 31);
+        let certificate = parameters.self_signed(&key).unwrap();
         (certificate.pem(), key.serialize_pem())
     }
 
@@ -308,6 +330,24 @@ mod tests {
         put(&folder, &next, &next_key);
         assert!(tls.reload().unwrap());
         assert!(!Arc::ptr_eq(&first, &tls.server()));
+    }
+
+    #[test]
+    fn the_certificate_that_is_served_tells_when_it_expires() {
+        let at = |year: i32| date_time_ymd(year, 12, 31).unix_timestamp().unsigned_abs();
+        let expires = |tls: &Tls| tls.expires().unwrap().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let folder = TempDir::new().unwrap();
+        let (certificate, key) = pair_until(2030);
+        let tls = Tls::open(put(&folder, &certificate, &key)).unwrap();
+        assert_eq!(expires(&tls), at(2030));
+        // Later than the years that have two digits in a certificate.
+        let (next, next_key) = pair_until(2077);
+        put(&folder, &next, &key);
+        assert!(tls.reload().is_err());
+        assert_eq!(expires(&tls), at(2030));
+        put(&folder, &next, &next_key);
+        tls.reload().unwrap();
+        assert_eq!(expires(&tls), at(2077));
     }
 
     /// Whether a client and a server come to terms.

@@ -85,6 +85,9 @@ pub(super) struct Controller {
     job_memory: String,
     #[command(flatten)]
     client: RegistryArgs,
+    /// Where Jobs send their traces: `http(s)://HOST:4318` of an OpenTelemetry collector [default: nowhere].
+    #[arg(long, value_name = "URL", env = "DVCR_TRACES_ENDPOINT")]
+    traces_endpoint: Option<Url>,
     /// Where /metrics and /livez are served, in plain HTTP [default: nowhere].
     #[arg(long, value_name = "ADDRESS:PORT", env = "DVCR_METRICS_LISTEN")]
     metrics_listen: Option<SocketAddr>,
@@ -144,6 +147,8 @@ impl Controller {
             let metrics = Arc::new(Metrics::new());
             let census = Arc::clone(&context.census);
             metrics.with_images(move || census.count());
+            let imports = Arc::clone(&context.imports);
+            metrics.with_imports(context.imports.tally(), move || imports.standing());
             let failed = |error| Failure::because(format!("cannot listen on {address}"), &error);
             let server = Server::bind(address, ServerOptions::default()).await.map_err(failed)?;
             tokio::spawn(server.run(exposition(metrics), std::future::pending()));
@@ -268,6 +273,7 @@ impl Controller {
             cpu_limit: self.job_cpu.clone(),
             memory_limit: self.job_memory.clone(),
             pull_secret: self.job_pull_secret.clone(),
+            traces_endpoint: self.traces_endpoint.as_ref().map(Url::to_string),
             tokens,
         };
         let jobs = Arc::new(Jobs::new(client.clone(), library.clone(), transport, options));

@@ -60,8 +60,10 @@ impl Copy {
         let client = self.registry.default_client()?;
         let (from, to) = (client.repository_of(&self.source), client.repository_of(&self.destination));
         let sent = Arc::new(AtomicU64::new(0));
-        let look =
-            || Snapshot { phase: "copying", done: sent.load(Ordering::Relaxed), total: None, fraction: None };
+        let look = || {
+            let done = sent.load(Ordering::Relaxed);
+            Snapshot { phase: "copying", done, total: None, fraction: None, in_all: done }
+        };
         let work = copy(&from, &self.source.reference, &to, &self.destination.reference, &sent);
         let (digest, copied) = self
             .progress

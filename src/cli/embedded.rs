@@ -116,10 +116,12 @@ impl Embedded {
         self.context.uploads.key.clone()
     }
 
-    /// Has the images counted by phase.
+    /// Has the images counted by phase, and their imports.
     pub(super) fn count_in(&self, metrics: &Metrics) {
         let census = Arc::clone(&self.context.census);
         metrics.with_images(move || census.count());
+        let imports = Arc::clone(&self.context.imports);
+        metrics.with_imports(self.context.imports.tally(), move || imports.standing());
     }
 
     /// The paths of the API server.

@@ -21,7 +21,7 @@ use crate::artifact::{FileName, LABEL_FORMAT, LABEL_SIZE, LABEL_VIRTUAL_SIZE, Pl
 use crate::client::{Client, Egress, Retries, TransportOptions};
 use crate::disk::{Format, Limits};
 use crate::importer::{
-    Checksum, FileSource, Gauge, HttpSource, ImportError, ImportOptions, Imported, Importer, Journal,
+    Checksum, Ending, FileSource, Gauge, HttpSource, ImportError, ImportOptions, Imported, Importer, Journal,
     PipeSource, RegistrySource, Source, UploadedSource,
 };
 use crate::oci::{ImageReference, Reference};
@@ -90,6 +90,9 @@ pub(super) struct Import {
     registry: RegistryArgs,
     #[command(flatten)]
     progress: ProgressArgs,
+    /// Write into this file, as JSON, how the import has ended, for a controller that looks.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -246,6 +249,7 @@ impl Import {
             done: progress.done(),
             total: progress.total(),
             fraction: gauge.lock().unwrap_or_else(PoisonError::into_inner).look(&progress).fraction,
+            in_all: progress.read_in_all(),
         };
         let began = Instant::now();
         // Told to stop, it takes back what could not be gone on with.
@@ -258,8 +262,19 @@ impl Import {
             }
             import.await
         });
-        let outcome = self.progress.show(look, work).await.map_err(|error| failure(&error))?;
+        let outcome = self.progress.show(look, work).await;
+        self.tell(&Ending::of(progress.read_in_all(), outcome.as_ref().err()));
+        let outcome = outcome.map_err(|error| failure(&error))?;
         self.print(&outcome, began.elapsed().as_secs_f64())
+    }
+
+    /// Whoever asked for it can do without.
+    fn tell(&self, ending: &Ending) {
+        let Some(path) = &self.report else { return };
+        let text = serde_json::to_vec(ending).unwrap_or_default();
+        if let Err(error) = std::fs::write(path, text) {
+            tracing::warn!(path = %path.display(), %error, "cannot tell how the import has ended");
+        }
     }
 
     fn source(&self, retries: Retries) -> Result<Source, Failure> {
@@ -316,7 +331,8 @@ impl Import {
         let (authorities, insecure) = self.registry.authorities(&self.of_source.source_ca_file)?;
         let egress = if self.of_source.deny_local_addresses { Egress::NotLocal } else { Egress::Any };
         let patience = Duration::from_secs(self.of_source.idle_timeout);
-        let transport = TransportOptions { authorities, insecure, egress, patience, own: None };
+        let transport =
+            TransportOptions { authorities, insecure, egress, patience, ..TransportOptions::default() };
         let credentials = credentials(self.of_source.source_auth_file.as_deref())?;
         self.registry.client_with(transport, credentials, retries)
     }

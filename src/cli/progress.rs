@@ -46,6 +46,8 @@ pub(super) struct Snapshot {
     pub(super) total: Option<u64>,
     /// How much of all phases is done, from 0 to 1, if that is known.
     pub(super) fraction: Option<f64>,
+    /// What was done in all phases.
+    pub(super) in_all: u64,
 }
 
 /// How far work is that a registry does, by what it tells.
@@ -68,7 +70,7 @@ impl Told {
 
     pub(super) fn snapshot(&self, phase: &'static str) -> Snapshot {
         let [done, total] = [&self.done, &self.total].map(|bytes| bytes.load(Ordering::Relaxed));
-        Snapshot { phase, done, total: Some(total), fraction: None }
+        Snapshot { phase, done, total: Some(total), fraction: None, in_all: done }
     }
 }
 

@@ -20,8 +20,10 @@ pub(super) struct Served(Arc<Mutex<Value>>);
 
 impl Served {
     pub(super) fn set(&self, now: Snapshot) {
-        let Snapshot { phase, done, total, fraction } = now;
-        let value = json!({ "phase": phase, "done": done, "total": total, "fraction": fraction });
+        let Snapshot { phase, done, total, fraction, in_all } = now;
+        let value = json!({
+            "phase": phase, "done": done, "total": total, "fraction": fraction, "in_all": in_all,
+        });
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = value;
     }
 

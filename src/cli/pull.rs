@@ -114,7 +114,8 @@ impl Pull {
         let exporter = Exporter::default();
         let look = || {
             let (done, total) = exporter.progress();
-            Snapshot { phase: "pulling", done, total, fraction: total.map(|total| ratio(done, total)) }
+            let fraction = total.map(|total| ratio(done, total));
+            Snapshot { phase: "pulling", done, total, fraction, in_all: done }
         };
         let work = exporter.export(&image, destination, options);
         let pulled = self.progress.show(look, work).await.map_err(|error| failure(&error))?;

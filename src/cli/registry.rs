@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use reqwest::Certificate;
+use reqwest::header::{HeaderMap, HeaderName};
 
 use super::Failure;
 use crate::client::{Client, ClientError, ClientOptions, Credentials, Egress, Retries, TransportOptions};
 use crate::oci::RegistryHost;
+use crate::telemetry::trace_headers;
 
 /// How registries are spoken to.
 #[derive(Debug, Clone, Args)]
@@ -56,6 +58,7 @@ impl RegistryArgs {
             egress: Egress::Any,
             patience,
             own: None,
+            headers: trace(),
         };
         self.client_with(transport, credentials, retries)
     }
@@ -106,6 +109,12 @@ pub(super) fn credentials(file: Option<&Path>) -> Result<Credentials, Failure> {
     } else {
         Err(wrong(&"it is no JSON object"))
     }
+}
+
+/// What a registry is told of the trace that this command is. Sources are others' and are told nothing.
+fn trace() -> HeaderMap {
+    let headers = trace_headers().iter();
+    headers.filter_map(|(name, value)| Some((HeaderName::from_static(name), value.parse().ok()?))).collect()
 }
 
 fn read_all(files: &[PathBuf]) -> Result<Vec<Vec<u8>>, Failure> {

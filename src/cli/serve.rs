@@ -195,6 +195,9 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     let metrics = Arc::new(Metrics::new());
     let store =
         open(config, &metrics).await.map_err(|error| Failure::because("cannot open the storage", &error))?;
+    if let Some(tls) = tls.clone() {
+        metrics.with_certificate(move || tls.expires());
+    }
     let capabilities = store.capabilities();
     let store = Arc::new(Measured::new(store, metrics.store()));
     let idle_timeout = Duration::from_secs(config.idle_timeout);

@@ -30,6 +30,8 @@ pub struct TransportOptions {
     pub patience: Duration,
     /// A server that is spoken to in a way of its own, over TLS.
     pub own: Option<OwnServer>,
+    /// Headers of each request besides its own, such as the trace that it is in.
+    pub headers: HeaderMap,
 }
 
 /// A server with which it is agreed on TLS in a way of its own, whatever authorities say.
@@ -49,6 +51,7 @@ impl Default for TransportOptions {
             egress: Egress::default(),
             patience: Duration::from_mins(1),
             own: None,
+            headers: HeaderMap::new(),
         }
     }
 }
@@ -106,6 +109,7 @@ impl Transport {
         let build = |proxied: bool, own: Option<&OwnServer>| {
             let mut builder = reqwest::Client::builder()
                 .user_agent(concat!("dvcr/", env!("CARGO_PKG_VERSION")))
+                .default_headers(options.headers.clone())
                 .redirect(reqwest::redirect::Policy::none())
                 .connect_timeout(options.patience.min(Duration::from_secs(30)))
                 .http2_adaptive_window(true)

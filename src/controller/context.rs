@@ -10,6 +10,7 @@ use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 
 use super::census::Census;
 use super::image::ImageId;
+use super::imports::Imports;
 use super::library::Library;
 use super::provisioner::Provisioner;
 use super::uploads::Uploads;
@@ -31,6 +32,8 @@ pub struct Context {
     pub presence_interval: Duration,
     /// How many images are in which phase.
     pub census: Arc<Census>,
+    /// How imports end, and whether those that go on move.
+    pub imports: Arc<Imports>,
     recorder: Recorder,
     pace: Mutex<HashMap<ImageId, Instant>>,
 }
@@ -56,6 +59,7 @@ impl Context {
             uploads,
             presence_interval,
             census: Arc::default(),
+            imports: Arc::default(),
             recorder,
             pace: Mutex::default(),
         }
@@ -76,6 +80,7 @@ impl Context {
     /// An image is gone.
     pub(super) fn forget(&self, image: &ImageId) {
         self.census.forget(image);
+        self.imports.forget(image);
         self.pace.lock().unwrap_or_else(PoisonError::into_inner).remove(image);
     }
 

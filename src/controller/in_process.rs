@@ -14,14 +14,14 @@ use tokio_util::task::TaskTracker;
 use super::backoff::backoff;
 use super::image::{HttpFile, ImageId};
 use super::provisioner::{
-    Claim, Imported, NotReady, Order, ProvisionError, Provisioner, Report, Supply, Task,
+    Claim, Failure, Imported, NotReady, Order, ProvisionError, Provisioner, Report, Supply, Task,
 };
 use crate::artifact::RemoteImage;
 use crate::client::{Client, ClientError, ClientOptions, Credentials, Egress, Retries, TransportOptions};
 use crate::disk::Format;
 use crate::exporter::{Destination, ExportOptions, Exporter};
 use crate::importer::{
-    Checksum, FileSource, Gauge, HttpSource, ImportError, ImportOptions, Importer, Journal, Meter,
+    Cause, Checksum, FileSource, Gauge, HttpSource, ImportError, ImportOptions, Importer, Journal, Meter,
     RegistrySource, Source, UploadedSource, per_second, ratio,
 };
 use crate::oci::{ImageReference, RegistryHost, UPLOADED_FILES};
@@ -86,7 +86,7 @@ enum State {
     Importing(Arc<Importer>, Gauge),
     Filling(Arc<Exporter>, Instant),
     Retrying {
-        error: String,
+        failure: Failure,
         attempt: u32,
         until: Instant,
     },
@@ -98,9 +98,17 @@ enum State {
 /// One try has failed.
 enum Failed {
     /// Another one would too.
-    Finally(String),
+    Finally(Failure),
     /// Another one may not.
-    ForNow(String),
+    ForNow(Failure),
+}
+
+impl Failed {
+    /// Judges an error before which nothing was read.
+    fn judged(is_final: bool, cause: Cause, error: &impl ToString) -> Self {
+        let failure = Failure { error: error.to_string(), cause, read: 0 };
+        if is_final { Self::Finally(failure) } else { Self::ForNow(failure) }
+    }
 }
 
 impl InProcess {
@@ -233,15 +241,15 @@ impl Work {
             State::Queued | State::Gone => {
                 Report::Queued("waiting for other images to be made first".to_owned())
             }
-            State::Importing(importer, gauge) => Report::Running(gauge.look(&importer.progress())),
+            State::Importing(importer, gauge) => Report::Running(Some(gauge.look(&importer.progress()))),
             State::Filling(exporter, began) => {
                 let (done, total) = exporter.progress();
                 let average = per_second(done, began.elapsed().as_secs_f64());
                 let fraction = total.map(|total| ratio(done, total));
-                Report::Running(Meter { fraction, average, current: average })
+                Report::Running(Some(Meter { fraction, average, current: average, ..Meter::default() }))
             }
-            State::Retrying { error, attempt, until } => Report::Retrying {
-                error: error.clone(),
+            State::Retrying { failure, attempt, until } => Report::Retrying {
+                failure: failure.clone(),
                 attempt: *attempt,
                 wait: until.saturating_duration_since(Instant::now()),
             },
@@ -267,6 +275,7 @@ impl Shared {
         state: &Mutex<State>,
         cancelled: &CancellationToken,
     ) -> Option<Report> {
+        let began = Instant::now();
         let mut attempt = 0;
         loop {
             attempt += 1;
@@ -279,17 +288,20 @@ impl Shared {
             };
             let outcome = self.once(order, state, cancelled).await;
             drop(slot);
-            let error = match outcome? {
-                Ok(report) => return Some(report),
-                Err(Failed::Finally(error)) => {
-                    tracing::info!(image = %order.image, error, "refused");
-                    return Some(Report::Refused(error));
+            let failure = match outcome? {
+                Ok(Report::Imported(imported)) => {
+                    return Some(Report::Imported(Imported { took: began.elapsed(), ..imported }));
                 }
-                Err(Failed::ForNow(error)) => error,
+                Ok(report) => return Some(report),
+                Err(Failed::Finally(failure)) => {
+                    tracing::info!(image = %order.image, error = failure.error, "refused");
+                    return Some(Report::Refused(failure));
+                }
+                Err(Failed::ForNow(failure)) => failure,
             };
             let wait = backoff(attempt, FIRST_WAIT, LONGEST_WAIT);
-            tracing::warn!(image = %order.image, error, attempt, wait_s = wait.as_secs(), "failed, and is tried again");
-            set(state, State::Retrying { error, attempt, until: Instant::now() + wait });
+            tracing::warn!(image = %order.image, error = failure.error, attempt, wait_s = wait.as_secs(), "failed, and is tried again");
+            set(state, State::Retrying { failure, attempt, until: Instant::now() + wait });
             self.tell(&order.image);
             tokio::select! {
                 () = cancelled.cancelled() => return None,
@@ -309,7 +321,7 @@ impl Shared {
             Task::Import { supply, target } => {
                 let source = match self.source(supply) {
                     Ok((source, checksums)) => (source, checksums),
-                    Err(error) => return Some(Err(Failed::Finally(error.to_string()))),
+                    Err(error) => return Some(Err(Failed::judged(true, Cause::Other, &error))),
                 };
                 let (source, checksums) = source;
                 let options = ImportOptions { checksums, ..ImportOptions::default() };
@@ -379,15 +391,16 @@ impl Shared {
         let path = self.volume(claim);
         if let Some(folder) = path.parent() {
             let made = tokio::fs::create_dir_all(folder).await;
-            made.map_err(|error| Failed::ForNow(format!("{}: {error}", folder.display())))?;
+            made.map_err(|error| {
+                Failed::judged(false, Cause::Other, &format!("{}: {error}", folder.display()))
+            })?;
         }
         let found = RemoteImage::resolve(&self.options.client, image, None).await;
-        let found = found.map_err(|error| Failed::ForNow(error.to_string()))?;
+        let found = found.map_err(|error| Failed::judged(false, Cause::Registry, &error))?;
         let options = ExportOptions { format: Some(Format::Raw), ..ExportOptions::default() };
         match exporter.export(&found, Destination::at(path, true), options).await {
             Ok(_) => Ok(Report::Filled),
-            Err(error) if error.is_refusal() => Err(Failed::Finally(error.to_string())),
-            Err(error) => Err(Failed::ForNow(error.to_string())),
+            Err(error) => Err(Failed::judged(error.is_refusal(), Cause::Other, &error)),
         }
     }
 }
@@ -421,10 +434,15 @@ async fn import(
                 virtual_size: made.disk.virtual_size,
                 stored_size: made.file_size,
                 average: per_second(read, began.elapsed().as_secs_f64()),
+                read: importer.progress().read_in_all(),
+                took: began.elapsed(),
             })))
         }
         Err(ImportError::Stopped) => None,
-        Err(error) if error.is_refusal() => Some(Err(Failed::Finally(error.to_string()))),
-        Err(error) => Some(Err(Failed::ForNow(error.to_string()))),
+        Err(error) => {
+            let read = importer.progress().read_in_all();
+            let failure = Failure { error: error.to_string(), cause: error.cause(), read };
+            Some(Err(if error.is_refusal() { Failed::Finally(failure) } else { Failed::ForNow(failure) }))
+        }
     }
 }

@@ -28,12 +28,12 @@ use super::crd::{GROUP, VERSION};
 use super::image::ImageId;
 use super::library::Library;
 use super::provisioner::{
-    Claim, Imported, NotReady, Order, ProvisionError, Provisioner, Report, Supply, Task,
+    Claim, Failure, Imported, NotReady, Order, ProvisionError, Provisioner, Report, Supply, Task,
 };
 use crate::artifact::RemoteImage;
 use crate::auth::Tokens;
 use crate::client::Transport;
-use crate::importer::per_second;
+use crate::importer::{Cause, per_second};
 use manifest::{ORDER, SecretData, VolumeMode};
 
 /// What Jobs are made of.
@@ -55,6 +55,8 @@ pub struct JobOptions {
     pub memory_limit: String,
     /// Image pull secret of the pods in our own namespace.
     pub pull_secret: Option<String>,
+    /// Where pods send their traces, if they do.
+    pub traces_endpoint: Option<String>,
     /// What makes the tokens with which pods are let in by the registry, if it asks for any.
     pub tokens: Option<Tokens>,
 }
@@ -182,6 +184,7 @@ impl Jobs {
         let image = asked.map_err(|error| ProvisionError::Broken(error.to_string()))?;
         let disk = image.inspect().await.map_err(|error| ProvisionError::Broken(error.to_string()))?;
         let found = disk.disk.map_err(|refusal| ProvisionError::Broken(refusal.to_string()))?;
+        let pods = self.pods(job.namespace().as_deref().unwrap_or_default(), &job.name_any()).await?;
         let status = job.status.as_ref();
         let seconds = status
             .and_then(|status| {
@@ -194,6 +197,8 @@ impl Jobs {
             virtual_size: found.virtual_size,
             stored_size: disk.file.size,
             average: per_second(disk.file.size, seconds.max(1.0)),
+            read: pods::read(&pods),
+            took: Duration::try_from_secs_f64(seconds).unwrap_or_default(),
         }))
     }
 
@@ -256,16 +261,21 @@ impl Provisioner for Jobs {
         }
         let pods = self.pods(namespace, &name).await?;
         if let Some(reason) = failed(&job) {
-            let error = pods::complaint(&pods).unwrap_or_else(|| reason.message.clone());
+            let failure = pods::complaint(&pods).unwrap_or_else(|| Failure {
+                error: reason.message.clone(),
+                // Its pods were taken away: the time was over, or the node is gone.
+                cause: Cause::Killed,
+                read: 0,
+            });
             if reason.is_final {
-                return Ok(Report::Refused(error));
+                return Ok(Report::Refused(failure));
             }
             let attempt = job.status.as_ref().and_then(|status| status.failed).unwrap_or(1);
             let wait = rest(&job);
             if wait.is_zero() {
                 self.remove(namespace, &name).await?;
             }
-            return Ok(Report::Retrying { error, attempt: attempt.unsigned_abs(), wait });
+            return Ok(Report::Retrying { failure, attempt: attempt.unsigned_abs(), wait });
         }
         let report = pods::report(&pods, &self.transport, PROGRESS_PATIENCE).await?;
         if let (Report::Queued(_), (_, Some(data))) =
@@ -355,17 +365,17 @@ fn holds(job: &Job, kind: &str) -> bool {
 }
 
 /// Why a Job has failed.
-struct Failure {
+struct Ended {
     message: String,
     /// The program has said that another try would fail too.
     is_final: bool,
 }
 
-fn failed(job: &Job) -> Option<Failure> {
+fn failed(job: &Job) -> Option<Ended> {
     let conditions = job.status.as_ref()?.conditions.as_ref()?;
     let failed =
         conditions.iter().find(|condition| condition.type_ == "Failed" && condition.status == "True")?;
-    Some(Failure {
+    Some(Ended {
         message: failed.message.clone().unwrap_or_default(),
         is_final: failed.reason.as_deref() == Some("PodFailurePolicy"),
     })

@@ -10,7 +10,7 @@ use futures::stream::BoxStream;
 
 use super::image::{HttpFile, ImageId};
 use crate::disk::Format;
-use crate::importer::{Checksum, Meter};
+use crate::importer::{Cause, Checksum, Meter};
 use crate::oci::{ImageReference, Tag};
 
 /// Work for one image.
@@ -86,12 +86,12 @@ pub struct Claim {
 pub enum Report {
     /// It waits for its turn.
     Queued(String),
-    /// It is being done.
-    Running(Meter),
+    /// It is being done; how far it is, if it can be asked.
+    Running(Option<Meter>),
     /// It failed, and is tried again.
     Retrying {
         /// Why it failed.
-        error: String,
+        failure: Failure,
         /// Which try failed, from 1 on.
         attempt: u32,
         /// When the next one begins.
@@ -102,7 +102,18 @@ pub enum Report {
     /// The disk is in the claim.
     Filled,
     /// It cannot be done; another try would fail in the same way.
-    Refused(String),
+    Refused(Failure),
+}
+
+/// Why something failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// In a sentence.
+    pub error: String,
+    /// In a word.
+    pub cause: Cause,
+    /// Bytes that were read of the source, as far as is known.
+    pub read: u64,
 }
 
 /// A disk that was brought into the registry.
@@ -116,6 +127,10 @@ pub struct Imported {
     pub stored_size: u64,
     /// Bytes per second of the whole import.
     pub average: u64,
+    /// Bytes that were read of the source, those that were read again too, as far as is known.
+    pub read: u64,
+    /// The time from the order to the end.
+    pub took: Duration,
 }
 
 /// The work cannot be looked after; the reconciler asks again.

@@ -129,6 +129,7 @@ async fn step<I: Image>(
             draft.hold();
             return Ok(Some(ENDING));
         }
+        context.imports.forget(subject.id);
         discard(subject, context).await?;
         let note = "The spec was changed: the image is made anew.";
         let reason = match subject.id.kind {

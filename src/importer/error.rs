@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::Cause;
 use crate::artifact::{ArtifactError, InvalidFileName};
 use crate::client::ClientError;
 use crate::disk::Refusal;
@@ -103,6 +104,20 @@ pub enum ImportError {
 }
 
 impl ImportError {
+    /// What it was, in a word.
+    #[must_use]
+    pub fn cause(&self) -> Cause {
+        match self {
+            Self::Source(_) | Self::Unsteady => Cause::Source,
+            Self::Checksum { .. } => Cause::Checksum,
+            Self::Refused(_) => Cause::Disk,
+            Self::QemuImg(_) | Self::Convert { .. } | Self::Temporary { .. } => Cause::Conversion,
+            Self::Push(_) | Self::Unreliable => Cause::Registry,
+            Self::Stopped => Cause::Killed,
+            Self::FileName(_) | Self::Broken(_) => Cause::Other,
+        }
+    }
+
     /// Whether another try can never help, because the source itself is bad or forbidden.
     #[must_use]
     pub fn is_refusal(&self) -> bool {

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::{Phase, Progress};
 
 /// How far and how fast.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Meter {
     /// How much is done, from 0 to 1, if that can be known.
     pub fraction: Option<f64>,
@@ -13,6 +13,10 @@ pub struct Meter {
     pub average: u64,
     /// Bytes per second in the last moments.
     pub current: u64,
+    /// What is being done, if that is known.
+    pub phase: Option<Phase>,
+    /// Bytes that were read in all phases.
+    pub read: u64,
 }
 
 /// Seconds over which the current speed is taken.
@@ -69,7 +73,13 @@ impl Gauge {
             self.last = (now, done);
         }
         let average = per_second(done, now.duration_since(self.began).as_secs_f64());
-        Meter { fraction: self.fraction, average, current: self.current }
+        Meter {
+            fraction: self.fraction,
+            average,
+            current: self.current,
+            phase: Some(phase),
+            read: progress.read_in_all(),
+        }
     }
 }
 

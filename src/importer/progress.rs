@@ -22,6 +22,12 @@ impl Phase {
     const ALL: [Self; 5] =
         [Self::Preparing, Self::Measuring, Self::Converting, Self::Uploading, Self::Finishing];
 
+    /// What a word means, if it is one of these.
+    #[must_use]
+    pub fn of(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|phase| phase.as_str() == word)
+    }
+
     /// In a word.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -43,6 +49,7 @@ pub struct Progress(Arc<Counters>);
 struct Counters {
     phase: AtomicU8,
     source: AtomicU64,
+    in_all: AtomicU64,
     total: AtomicU64,
     uploaded: Arc<AtomicU64>,
 }
@@ -59,6 +66,12 @@ impl Progress {
     #[must_use]
     pub fn done(&self) -> u64 {
         self.0.source.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the source that were read in all phases, those that were read again too.
+    #[must_use]
+    pub fn read_in_all(&self) -> u64 {
+        self.0.in_all.load(Ordering::Relaxed)
     }
 
     /// Bytes of the source, if they are known.
@@ -81,6 +94,7 @@ impl Progress {
 
     pub(super) fn read(&self, bytes: u64) {
         self.0.source.fetch_add(bytes, Ordering::Relaxed);
+        self.0.in_all.fetch_add(bytes, Ordering::Relaxed);
     }
 
     pub(super) fn upload_counter(&self) -> Arc<AtomicU64> {

@@ -1,8 +1,12 @@
 //! Traces: one span for each request, and one for each call of the store within it, sent to an OpenTelemetry collector.
 //!
+//! A command of a client is a span too, and names its trace to its registry, so that both are one.
+//!
 //! A request that names its trace (W3C's `traceparent`) goes on with it. Spans are sent by a thread of their own, over OTLP in
 //! HTTP; when they cannot be sent, or are more than can be, they are dropped: nobody waits for them.
 
+use std::collections::HashMap;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
@@ -49,8 +53,20 @@ pub struct InvalidCollector {
 }
 
 impl Traces {
-    /// Begins to send.
+    /// Begins to send what a server does.
     pub fn begin(settings: &TraceSettings) -> Result<Self, InvalidCollector> {
+        Self::sampled(settings, |sampler| Box::new(OfRequests(sampler)))
+    }
+
+    /// Begins to send what a command does.
+    pub fn of_command(settings: &TraceSettings) -> Result<Self, InvalidCollector> {
+        Self::sampled(settings, |sampler| Box::new(sampler))
+    }
+
+    fn sampled(
+        settings: &TraceSettings,
+        roots: impl FnOnce(Sampler) -> Box<dyn ShouldSample>,
+    ) -> Result<Self, InvalidCollector> {
         // The TLS of the client. A provider that is installed already is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let endpoint = format!("{}/v1/traces", settings.endpoint.as_str().trim_end_matches('/'));
@@ -65,7 +81,7 @@ impl Traces {
         let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
         let provider = SdkTracerProvider::builder()
             .with_batch_exporter(exporter)
-            .with_sampler(Sampler::ParentBased(Box::new(OfRequests(sampled))))
+            .with_sampler(Sampler::ParentBased(roots(sampled)))
             .with_resource(Resource::builder().with_service_name("dvcr").with_attribute(version).build())
             .build();
         Ok(Self { provider })
@@ -157,6 +173,41 @@ impl RequestSpan {
     /// So many bytes of the answer were sent.
     pub fn sent(&self, bytes: u64) {
         self.0.set_attribute("http.response.body.size", i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+}
+
+/// What requests of this process say of the trace that its command is.
+static HERE: OnceLock<Vec<(&'static str, String)>> = OnceLock::new();
+
+/// The headers with which requests of this process go on with the trace of its command; none, where it has none.
+#[must_use]
+pub fn trace_headers() -> &'static [(&'static str, String)] {
+    HERE.get().map_or(&[], Vec::as_slice)
+}
+
+/// The span of the command that this process is.
+#[derive(Debug)]
+pub struct CommandSpan(Span);
+
+impl CommandSpan {
+    /// A command begins, of which there is one in a process.
+    #[must_use]
+    pub fn begin(name: &'static str) -> Self {
+        let span = tracing::trace_span!(target: TARGET, "command", otel.name = format!("dvcr {name}"));
+        let mut told = HashMap::new();
+        TraceContextPropagator::new().inject_context(&span.context(), &mut told);
+        let headers = [PARENT, STATE].into_iter();
+        let headers = headers.filter_map(|name| told.remove(name).map(|value| (name, value)));
+        // Set once: a second command, in a test, stays in the trace of the first.
+        let _ = HERE.set(headers.filter(|(_, value)| !value.is_empty()).collect());
+        Self(span)
+    }
+
+    /// It has ended.
+    pub fn ended(self, well: bool) {
+        if !well {
+            self.0.set_status(Status::error(""));
+        }
     }
 }
 

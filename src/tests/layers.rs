@@ -40,7 +40,10 @@ const MAY_IMPORT: [(&str, &[&str]); 23] = [
         ],
     ),
     ("apiserver", &["apimachinery", "telemetry"]),
-    ("controller", &["artifact", "auth", "client", "disk", "exporter", "importer", "oci", "upload_token"]),
+    (
+        "controller",
+        &["artifact", "auth", "client", "disk", "exporter", "importer", "metrics", "oci", "upload_token"],
+    ),
     (
         "cli",
         &[

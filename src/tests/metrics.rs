@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
-use dvcr::metrics::Metrics;
+use dvcr::metrics::{ImportTally, Metrics, Standing};
 use dvcr::registry::{Collected, Quota, Registry, Repositories};
 use storage_backends::measure::{Answer, Outcome};
 use storage_backends::{Memory, MemoryOptions};
@@ -25,6 +25,9 @@ fn exposed() -> BTreeSet<String> {
     runtime.block_on(registry.quotas().count_all()).unwrap();
     metrics.with_registry(&registry);
     metrics.with_images(|| vec![("VirtualImage", "Ready", 1)]);
+    metrics.with_certificate(|| Some(UNIX_EPOCH));
+    let running = Standing { state: "running", count: 1, longest: Duration::ZERO };
+    metrics.with_imports(&ImportTally::new(["source"]), move || vec![running]);
     let mut request = metrics.request("blob", "GET");
     request.sent(1);
     request.received()(1);
@@ -59,6 +62,7 @@ fn the_dashboard_and_the_alerts_name_metrics_that_there_are() {
     for (file, text) in [
         ("deploy/grafana/dvcr.json", include_str!("../../deploy/grafana/dvcr.json")),
         ("deploy/prometheus/alerts.yaml", include_str!("../../deploy/prometheus/alerts.yaml")),
+        ("conformance/alerts_test.yaml", include_str!("../../conformance/alerts_test.yaml")),
     ] {
         let names = named(text);
         assert!(names.len() > 5, "{file} names {names:?}");

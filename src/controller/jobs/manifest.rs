@@ -52,6 +52,9 @@ const FOLDER: &str = "/volume";
 /// Where the device of a claim is.
 const DEVICE: &str = "/dev/volume";
 
+/// Where a pod says how it has ended.
+const LAST_WORD: &str = "/dev/termination-log";
+
 /// The exit code of the commands for what another try cannot help.
 const REFUSED: i32 = 3;
 
@@ -145,6 +148,9 @@ pub(super) fn job(
         { "name": "POD_IP", "valueFrom": { "fieldRef": { "fieldPath": "status.podIP" } } },
         { "name": "HOME", "value": "/tmp" },
     ]);
+    if let (Some(endpoint), Some(variables)) = (&options.traces_endpoint, environment.as_array_mut()) {
+        variables.push(json!({ "name": "DVCR_TRACES_ENDPOINT", "value": endpoint }));
+    }
     if let (Some(token), Some(variables)) = (token(&order.task, options), environment.as_array_mut()) {
         // More people may look at Jobs than at secrets.
         let key = json!({ "name": secret_name, "key": "token" });
@@ -206,7 +212,8 @@ pub(super) fn job(
                 "readOnlyRootFilesystem": true,
                 "capabilities": { "drop": ["ALL"] },
             },
-            // The last lines of a command that fails say why.
+            "terminationMessagePath": LAST_WORD,
+            // The last lines of a command that fails say why, if it has not said so there.
             "terminationMessagePolicy": "FallbackToLogsOnError",
             "volumeMounts": mounts,
             "volumeDevices": devices,
@@ -279,6 +286,7 @@ fn command(
         Task::Import { supply, target } => {
             // What a pod has begun goes with it.
             words.extend(["import", "--no-resume"].map(str::to_owned));
+            words.push(format!("--report={LAST_WORD}"));
             let (authorities, checksums, source) = match supply {
                 Supply::Http(HttpFile { url, authorities, checksums }) => {
                     (authorities, checksums.as_slice(), url.to_string())
@@ -378,6 +386,7 @@ mod tests {
             cpu_limit: "2".to_owned(),
             memory_limit: "1Gi".to_owned(),
             pull_secret: None,
+            traces_endpoint: Some("http://otel:4318".to_owned()),
             tokens: None,
         }
     }
@@ -519,6 +528,17 @@ mod tests {
         let (job, _) =
             job(&order(import(Supply::Claim(claim))), "default", Some(VolumeMode::Block), &options());
         assert_eq!(words(&job).last().unwrap(), "dvcr.dvcr.svc:5000/vi/default/x:5");
+    }
+
+    #[test]
+    fn a_pod_sends_traces_where_the_controller_says() {
+        let claim = Claim { namespace: "default".to_owned(), name: "c".to_owned() };
+        let (job, _) =
+            job(&order(import(Supply::Claim(claim))), "default", Some(VolumeMode::Block), &options());
+        let pod = job.spec.unwrap().template.spec.unwrap();
+        let variables = pod.containers[0].env.clone().unwrap();
+        let found = variables.iter().find(|variable| variable.name == "DVCR_TRACES_ENDPOINT").unwrap();
+        assert_eq!(found.value.as_deref(), Some("http://otel:4318"));
     }
 
     #[test]

@@ -9,16 +9,21 @@ use super::manifest::PORT;
 use super::queued;
 use crate::client::Transport;
 use crate::controller::backoff::backoff;
-use crate::controller::provisioner::{ProvisionError, Report};
-use crate::importer::Meter;
+use crate::controller::provisioner::{Failure, ProvisionError, Report};
+use crate::importer::{Cause, Ending, Meter, Phase};
+
+/// Codes above this one are those of processes that a signal has ended.
+const SIGNALS: i32 = 128;
 
 /// How much of a pod's answer is read.
 const ANSWER: usize = 4 << 10;
 
 #[derive(Deserialize)]
 struct Answer {
+    phase: Option<String>,
     fraction: Option<f64>,
     done: u64,
+    in_all: Option<u64>,
 }
 
 /// How far the pods of a Job that goes on are.
@@ -31,12 +36,17 @@ pub(super) async fn report(
     if let Some(pod) = pods.iter().find(|pod| phase(pod) == "Running") {
         let asked = tokio::time::timeout(patience, ask(pod, transport)).await;
         // Where a pod cannot be reached, its progress is unknown and its work goes on.
-        let answer = asked.ok().flatten();
+        let Some(answer) = asked.ok().flatten() else { return Ok(Report::Running(None)) };
         let began = pod.status.as_ref().and_then(|status| status.start_time.as_ref());
         let seconds = began.map_or(0.0, |began| jiff::Timestamp::now().duration_since(began.0).as_secs_f64());
-        let average = answer.as_ref().map_or(0, |answer| crate::importer::per_second(answer.done, seconds));
-        let fraction = answer.and_then(|answer| answer.fraction);
-        return Ok(Report::Running(Meter { fraction, average, current: average }));
+        let average = crate::importer::per_second(answer.done, seconds);
+        return Ok(Report::Running(Some(Meter {
+            fraction: answer.fraction,
+            average,
+            current: average,
+            phase: answer.phase.as_deref().and_then(Phase::of),
+            read: answer.in_all.unwrap_or(answer.done),
+        })));
     }
     if let Some(pod) = pods.iter().find(|pod| phase(pod) == "Pending") {
         return Ok(Report::Queued(waiting(pod)));
@@ -44,8 +54,8 @@ pub(super) async fn report(
     let failures = pods.iter().filter(|pod| phase(pod) == "Failed").count();
     let failures = u32::try_from(failures).unwrap_or(u32::MAX);
     match complaint(pods) {
-        Some(error) => Ok(Report::Retrying {
-            error,
+        Some(failure) => Ok(Report::Retrying {
+            failure,
             attempt: failures,
             // The Job controller's own.
             wait: backoff(failures, Duration::from_secs(10), Duration::from_mins(10)),
@@ -82,22 +92,91 @@ async fn ask(pod: &Pod, transport: &Transport) -> Option<Answer> {
     serde_json::from_slice(&response.body(ANSWER).await.ok()?).ok()
 }
 
-/// What the last pod that failed has said.
-pub(super) fn complaint(pods: &[Pod]) -> Option<String> {
-    let ended = |pod: &Pod| -> Option<ContainerStateTerminated> {
+/// How the containers of pods have ended.
+fn ended(pods: &[Pod]) -> impl Iterator<Item = ContainerStateTerminated> {
+    pods.iter().filter_map(|pod| {
         let containers = pod.status.as_ref()?.container_statuses.clone()?;
         containers.into_iter().find_map(|container| container.state?.terminated)
-    };
-    let last = pods
-        .iter()
-        .filter_map(ended)
+    })
+}
+
+/// Bytes of the source that the pod which has ended well has read; nothing, where that is not known.
+pub(super) fn read(pods: &[Pod]) -> u64 {
+    let word = ended(pods).find(|state| state.exit_code == 0).and_then(|state| state.message);
+    let ending = word.and_then(|word| serde_json::from_str::<Ending>(&word).ok());
+    ending.map_or(0, |ending| ending.read)
+}
+
+/// What the last pod that failed has said.
+pub(super) fn complaint(pods: &[Pod]) -> Option<Failure> {
+    let last = ended(pods)
         .filter(|state| state.exit_code != 0)
         .max_by_key(|state| state.finished_at.as_ref().map(|time| time.0))?;
     let message = last.message.unwrap_or_default();
+    if let Ok(ending) = serde_json::from_str::<Ending>(&message)
+        && let Some(error) = ending.error.clone()
+    {
+        return Some(Failure { error, cause: ending.cause(), read: ending.read });
+    }
+    // It ended before it could say that: the log has what it said last, if anything.
     let line = message.lines().rev().find(|line| !line.trim().is_empty()).map(str::trim);
     let said = line.map(|line| line.strip_prefix("dvcr: ").unwrap_or(line).to_owned());
-    Some(said.unwrap_or_else(|| {
+    let is_killed = last.exit_code > SIGNALS || last.signal.is_some_and(|signal| signal != 0);
+    let error = said.unwrap_or_else(|| {
         let reason = last.reason.unwrap_or_default();
         format!("the pod ended with code {} {reason}", last.exit_code).trim_end().to_owned()
-    }))
+    });
+    Some(Failure { error, cause: if is_killed { Cause::Killed } else { Cause::Other }, read: 0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pod(terminated: &Value) -> Pod {
+        let container = json!({
+            "name": "dvcr", "image": "dvcr", "imageID": "", "ready": false, "restartCount": 0,
+            "state": { "terminated": terminated },
+        });
+        serde_json::from_value(json!({ "status": { "containerStatuses": [container] } })).unwrap()
+    }
+
+    fn said(terminated: &Value) -> Failure {
+        complaint(&[pod(terminated)]).unwrap()
+    }
+
+    #[test]
+    fn a_pod_that_says_why_it_failed_is_taken_at_its_word() {
+        let word = r#"{"read":7,"cause":"registry","error":"cannot push: it is full"}"#;
+        let failure = said(&json!({ "exitCode": 1, "message": word }));
+        let error = "cannot push: it is full".to_owned();
+        assert_eq!(failure, Failure { error, cause: Cause::Registry, read: 7 });
+    }
+
+    #[test]
+    fn what_a_pod_has_said_last_in_its_log_counts_where_it_says_nothing_else() {
+        let failure = said(&json!({ "exitCode": 2, "message": "warning: x\ndvcr: no such option\n" }));
+        assert_eq!((failure.error.as_str(), failure.cause), ("no such option", Cause::Other));
+    }
+
+    #[test]
+    fn a_pod_that_was_killed_is_known_by_its_code() {
+        let failure = said(&json!({ "exitCode": 137, "reason": "OOMKilled" }));
+        assert_eq!(failure.error, "the pod ended with code 137 OOMKilled");
+        assert_eq!(failure.cause, Cause::Killed);
+    }
+
+    #[test]
+    fn a_word_that_nobody_knows_is_another_reason() {
+        let word = r#"{"read":7,"cause":"moon","error":"it was full"}"#;
+        assert_eq!(said(&json!({ "exitCode": 1, "message": word })).cause, Cause::Other);
+    }
+
+    #[test]
+    fn a_pod_that_ended_well_says_what_it_has_read() {
+        assert_eq!(read(&[pod(&json!({ "exitCode": 0, "message": r#"{"read":7}"# }))]), 7);
+        assert_eq!(read(&[pod(&json!({ "exitCode": 0 }))]), 0);
+    }
 }

@@ -142,12 +142,15 @@ async fn carry_out<I: Image>(
     let is_import = matches!(task, Task::Import { .. });
     let generation = subject.image.meta().generation.unwrap_or_default();
     let order = Order { image: subject.id.clone(), generation, task };
-    Ok(match context.provisioner.observe(&order).await? {
+    let report = context.provisioner.observe(&order).await?;
+    context.imports.heard(&order, &report);
+    Ok(match report {
         Report::Queued(message) => {
             draft.advance(lost_or(draft, Reason::Provisioning), message, stage.part(0.0));
             Outcome::Undone(Some(RUNNING))
         }
         Report::Running(meter) => {
+            let meter = meter.unwrap_or_default();
             let part = stage.part(meter.fraction.unwrap_or(0.0));
             draft.advance(lost_or(draft, Reason::Provisioning), message, part);
             if is_import {
@@ -155,12 +158,12 @@ async fn carry_out<I: Image>(
             }
             Outcome::Undone(Some(RUNNING))
         }
-        Report::Retrying { error, attempt, wait } => {
-            retrying(subject, context, draft, &error, attempt, wait).await;
+        Report::Retrying { failure, attempt, wait } => {
+            retrying(subject, context, draft, &failure.error, attempt, wait).await;
             Outcome::Undone(Some(wait.clamp(RUNNING, LONGEST_REST)))
         }
-        Report::Refused(error) => {
-            refused(subject, context, draft, error).await;
+        Report::Refused(failure) => {
+            refused(subject, context, draft, failure.error).await;
             Outcome::Undone(None)
         }
         Report::Imported(imported) => Outcome::Imported(imported),
