@@ -144,17 +144,9 @@ pub(super) fn job(
     let secret_name = new_secret(&name);
     let (command, mut secret) = command(order, mode, options);
     let own_namespace = namespace == options.namespace;
-    let mut environment = json!([
-        { "name": "POD_IP", "valueFrom": { "fieldRef": { "fieldPath": "status.podIP" } } },
-        { "name": "HOME", "value": "/tmp" },
-    ]);
-    if let (Some(endpoint), Some(variables)) = (&options.traces_endpoint, environment.as_array_mut()) {
-        variables.push(json!({ "name": "DVCR_TRACES_ENDPOINT", "value": endpoint }));
-    }
-    if let (Some(token), Some(variables)) = (token(&order.task, options), environment.as_array_mut()) {
-        // More people may look at Jobs than at secrets.
-        let key = json!({ "name": secret_name, "key": "token" });
-        variables.push(json!({ "name": TOKEN, "valueFrom": { "secretKeyRef": key } }));
+    let token = token(&order.task, options);
+    let environment = environment(options, token.is_some().then_some(&*secret_name));
+    if let Some(token) = token {
         secret.get_or_insert_default().push(("token".to_owned(), token.into_bytes()));
     }
     let mut volumes = vec![json!({ "name": "tmp", "emptyDir": {} })];
@@ -244,6 +236,23 @@ pub(super) fn job(
     });
     // A manifest of ours has the shape that its type wants; a test makes each.
     (serde_json::from_value(job).unwrap_or_default(), secret)
+}
+
+/// The variables of the program; with a secret, the token that is in it.
+fn environment(options: &JobOptions, secret: Option<&str>) -> Vec<Value> {
+    let mut variables = vec![
+        json!({ "name": "POD_IP", "valueFrom": { "fieldRef": { "fieldPath": "status.podIP" } } }),
+        json!({ "name": "HOME", "value": "/tmp" }),
+    ];
+    if let Some(endpoint) = &options.traces_endpoint {
+        variables.push(json!({ "name": "DVCR_TRACES_ENDPOINT", "value": endpoint }));
+    }
+    if let Some(secret) = secret {
+        // More people may look at Jobs than at secrets.
+        let key = json!({ "name": secret, "key": "token" });
+        variables.push(json!({ "name": TOKEN, "valueFrom": { "secretKeyRef": key } }));
+    }
+    variables
 }
 
 /// The API has no use for empty fields, and refuses some.
