@@ -1,0 +1,108 @@
+"""What is pushed: noise, and a disk as people have them. Made once for a run, and the same in every turn."""
+
+import contextlib
+import hashlib
+import os
+import pathlib
+import random
+import shutil
+import subprocess
+import tarfile
+
+from dataclasses import dataclass
+
+BLOCK = 4096
+
+
+@dataclass(frozen=True)
+class Blob:
+    path: pathlib.Path
+    size: int
+    digest: str
+    zeros: float
+    """The part of its blocks that is zeros."""
+
+
+def finished(path):
+    """The blob that a file is. Synced, or it would be written out while something else is measured; and in the page cache."""
+    sha256, zeros, size, empty = hashlib.sha256(), 0, 0, bytes(BLOCK)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        while piece := file.read(1 << 20):
+            sha256.update(piece)
+            size += len(piece)
+            zeros += sum(piece[at : at + BLOCK] == empty for at in range(0, len(piece), BLOCK))
+    return Blob(path, size, f"sha256:{sha256.hexdigest()}", zeros / max(1, -(-size // BLOCK)))
+
+
+def noise(path, size, seed=0):
+    """Bytes that neither compress nor repeat."""
+    dice = random.Random(seed)
+    with path.open("wb") as file:
+        while (left := size - file.tell()) > 0:
+            file.write(dice.randbytes(min(left, 1 << 20)))
+    return finished(path)
+
+
+def system_files(limit):
+    """Files of this machine's system that take at most so many bytes of a disk, in an order that is the same each time."""
+    found = [path for folder in ("bin", "lib", "share") for path in sorted(pathlib.Path("/usr", folder).rglob("*"))]
+    found = [path for path in found if path.is_file() and not path.is_symlink()]
+    random.Random(1).shuffle(found)
+    taken, folders = 0, set()
+    for path in found:
+        new = set(path.parents) - folders
+        length = (len(new) + 1 + path.stat().st_size // BLOCK) * BLOCK
+        if taken + length <= limit:
+            taken, folders = taken + length, folders | new
+            yield path
+
+
+def disk(folder, size):
+    """A layer with a disk, as `docker build` makes it: an ext4 file system, seven tenths of it programs of this system and
+    what belongs to them, as far as there are so many, and the rest as a new file system has it."""
+    tree, image, layer = folder / "tree", folder / "disk.img", folder / "disk.tar"
+    for path in system_files(size * 7 // 10):
+        copy = tree / path.relative_to("/usr")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(PermissionError):
+            try:
+                os.link(path, copy)
+            except OSError:
+                shutil.copyfile(path, copy)
+    tree.mkdir(exist_ok=True)
+    subprocess.run(["truncate", "-s", str(size), image], check=True)
+    # The same identity each time, so that the digest is the same while the system is.
+    identity = ["-U", "6b6f6e74-726f-6c6c-6965-727465720000", "-E", "hash_seed=6b6f6e74-726f-6c6c-6965-727465720000"]
+    subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", "-b", str(BLOCK), "-i", "8192", *identity, "-d", tree, image], check=True)
+    shutil.rmtree(tree)
+    with tarfile.open(layer, "w", format=tarfile.GNU_FORMAT) as tar:
+        entry = tarfile.TarInfo("disk/disk.img")
+        entry.size, entry.uid, entry.gid, entry.mode = size, 107, 107, 0o444
+        with image.open("rb") as file:
+            tar.addfile(entry, file)
+    image.unlink()
+    return finished(layer)
+
+
+class Inputs:
+    """What a run needs, made when it is first asked for."""
+
+    def __init__(self, folder, size):
+        self.folder, self.size, self.made = folder, size, {}
+
+    def get(self, kind, size=None, seed=0):
+        """`random` or `disk`, of `size` bytes."""
+        size = size or self.size
+        if (kind, size, seed) not in self.made:
+            folder = self.folder / f"{kind}-{size}-{seed}"
+            folder.mkdir(parents=True)
+            make = noise(folder / "blob", size, seed) if kind == "random" else disk(folder, size)
+            self.made[kind, size, seed] = make
+        return self.made[kind, size, seed]
+
+    def forget(self, *keys):
+        """Frees the space of blobs that nobody needs any more."""
+        for key in keys:
+            if blob := self.made.pop(key, None):
+                shutil.rmtree(blob.path.parent)
