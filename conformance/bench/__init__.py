@@ -10,3 +10,9 @@ Modules, each with one idea: `inputs` (what is pushed), `peers` (who is raced, a
 servers), `servers` (a process of theirs), `measure` (what it took), `client` (pushes and pulls that cost next to nothing), `race` (whose
 turn it is), `metrics`, `table`, `plots` and `goals` (what it comes to). What is done is in `groups/`, a file for each part of the table.
 """
+
+import pathlib
+import sys
+
+# The docker daemon and other things of the tests.
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "tests"))

@@ -1,6 +1,7 @@
 """Runs what was asked for, and writes the results after each scene, so that a run that is ended has those that it came to."""
 
 import argparse
+import contextlib
 import json
 import os
 import pathlib
@@ -13,6 +14,7 @@ from bench.groups import GROUPS
 from bench.inputs import Inputs
 from bench.machine import machine
 from bench.peers import PEERS
+from bench.plots import plots
 from bench.race import race, say
 from bench.settings import MIB, Settings, core_numbers
 from bench.table import markdown
@@ -47,6 +49,11 @@ def write(raw, out):
     out.mkdir(parents=True, exist_ok=True)
     (out / "raw.json").write_text(json.dumps(raw, indent=1))
     (out / "table.md").write_text(markdown(raw))
+    # Plots of other runs would say that they are of this one.
+    shutil.rmtree(out / "plots", ignore_errors=True)
+    (out / "plots").mkdir()
+    for name, svg in plots(raw).items():
+        (out / "plots" / name).write_text(svg)
 
 
 def run(settings):
@@ -62,8 +69,9 @@ def run(settings):
     peers = [peer for peer in peers if not peer.missing()]
     said = {"size_mib": settings.size // MIB, "rounds": settings.rounds, "count": settings.count, "seconds": settings.seconds}
     raw = {"machine": machine(settings), "settings": said | {"blobs": settings.blobs}, "versions": versions, "groups": {}}
-    try:
-        inputs = Inputs(folder / "inputs", settings.size)
+    with contextlib.ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        inputs = Inputs(folder / "inputs", settings.size, stack)
         for name, some in found.items():
             group = raw["groups"][name] = {"title": GROUPS[name].TITLE, "results": {}, "described": {}, "reasons": {}}
             for scene in some:
@@ -72,8 +80,6 @@ def run(settings):
                 group["described"] |= {f"{scene.name}/{row}": what for row, what in scene.rows}
                 group["reasons"] |= reasons
                 write(raw, settings.out)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     print((settings.out / "table.md").read_text())
     say(f"results are in {settings.out}")
 

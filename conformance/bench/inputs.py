@@ -11,7 +11,7 @@ import tarfile
 
 from dataclasses import dataclass
 
-BLOCK = 4096
+BLOCK, MIB = 4096, 1 << 20
 
 
 @dataclass(frozen=True)
@@ -86,23 +86,23 @@ def disk(folder, size):
 
 
 class Inputs:
-    """What a run needs, made when it is first asked for."""
+    """What a run needs, made when it is first asked for. `stack` ends with the run."""
 
-    def __init__(self, folder, size):
-        self.folder, self.size, self.made = folder, size, {}
+    def __init__(self, folder, size, stack):
+        self.folder, self.size, self.stack, self.made = folder, size, stack, {}
+
+    def once(self, key, make):
+        if key not in self.made:
+            self.made[key] = make()
+        return self.made[key]
 
     def get(self, kind, size=None, seed=0):
         """`random` or `disk`, of `size` bytes."""
         size = size or self.size
-        if (kind, size, seed) not in self.made:
+
+        def make():
             folder = self.folder / f"{kind}-{size}-{seed}"
             folder.mkdir(parents=True)
-            make = noise(folder / "blob", size, seed) if kind == "random" else disk(folder, size)
-            self.made[kind, size, seed] = make
-        return self.made[kind, size, seed]
+            return noise(folder / "blob", size, seed) if kind == "random" else disk(folder, size)
 
-    def forget(self, *keys):
-        """Frees the space of blobs that nobody needs any more."""
-        for key in keys:
-            if blob := self.made.pop(key, None):
-                shutil.rmtree(blob.path.parent)
+        return self.once((kind, size, seed), make)

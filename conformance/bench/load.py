@@ -28,8 +28,10 @@ def get(server, path, accept, duration):
     )
     if bad := re.search(r"Non-2xx or 3xx responses: \d+|Socket errors: .*", said):
         raise Refused(f"GET {path}: {bad[0]}")
+    if (count := int(re.search(r"(\d+) requests in", said)[1])) == 0:
+        raise Refused(f"GET {path}: no answer to {CONNECTIONS} requests at once within {duration} s")
     slowest = re.search(r"^\s+99%\s+(\S+)", said, re.MULTILINE)[1]
-    return {"requests": int(re.search(r"(\d+) requests in", said)[1]), "p99": seconds(slowest)}
+    return {"requests": count, "p99": seconds(slowest)}
 
 
 def head(server, path, accept, duration):

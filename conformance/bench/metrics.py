@@ -26,6 +26,7 @@ METRICS = [
     Metric("cpu", "server CPU-s/GiB", lambda m: m["cpu"] / (m["payload"] / GIB), 2),
     Metric("cpu_each", "server CPU-µs/request", lambda m: m["cpu"] / m["requests"] * 1e6, 0),
     Metric("cpu_all", "CPU-s", lambda m: m["cpu"] if "payload" not in m and "requests" not in m else m["nothing"], 2),
+    Metric("client_cpu", "client CPU-s/GiB", lambda m: m["client_cpu"] / (m["payload"] / GIB), 2),
     Metric("store_cpu", "S3 server CPU-s/GiB", lambda m: m["store_cpu"] / (m["payload"] / GIB), 2),
     Metric("peak", "peak MiB", lambda m: m["peak"] / MIB, 0),
     Metric("written", "written/byte", lambda m: m["written"] / m["payload"], 2),

@@ -19,6 +19,8 @@ class Peer:
     lacks = {}
     """What it does not have, each with the reason."""
     pushes = True
+    collects = None
+    """How it frees what nothing needs: `online`, beside everything else, or `offline`."""
 
     def missing(self):
         """Why it cannot be started here."""
@@ -32,6 +34,7 @@ class Peer:
 
 class Dvcr(Peer):
     name = "dvcr"
+    collects = "online"
 
     def program(self):
         return os.environ.get("CONFORMANCE_DVCR", str(CONFORMANCE.parent / "target/release/dvcr"))
@@ -63,6 +66,7 @@ class Distribution(Peer):
     """The CNCF's distribution, version 3."""
 
     name = "distribution"
+    collects = "offline"
     lacks = {"referrers": "it has no referrers API"}
 
     def program(self):

@@ -52,9 +52,15 @@ class Turn:
 
     def server(self, tls=None):
         """A server with a new store. Both go when the turn is over."""
+        return self.new_server(tls).start()
+
+    def new_server(self, tls=None, environment=None):
+        """The same before it is started."""
         folder = pathlib.Path(tempfile.mkdtemp(dir=self.folder))
         store = self.stack.enter_context(stores.store(self.scene.store, folder, self.settings))
-        return self.stack.enter_context(Server(self.peer, store, folder, self.settings, tls))
+        server = Server(self.peer, store, folder, self.settings, tls, environment)
+        self.stack.callback(server.stop)
+        return server
 
     @staticmethod
     def done(server):
@@ -75,7 +81,7 @@ class Turn:
             yield
         except Missing as reason:
             self.reasons[name] = str(reason)
-        except (Refused, OSError, RuntimeError) as error:
+        except (Refused, OSError, RuntimeError, AssertionError) as error:
             self.reasons[name] = f"failed: {' '.join(str(error).split())[:300]}"
 
     def measure(self, row, server, action, **facts):

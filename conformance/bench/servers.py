@@ -69,7 +69,7 @@ def wait_for(condition, process, seconds=30):
             break
         if condition():
             return
-        time.sleep(0.01)
+        time.sleep(0.002)
     raise RuntimeError(f"{process.popen.args[3]} did not start: {process.end_of_log()}")
 
 
@@ -82,10 +82,10 @@ def listens(port):
 class Server:
     """A registry over a store, on a free port of the loopback interface."""
 
-    def __init__(self, peer, store, folder, settings, tls=None, patience=600):
+    def __init__(self, peer, store, folder, settings, tls=None, environment=None):
         self.peer, self.store, self.settings, self.tls = peer, store, settings, tls
         self.folder, self.port, self.process = folder / "server", free_port(), None
-        self.patience = patience
+        self.environment = environment or {}
         self.folder.mkdir(exist_ok=True)
 
     @property
@@ -102,9 +102,9 @@ class Server:
 
     def start(self):
         command, environment = self.peer.command(self)
-        self.process = Process(command, environment, self.folder / "log", self.settings.cores[0])
+        self.process = Process(command, environment | self.environment, self.folder / "log", self.settings.cores[0])
         try:
-            wait_for(lambda: listens(self.port), self.process, self.patience)
+            wait_for(lambda: listens(self.port), self.process, seconds=600)
         except BaseException:
             self.process.kill()
             raise

@@ -1,5 +1,6 @@
 """The results in markdown: a section for each group, a line for each row and peer."""
 
+from bench import goals
 from bench.metrics import METRICS, figure, ratio
 
 OURS = "dvcr"
@@ -51,4 +52,4 @@ def markdown(raw):
     ]
     for group in raw["groups"].values():
         text.append(section(group["title"], group["results"], group["described"], group["reasons"]))
-    return "\n".join(text)
+    return "\n".join([*text, goals.markdown(raw)])
