@@ -34,6 +34,8 @@ FLOORS = pathlib.Path(os.environ.get("FLOORS", HERE.parent / "target/release/exa
 MIB, ROUNDS = int(os.environ.get("BENCH_MIB", "1024")), int(os.environ.get("ROUNDS", "3"))
 SIZE, BLOCK = MIB << 20, 4096
 
+SETTINGS = Settings()
+
 NAMES = {"dvcr": "dvcr", "dvcr, whole": "dvcr-whole", "docker-registry": "docker-registry"}
 """What servers are called here, and among the peers of bench/peers.py."""
 AGAIN = ("dvcr", "dvcr, whole")
@@ -95,7 +97,7 @@ def pull(server, repository, digest):
 
 
 def push_and_pull(name, path, digest):
-    with tempfile.TemporaryDirectory(prefix="dvcr-bench-") as folder, started(NAMES[name], pathlib.Path(folder)) as server:
+    with tempfile.TemporaryDirectory(prefix="dvcr-bench-") as folder, started(NAMES[name], pathlib.Path(folder), SETTINGS) as server:
         rows = {f"{name}: push": taken(server, lambda: push(server, "bench/new", path, digest))}
         if name in AGAIN:
             rows[f"{name}: push again"] = taken(server, lambda: push(server, "bench/known", path, digest))
@@ -159,7 +161,7 @@ def promises(rounds):
 
 def main():
     # Servers are on other cores than curl and the parts alone: bench/settings.py says why.
-    os.sched_setaffinity(0, core_numbers(Settings().cores[1]))
+    os.sched_setaffinity(0, core_numbers(SETTINGS.cores[1]))
     with tempfile.TemporaryDirectory(prefix="dvcr-bench-") as folder:
         rounds = [a_round(pathlib.Path(folder), number) for number in range(1, ROUNDS + 1)]
     kept = promises(rounds)

@@ -4,13 +4,11 @@ import contextlib
 
 from bench.peers import PEERS
 from bench.servers import Server
-from bench.settings import Settings
 from bench.stores import store
 
 
 @contextlib.contextmanager
-def started(name, folder):
+def started(name, folder, settings):
     """A peer with its data in `folder`/data, which goes with it."""
-    settings = Settings()
     with store("filesystem", folder, settings) as data, Server(PEERS[name], data, folder, settings) as server:
         yield server

@@ -84,6 +84,13 @@ def markdown(raw):
         lines.append(f"| {goal.what}, to {goal.to} | {row} | {most} {goal.limit:g} | {ratio:.2f} | {'ok' if ok else 'behind'} |")
     text = ["## Goals", "", "| goal | row | limit | reached | |", "| --- | --- | --: | --: | --- |", *lines, ""] if lines else []
     if grown := list(growth(raw)):
-        text += ["## Growth", "", "CPU of a request at a hundred times as many entries.", "", "| row | server | times |", "| --- | --- | --: |"]
+        text += [
+            "## Growth",
+            "",
+            "CPU of a request at a hundred times as many entries.",
+            "",
+            "| row | server | times |",
+            "| --- | --- | --: |",
+        ]
         text += [*(f"| {row} | {peer} | {times:.2f} |" for row, peer, times in grown), ""]
     return "\n".join(text)

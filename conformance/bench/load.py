@@ -37,7 +37,21 @@ def get(server, path, accept, duration):
 def head(server, path, accept, duration):
     """The same with HEAD. ab ends after so many requests or so many seconds, whichever is first."""
     said = run(
-        ["ab", "-q", "-k", "-i", "-c", CONNECTIONS, "-t", duration, "-n", 10_000_000, "-H", f"Accept: {accept}", f"{server.url}{path}"]
+        [
+            "ab",
+            "-q",
+            "-k",
+            "-i",
+            "-c",
+            CONNECTIONS,
+            "-t",
+            duration,
+            "-n",
+            10_000_000,
+            "-H",
+            f"Accept: {accept}",
+            f"{server.url}{path}",
+        ]
     )
     wrong = [int(count) for count in re.findall(r"(?:Failed requests|Non-2xx responses):\s+(\d+)", said)]
     if any(wrong):

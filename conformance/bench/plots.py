@@ -37,7 +37,9 @@ def plot(title, metric, results):
         drawn.append(text(LEFT - 8, y + BAR * len(figures) / 2 + 4, row, "end"))
         for peer, it in figures.items():
             length, middle = WIDTH * it.median / most, y + BAR / 2
-            drawn.append(f'<rect x="{LEFT}" y="{y:.1f}" width="{length:.1f}" height="{BAR - 2}" fill="{COLOURS.get(peer, "#999")}"/>')
+            drawn.append(
+                f'<rect x="{LEFT}" y="{y:.1f}" width="{length:.1f}" height="{BAR - 2}" fill="{COLOURS.get(peer, "#999")}"/>'
+            )
             ends = [LEFT + WIDTH * value / most for value in (it.least, it.most)]
             drawn.append(f'<line x1="{ends[0]:.1f}" x2="{ends[1]:.1f}" y1="{middle:.1f}" y2="{middle:.1f}" stroke="currentColor"/>')
             drawn.append(text(max(LEFT + length, ends[1]) + 5, y + BAR - 4, f"{it.median:.{metric.places}f}"))
@@ -61,17 +63,20 @@ PLOTTED = ("speed", "requests", "p99", "cpu", "cpu_each", "peak", "stored", "sec
 def plots(raw):
     """The plots of a run, by file name: one for each group, store and metric."""
     drawn = {}
-    for name, group in raw["groups"].items():
+    for group in raw["groups"].values():
         # A scene is the first two words of a row's name: push/filesystem, small/seaweedfs.
         parts = {}
         for row, peers in group["results"].items():
             part, _, rest = re.match(r"([^/]+/[^/]+)(/)?(.*)", row).groups()
             parts.setdefault(part, {})[rest or row] = peers
         for part, results in parts.items():
+            # Seconds say the same as MB/s and requests, where there are any.
+            timed = not any(
+                "payload" in one or "requests" in one for peers in results.values() for many in peers.values() for one in many
+            )
             for key in PLOTTED:
-                # Seconds say the same as MB/s where there are any.
-                if key == "seconds" and any("payload" in one or "requests" in one for peers in results.values() for many in peers.values() for one in many):
+                if key == "seconds" and not timed:
                     continue
                 if svg := plot(f"{group['title']}, {part.split('/')[1]}", BY_KEY[key], results):
-                    drawn[f"{name}-{part.replace('/', '-')}-{key}.svg".replace(f"{name}-{name}-", f"{name}-")] = svg
+                    drawn[f"{part.replace('/', '-')}-{key}.svg"] = svg
     return drawn

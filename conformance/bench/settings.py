@@ -20,6 +20,16 @@ def number(name, default):
     return int(os.environ.get(name) or default)
 
 
+SMALLEST = 16
+"""MiB that a file system takes with its journal and something in it."""
+
+
+def size():
+    if (mib := number("BENCH_SIZE", 4096)) < SMALLEST:
+        raise SystemExit(f"bench: BENCH_SIZE={mib}: a disk of less than {SMALLEST} MiB holds nothing")
+    return mib * MIB
+
+
 def names(name):
     return [word for word in os.environ.get(name, "").replace(" ", ",").split(",") if word]
 
@@ -52,7 +62,7 @@ class Settings:
     """BENCH: which rows, by how their names begin: `push`, `pull/filesystem`, `small/tags`. All, when it is not said."""
     peers: list = field(default_factory=lambda: names("BENCH_PEERS"))
     """BENCH_PEERS: who is raced. All that are there, when it is not said."""
-    size: int = field(default_factory=lambda: number("BENCH_SIZE", 4096) * MIB)
+    size: int = field(default_factory=size)
     """BENCH_SIZE: MiB of the large blob; what is pushed by eight at once is a quarter of it each."""
     rounds: int = field(default_factory=lambda: number("BENCH_ROUNDS", 3))
     """BENCH_ROUNDS: turns that each has."""

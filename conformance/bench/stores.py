@@ -5,8 +5,6 @@ S3 servers run on the cores of the clients: what they take is not the registry's
 
 import contextlib
 import json
-import os
-import pathlib
 import shutil
 import subprocess
 

@@ -43,7 +43,7 @@ def markdown(raw):
         "# Speed beside the peers",
         "",
         f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB of memory, Linux {machine['kernel']}, "
-        f"{machine['file_system']}. Servers on cores {machine['server_cores']}, clients and S3 servers on {machine['client_cores']}.",
+        f"{machine['file_system']}. Servers on cores {machine['server_cores']}; clients, S3 servers on {machine['client_cores']}.",
         f"Large blobs of {raw['settings']['size_mib']} MiB. Median of {raw['settings']['rounds']} turns (least to most); × is a "
         "multiple of DVCR's. Bytes written, read and stored are for each byte of the blob, with what an S3 server does.",
         "",

@@ -1,7 +1,7 @@
 """What people see: docker push and docker pull of an image with a disk, and skopeo copy of one, end to end.
 
-Docker compresses what it pushes and unpacks what it pulls, and skopeo hashes both ways: most of the time is theirs. Each turn pushes and
-pulls with the same daemon.
+Docker compresses what it pushes and unpacks what it pulls, and skopeo hashes both ways: most of the time is theirs. Each turn
+pushes and pulls with the same daemon.
 """
 
 import hashlib

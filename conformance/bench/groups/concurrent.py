@@ -24,8 +24,8 @@ def push(name, blob, client):
 
 def play(turn):
     part = turn.inputs.size // 4
-    turn.attempt("different", partial(push_all, turn, "different", [partial(turn.inputs.get, "random", part, n) for n in range(CLIENTS)]))
-    turn.attempt("same", partial(push_all, turn, "same", [partial(turn.inputs.get, "random", part)] * CLIENTS))
+    turn.attempt("different", partial(push_all, turn, "different", range(CLIENTS)))
+    turn.attempt("same", partial(push_all, turn, "same", [0] * CLIENTS))
     if turn.wants("known") or turn.wants("mount"):
         blob, server = turn.inputs.get("random", part), turn.server()
         with connected(server) as client:
@@ -34,9 +34,9 @@ def play(turn):
             turn.measure("mount", server, partial(mount, "bench/mounted", "bench/first", blob, client))
 
 
-def push_all(turn, row, inputs):
-    """Each blob by a client of its own, into a repository of its own."""
-    blobs, server = [get() for get in inputs], turn.server()
+def push_all(turn, row, seeds):
+    """Noise of each seed by a client of its own, into a repository of its own."""
+    blobs, server = [turn.inputs.get("random", turn.inputs.size // 4, seed) for seed in seeds], turn.server()
     pushes = [partial(push, f"bench/{number}", blob) for number, blob in enumerate(blobs)]
     turn.measure(row, server, partial(at_once, server, pushes), payload=sum(blob.size for blob in blobs))
     turn.done(server)

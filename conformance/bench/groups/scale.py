@@ -1,7 +1,8 @@
 """A store with a million blobs: how long a server takes to start over it, with which memory, and what it takes to collect it.
 
-Every blob is of a few bytes, since it is their number that counts; a thousand are an image, and one in ten is needed by none. DVCR
-collects while it serves, and waits for its grace between its steps: a second here, which does not count. distribution is stopped for it.
+Every blob is of a few bytes, since it is their number that counts; a thousand are an image, and a tenth as many more are needed by
+none. DVCR collects while it serves, and waits for its grace between its steps: a second here, which does not count. distribution is
+stopped for it.
 """
 
 import os
@@ -83,7 +84,10 @@ def collect_offline(server):
     command = [server.peer.program(), "garbage-collect", str(server.folder / "config.yml")]
     with (server.folder / "collect.log").open("wb") as log:
         process = subprocess.Popen(
-            ["taskset", "-c", server.settings.cores[0], *command], stdout=log, stderr=log, env=surroundings() | {"OTEL_TRACES_EXPORTER": "none"}
+            ["taskset", "-c", server.settings.cores[0], *command],
+            stdout=log,
+            stderr=log,
+            env=surroundings() | {"OTEL_TRACES_EXPORTER": "none"},
         )
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)

@@ -1,7 +1,7 @@
 """What versions of a disk cost to store: the series of bench_series.py, with its Debian and its settings. Takes root and 20 GB.
 
-Here each registry is alone when it gets them, and CPU and memory are told too; `make bench-series` compares what comes back and says
-what each version adds.
+Here each registry is alone when it gets them, and CPU and memory are told too; `make bench-series` compares what comes back and
+says what each version adds.
 """
 
 import os
@@ -52,5 +52,5 @@ def play(turn):
 
 
 def scenes(settings):
-    rows = tuple((key(name), f"{bench_series.VERSIONS} versions of a Debian, by dvcr import: {name}") for name in bench_series.SERIES)
+    rows = tuple((key(name), f"{bench_series.VERSIONS} versions, by dvcr import: {name}") for name in bench_series.SERIES)
     yield Scene("series/filesystem", play, "filesystem", ("dvcr", "dvcr-whole", "distribution", "docker-registry"), rows)

@@ -79,7 +79,9 @@ def many_repositories(count, turn):
 def many_referrers(count, turn):
     server, name = turn.server(), "bench/disk"
     digest = referrers(server, name, count)
-    hammer(turn, "first", server, f"/v2/{name}/referrers/{digest}", INDEX, right=lambda answer: json.loads(answer.body)["manifests"])
+    hammer(
+        turn, "first", server, f"/v2/{name}/referrers/{digest}", INDEX, right=lambda answer: json.loads(answer.body)["manifests"]
+    )
 
 
 def scenes(settings):
