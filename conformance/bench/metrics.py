@@ -37,6 +37,11 @@ METRICS = [
 BY_KEY = {metric.key: metric for metric in METRICS}
 
 
+def shown(metric, value):
+    """A value as it stands in tables and plots: with more digits where it is small."""
+    return f"{value:.{metric.places + (2 if 0 < abs(value) < 10**-metric.places * 10 else 0)}f}"
+
+
 @dataclass(frozen=True)
 class Figure:
     """Several turns at one row by one peer, in one metric."""

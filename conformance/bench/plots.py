@@ -1,12 +1,12 @@
 """Plots in SVG for the documentation: bars for each row and server, with the least and the most as a line. No library is needed.
 
-Colours go with servers and are the same in every plot; text has the colour of the page it is on.
+Colours go with servers and are the same in every plot. The ground is white, on dark pages too.
 """
 
 import html
 import re
 
-from bench.metrics import BY_KEY, figure
+from bench.metrics import BY_KEY, figure, shown
 
 COLOURS = {
     "dvcr": "#1f77b4",
@@ -41,8 +41,8 @@ def plot(title, metric, results):
                 f'<rect x="{LEFT}" y="{y:.1f}" width="{length:.1f}" height="{BAR - 2}" fill="{COLOURS.get(peer, "#999")}"/>'
             )
             ends = [LEFT + WIDTH * value / most for value in (it.least, it.most)]
-            drawn.append(f'<line x1="{ends[0]:.1f}" x2="{ends[1]:.1f}" y1="{middle:.1f}" y2="{middle:.1f}" stroke="currentColor"/>')
-            drawn.append(text(max(LEFT + length, ends[1]) + 5, y + BAR - 4, f"{it.median:.{metric.places}f}"))
+            drawn.append(f'<line x1="{ends[0]:.1f}" x2="{ends[1]:.1f}" y1="{middle:.1f}" y2="{middle:.1f}" stroke="#222"/>')
+            drawn.append(text(max(LEFT + length, ends[1]) + 5, y + BAR - 4, shown(metric, it.median)))
             y += BAR
         y += GAP
     better = "more is better" if metric.more_is_better else "less is better"
@@ -53,8 +53,17 @@ def plot(title, metric, results):
         head.append(text(x + 14, 34, peer))
         x += 34 + 7 * len(peer)
     size = f'viewBox="0 0 {LEFT + WIDTH + RIGHT} {y}" width="{LEFT + WIDTH + RIGHT}" height="{y}"'
-    style = 'font-family="sans-serif" font-size="12" fill="currentColor"'
-    return "\n".join([f'<svg xmlns="http://www.w3.org/2000/svg" {size} {style}>', *head, *drawn, "</svg>", ""])
+    style = 'font-family="sans-serif" font-size="12" fill="#222"'
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" {size} {style}>',
+            '<rect width="100%" height="100%" fill="#fff"/>',
+            *head,
+            *drawn,
+            "</svg>",
+            "",
+        ]
+    )
 
 
 PLOTTED = ("speed", "requests", "p99", "cpu", "cpu_each", "peak", "stored", "seconds")

@@ -1,7 +1,7 @@
 """The results in markdown: a section for each group, a line for each row and peer."""
 
 from bench import goals
-from bench.metrics import METRICS, figure, ratio
+from bench.metrics import METRICS, figure, ratio, shown
 
 OURS = "dvcr"
 
@@ -11,9 +11,9 @@ def cell(metric, measurements, ours):
     it = figure(metric, measurements)
     if it is None:
         return ""
-    text = f"{it.median:.{metric.places}f}"
+    text = shown(metric, it.median)
     if len(measurements) > 1:
-        text += f" ({it.least:.{metric.places}f} to {it.most:.{metric.places}f})"
+        text += f" ({shown(metric, it.least)} to {shown(metric, it.most)})"
     times = ratio(metric, measurements, ours) if measurements is not ours else None
     return text if times is None else f"{text} ×{times:.2f}"
 
