@@ -6,6 +6,8 @@ import json
 import os
 import pathlib
 import shutil
+import signal
+import sys
 import tempfile
 
 from dataclasses import replace
@@ -23,7 +25,7 @@ from bench.table import markdown
 def chosen(settings):
     if unknown := set(settings.peers) - set(PEERS):
         raise SystemExit(f"bench: BENCH_PEERS: no peer is called {', '.join(sorted(unknown))}; there are {', '.join(PEERS)}")
-    return [peer for name, peer in PEERS.items() if not settings.peers or name in settings.peers]
+    return [peer for name, peer in PEERS.items() if not settings.peers or name in (*settings.peers, "floor")]
 
 
 def scenes(settings):
@@ -88,6 +90,8 @@ def main():
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("--draw", metavar="RAW.JSON", type=pathlib.Path, help="draw tables and plots of a run again")
     arguments = parser.parse_args()
+    # Or whoever ends this process leaves its servers and gigabytes of data behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: ended"))
     settings = Settings()
     if arguments.draw:
         write(json.loads(arguments.draw.read_text()), settings.out)

@@ -5,7 +5,8 @@ from fnmatch import fnmatch
 
 from bench.metrics import BY_KEY, figure
 
-OURS, FLOOR = "dvcr", "push/floor/random/sha256+write"
+OURS = "dvcr"
+FLOOR = "push/floor/random/sha256+write"
 NOT_PEERS = ("dvcr", "dvcr-whole")
 
 
@@ -43,7 +44,7 @@ def compared(goal, row, peers, results):
     if goal.to == "one":
         others = [1.0]
     elif goal.to == "the floor":
-        others = [it.median for it in [figure(metric, results.get(FLOOR, {}).get(OURS, []))] if it]
+        others = [it.median for it in [figure(metric, results.get(FLOOR, {}).get("floor", []))] if it]
     else:
         names = [name for name in peers if name not in NOT_PEERS] if goal.to == "the best peer" else [goal.to]
         others = [it.median for name in names if (it := figure(metric, peers.get(name, [])))]

@@ -23,7 +23,7 @@ def seconds(text):
 def get(server, path, accept, duration):
     """As many GETs as it takes, for some seconds. Gives how many were answered and within which time 99 of 100 were."""
     said = run(
-        ["wrk", "--threads", 1, "--connections", CONNECTIONS, "--duration", f"{duration}s", "--latency"]
+        ["wrk", "--threads", 1, "--connections", CONNECTIONS, "--duration", f"{duration}s", "--timeout", "600s", "--latency"]
         + ["--header", f"Accept: {accept}", f"{server.url}{path}"]
     )
     if bad := re.search(r"Non-2xx or 3xx responses: \d+|Socket errors: .*", said):

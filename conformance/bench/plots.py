@@ -15,6 +15,7 @@ COLOURS = {
     "docker-registry": "#ffbb78",
     "zot": "#2ca02c",
     "nginx": "#7f7f7f",
+    "floor": "#c7c7c7",
 }
 LEFT, WIDTH, RIGHT, BAR, GAP, TOP = 270, 460, 110, 14, 12, 46
 

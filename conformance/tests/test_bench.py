@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT / "conformance"))
 
 from bench import goals, table  # noqa: E402
 
-ROWS = ["push/filesystem/random/put", "push/filesystem/disk/patch", "push/filesystem/random/64MiB", "pull/filesystem/random/1MiB"]
+ROWS = ["push/filesystem/random/put", "push/filesystem/disk/patch", "pull/filesystem/random/1MiB"]
 
 
 @pytest.fixture

@@ -50,4 +50,4 @@ def scenes(settings):
             yield Scene(f"push/{store}/{kind}", partial(play, kind), store, PEERS, rows)
         if store == "filesystem":
             rows = (("sha256+write", "no server: sha256 of the noise, writing and syncing it, in one thread"),)
-            yield Scene("push/floor/random", partial(floor, "random"), store, ("dvcr",), rows)
+            yield Scene("push/floor/random", partial(floor, "random"), store, ("floor",), rows)
