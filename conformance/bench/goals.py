@@ -65,12 +65,13 @@ def reached(raw):
 
 
 def growth(raw):
-    """What a list costs at ten times the count, as a multiple of what it costs at a tenth: 1 where the rest does not count."""
+    """What a page costs at ten times the count, as a multiple of what it costs at a tenth: 1 where the rest does not count."""
     results = raw["groups"].get("small", {}).get("results", {})
     count, metric = raw["settings"]["count"], BY_KEY["cpu_each"]
     for row, peers in results.items():
         few = results.get(row.replace(f"-{count * 10}/", f"-{count // 10}/"), {})
-        if f"-{count * 10}/" not in row or not few:
+        # Pages of a hundred have the same entries only where there are as many.
+        if f"-{count * 10}/" not in row or "referrers" in row or not few or count // 10 < 100:
             continue
         for peer, many in peers.items():
             large, little = figure(metric, many), figure(metric, few.get(peer, []))

@@ -98,3 +98,9 @@ def test_a_goal_that_is_missed_is_named_and_one_that_nobody_can_be_measured_by_i
 def test_who_cannot_is_in_the_table_with_the_reason():
     written = table.markdown(run_of({"dvcr": [1]}, {"push/filesystem/random": {"nginx": "it takes no pushes"}}))
     assert "nginx has no `push/filesystem/random`: it takes no pushes" in written
+
+
+def test_a_list_that_costs_more_the_more_there_is_beside_its_page_is_told():
+    rows = {f"small/filesystem/tags-{count}/first": {"dvcr": [{"cpu": cost, "requests": 1}]} for count, cost in [(100, 2), (10_000, 6)]}
+    raw = {"settings": {"count": 1000}, "groups": {"small": {"results": rows}}}
+    assert list(goals.growth(raw)) == [("small/filesystem/tags-10000/first", "dvcr", 3.0)]
