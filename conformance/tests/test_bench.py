@@ -1,4 +1,4 @@
-"""The benchmark at its smallest: it runs, and its results say what was measured, of whom, and what is missing. No figure is judged."""
+"""The benchmark at its smallest: it runs, and says what was measured, of whom, and what is missing. No figure is judged."""
 
 import json
 import os
@@ -101,6 +101,7 @@ def test_who_cannot_is_in_the_table_with_the_reason():
 
 
 def test_a_list_that_costs_more_the_more_there_is_beside_its_page_is_told():
-    rows = {f"small/filesystem/tags-{count}/first": {"dvcr": [{"cpu": cost, "requests": 1}]} for count, cost in [(100, 2), (10_000, 6)]}
+    costs = {100: 2, 10_000: 6}
+    rows = {f"small/filesystem/tags-{count}/first": {"dvcr": [{"cpu": cpu, "requests": 1}]} for count, cpu in costs.items()}
     raw = {"settings": {"count": 1000}, "groups": {"small": {"results": rows}}}
     assert list(goals.growth(raw)) == [("small/filesystem/tags-10000/first", "dvcr", 3.0)]
