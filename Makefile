@@ -38,9 +38,8 @@ soak-power: build ## Cut the power a thousand times; CONFORMANCE_SEED, CONFORMAN
 	CONFORMANCE_SECONDS=$${CONFORMANCE_SECONDS:-20} CONFORMANCE_CUTS=$${CONFORMANCE_CUTS:-1000} \
 	  conformance/with-s3 conformance/pytest -s conformance/tests/test_power_cuts.py
 
-bench: build ## docker push and pull of a 2 GiB disk image beside Debian's docker-registry
-	conformance/setup >/dev/null
-	python3 conformance/bench_docker.py
+bench: build ## Speed beside the peers, hours; BENCH=push,pull chooses rows (BENCH=list names them), BENCH_SIZE the MiB of a blob
+	conformance/bench/run
 
 bench-import: build ## dvcr import and pull beside sha256 and the decompressors alone
 	conformance/setup >/dev/null

@@ -24,7 +24,9 @@ import sys
 import tempfile
 import urllib.parse
 
-from bench_docker import SERVERS, Server, dvcr, measure
+from bench.alone import started
+from bench.measure import taken
+from bench.settings import Settings, core_numbers
 from bench_series import HERE, RESULTS, markdown, run, say
 from disk import sha256_of
 
@@ -32,8 +34,10 @@ FLOORS = pathlib.Path(os.environ.get("FLOORS", HERE.parent / "target/release/exa
 MIB, ROUNDS = int(os.environ.get("BENCH_MIB", "1024")), int(os.environ.get("ROUNDS", "3"))
 SIZE, BLOCK = MIB << 20, 4096
 
-# env becomes the server, so it is the same process.
-SERVERS["dvcr, whole"] = lambda folder, port: ["env", "DVCR_CHUNKING=false", *dvcr(folder, port)]
+SETTINGS = Settings()
+
+NAMES = {"dvcr": "dvcr", "dvcr, whole": "dvcr-whole", "docker-registry": "docker-registry"}
+"""What servers are called here, and among the peers of bench/peers.py."""
 AGAIN = ("dvcr", "dvcr, whole")
 """Those that get the same blob twice."""
 
@@ -93,17 +97,13 @@ def pull(server, repository, digest):
 
 
 def push_and_pull(name, path, digest):
-    with tempfile.TemporaryDirectory(prefix="dvcr-bench-") as folder:
-        server = Server(name, pathlib.Path(folder))
-        try:
-            rows = {f"{name}: push": measure(server, lambda: push(server, "bench/new", path, digest))}
-            if name in AGAIN:
-                rows[f"{name}: push again"] = measure(server, lambda: push(server, "bench/known", path, digest))
-            pull(server, "bench/new", digest)
-            rows[f"{name}: pull"] = measure(server, lambda: pull(server, "bench/new", digest))
-            return rows
-        finally:
-            server.stop()
+    with tempfile.TemporaryDirectory(prefix="dvcr-bench-") as folder, started(NAMES[name], pathlib.Path(folder), SETTINGS) as server:
+        rows = {f"{name}: push": taken(server, lambda: push(server, "bench/new", path, digest))}
+        if name in AGAIN:
+            rows[f"{name}: push again"] = taken(server, lambda: push(server, "bench/known", path, digest))
+        pull(server, "bench/new", digest)
+        rows[f"{name}: pull"] = taken(server, lambda: pull(server, "bench/new", digest))
+        return rows
 
 
 def a_round(folder, number):
@@ -160,6 +160,8 @@ def promises(rounds):
 
 
 def main():
+    # Servers are on other cores than curl and the parts alone: bench/settings.py says why.
+    os.sched_setaffinity(0, core_numbers(SETTINGS.cores[1]))
     with tempfile.TemporaryDirectory(prefix="dvcr-bench-") as folder:
         rounds = [a_round(pathlib.Path(folder), number) for number in range(1, ROUNDS + 1)]
     kept = promises(rounds)

@@ -24,19 +24,36 @@ MIB, ROUNDS = int(os.environ.get("BENCH_MIB", "1024")), int(os.environ.get("BENC
 RESULTS = pathlib.Path(__file__).parent / "results"
 
 
-def make_disk(path):
+def make_disk(path, mib=MIB):
     """Files of this system, as a tar, and noise: what a disk with something on it compresses like."""
     with open(path, "wb") as disk:
         with subprocess.Popen(["tar", "-c", "-C", "/usr", "lib", "share"], stdout=subprocess.PIPE) as tar:
-            for _ in range(MIB // 2):
+            for _ in range(mib // 2):
                 disk.write(tar.stdout.read(1 << 20))
             tar.kill()
-        for _ in range(MIB - MIB // 2):
+        for _ in range(mib - mib // 2):
             disk.write(os.urandom(1 << 20))
-        disk.truncate(MIB << 20)
+        disk.truncate(mib << 20)
         # A file that begins like a tar would be refused as one.
         disk.seek(0)
         disk.write(bytes(512))
+
+
+def make_sources(folder, mib=MIB):
+    """A disk in the forms in which it is published."""
+    raw = folder / "disk.raw"
+    make_disk(raw, mib)
+    sources = {"raw": raw, "qcow2": folder / "disk.qcow2"}
+    subprocess.run(["qemu-img", "convert", "-O", "qcow2", raw, sources["qcow2"]], check=True)
+    for suffix, command in {
+        "raw.gz": ["gzip", "-1"],
+        "raw.xz": ["xz", "-1", "-T0", "--block-size=16MiB"],
+        "raw.zst": ["zstd", "-1", "-q", f"--stream-size={mib << 20}"],
+    }.items():
+        sources[suffix] = folder / f"disk.{suffix}"
+        with raw.open("rb") as disk, sources[suffix].open("wb") as packed:
+            subprocess.run([*command, "-c"], stdin=disk, stdout=packed, check=True)
+    return sources
 
 
 def run(command, **more):
@@ -96,19 +113,8 @@ def a_round(folder, sources, number):
 def main():
     with tempfile.TemporaryDirectory(prefix="dvcr-bench-") as name:
         folder = pathlib.Path(name)
-        raw = folder / "disk.raw"
-        make_disk(raw)
         print(f"a disk of {MIB} MiB, {ROUNDS} rounds", file=sys.stderr)
-        sources = {"raw": raw, "qcow2": folder / "disk.qcow2"}
-        subprocess.run(["qemu-img", "convert", "-O", "qcow2", raw, sources["qcow2"]], check=True)
-        for suffix, command in {
-            "raw.gz": ["gzip", "-1"],
-            "raw.xz": ["xz", "-1", "-T0", "--block-size=16MiB"],
-            "raw.zst": ["zstd", "-1", "-q", f"--stream-size={MIB << 20}"],
-        }.items():
-            sources[suffix] = folder / f"disk.{suffix}"
-            with raw.open("rb") as disk, sources[suffix].open("wb") as packed:
-                subprocess.run([*command, "-c"], stdin=disk, stdout=packed, check=True)
+        sources = make_sources(folder)
         rounds = [a_round(folder, sources, number) for number in range(ROUNDS)]
     medians = {
         row: {key: statistics.median(one[row][key] for one in rounds) for key in rounds[0][row]} for row in rounds[0]

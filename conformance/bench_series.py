@@ -26,7 +26,8 @@ import tempfile
 HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE / "tests"))
 
-from bench_docker import Server  # noqa: E402
+from bench.alone import started  # noqa: E402
+from bench.settings import Settings  # noqa: E402
 from command import Command  # noqa: E402
 from images import later_version  # noqa: E402
 
@@ -218,8 +219,7 @@ def measure(versions, folder):
     with contextlib.ExitStack() as stack:
         for name in ("dvcr", "docker-registry"):
             (folder / name).mkdir()
-            servers[name] = Server(name, folder / name)
-            stack.callback(servers[name].stop)
+            servers[name] = stack.enter_context(started(name, folder / name, Settings()))
         for number, disk in enumerate(versions, 1):
             row = {"zstd": as_one_stream(disk)}
             for name, server in servers.items():
