@@ -514,3 +514,67 @@ def test_a_damaged_chunk_is_not_made_whole(dvcr, unchunked_folder):
     flip(pack, MIB)
     assert rewrites(dvcr, server, "--to", "whole")["rewritten"] == 1
     assert digest_of(client.get(f"/v2/{NAME}/blobs/{bad}").body) == bad
+
+
+# What is left of versions that went.
+
+SETTINGS = {"DVCR_GRACE": "1", "DVCR_UPLOAD_TIMEOUT": "60", "DVCR_ABANDONED_AFTER": "60"}
+
+
+def the_same():
+    """A version that goes, of which the next one has a fifth."""
+    return random.Random("what went, for test_rewrite").randbytes(20 * MIB)
+
+
+def version_that_went(server):
+    """Pushes both, and deletes the first. Gives what clients see of the other."""
+    gone = push(server, "gone", the_same())
+    push(server, "stays", the_same()[: 4 * MIB] + os.urandom(8 * MIB))
+    client = Client(server.host)
+    assert client.delete(f"/v2/{NAME}/manifests/{Image(server.host, NAME, 'gone').digest}").status == 202
+    assert client.delete(f"/v2/{NAME}/blobs/{gone}").status == 202
+    return seen(server)
+
+
+def collects(dvcr, server):
+    dvcr.run("collect", server.host)
+    return stats(dvcr, server)
+
+
+def test_packs_of_which_little_is_needed_go_when_that_was_stored_anew(dvcr, start, backend):
+    server = start(backend, DVCR_COLLECT_INTERVAL="0", DVCR_COMPACT_INTERVAL="0", **SETTINGS)
+    shown = version_that_went(server)
+
+    def dense():
+        collects(dvcr, server)
+        result = rewrites(dvcr, server, "--to", "dense")
+        assert result["failed"] == []
+        return result["rewritten"]
+
+    # The one that went counts until it is collected.
+    assert eventually(dense, seconds=60) == 1
+    assert seen(server) == shown
+
+    def freed():
+        now = collects(dvcr, server)
+        return now["unreferenced_bytes"] < MIB and now
+
+    after = eventually(freed, seconds=60)
+    assert after["stored_bytes"] < 13 * MIB
+    assert seen(server) == shown
+    nothing_to_do(dvcr, server, "--to", "dense")
+    server.restart()
+    assert seen(server) == shown
+    # What is pushed next finds what was stored anew.
+    push(server, "again", the_same()[: 4 * MIB])
+    assert stats(dvcr, server)["stored_bytes"] < after["stored_bytes"] + MIB
+
+
+def test_a_server_does_so_by_itself(dvcr, start, backend):
+    server = start(backend, DVCR_COLLECT_INTERVAL="1", DVCR_COMPACT_INTERVAL="1", **SETTINGS)
+    shown = version_that_went(server)
+    eventually(lambda: stats(dvcr, server)["unreferenced_bytes"] < MIB, seconds=120)
+    assert seen(server) == shown
+    series = Client(server.host).get("/metrics").body.decode()
+    (rewritten,) = [line for line in series.splitlines() if line.startswith("dvcr_compaction_rewritten_bytes_total ")]
+    assert float(rewritten.split()[1]) > 12 * MIB
