@@ -98,11 +98,11 @@ pub struct Config {
     /// Seconds for which what nothing needs stays at least, at each of the two steps in which it goes.
     #[serde(deserialize_with = "value::number")]
     pub grace: u64,
-    /// Seconds after which it is looked again for packs of which less than half is needed, and what is needed of them is stored anew;
+    /// Seconds after which it is looked again for packs of which less than half is needed, and what is needed of them is copied;
     /// 0: it is not.
     #[serde(deserialize_with = "value::number")]
     pub compact_interval: u64,
-    /// Bytes of blobs that are read in a second for that, at most; 0: as many as can be.
+    /// Stored bytes that are read in a second for that, at most; 0: as many as can be.
     #[serde(deserialize_with = "value::number")]
     pub compact_rate: u64,
     /// Seconds after which all that is stored is verified again; 0: it is not.

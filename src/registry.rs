@@ -147,6 +147,8 @@ pub struct Rules {
     /// Bytes of a blob for each read of them, at least: known chunks that lie scattered are stored again, side by side. 0: none
     /// are.
     pub run: u64,
+    /// Percent of a pack that have to be needed for it to stay: what is needed of others is copied by a compaction.
+    pub sparse_below: u8,
     /// Bytes of memory that the index of known chunks may take.
     pub index_memory: u64,
     /// Bytes of memory for what was read of packs lately; 0: nothing is kept.
@@ -173,6 +175,7 @@ impl Default for Rules {
             // In a bucket at 20 ms a read, four at once: 10 MB/s at worst. Ten rebuilt versions of a system take 652 MB with it,
             // 606 without, and 682 with 64 KiB.
             run: 48 << 10,
+            sparse_below: 50,
             // Some 4 million chunks, or 250 GiB of different data.
             index_memory: 256 << 20,
             read_memory: 0,

@@ -565,7 +565,7 @@ def test_packs_of_which_little_is_needed_go_when_that_was_stored_anew(dvcr, star
     nothing_to_do(dvcr, server, "--to", "dense")
     server.restart()
     assert seen(server) == shown
-    # What is pushed next finds what was stored anew.
+    # What is pushed next finds what was copied.
     push(server, "again", the_same()[: 4 * MIB])
     assert stats(dvcr, server)["stored_bytes"] < after["stored_bytes"] + MIB
 

@@ -43,7 +43,7 @@ enum To {
     Chunks,
     /// As they are.
     Whole,
-    /// In chunks, and out of packs of which less than half is needed, so that a collection can delete these.
+    /// Out of packs of which less than half is needed, so that a collection can delete these. A server does so once a week.
     Dense,
 }
 
@@ -75,7 +75,7 @@ impl Rewrite {
         self.output.print(&outcome, || {
             fields(&[
                 ("Rewritten", format!("{} blobs, {}", outcome.rewritten, bytes(outcome.bytes))),
-                ("Unchanged", format!("{} blobs, which are compressed", outcome.unchanged)),
+                ("Unchanged", format!("{} blobs, which are compressed or gone", outcome.unchanged)),
             ])
         })?;
         match &outcome.failed[..] {

@@ -103,7 +103,7 @@ async fn compact(mut compactor: Compactor, metrics: Arc<Metrics>, interval: Dura
                 blobs = compacted.rewritten.count,
                 bytes = compacted.rewritten.bytes,
                 failed = compacted.failed,
-                "stored anew what was in packs of which little is needed"
+                "copied what was needed of packs of which little is"
             ),
             Err(error) => {
                 let error = &error as &dyn Error;

@@ -1,4 +1,4 @@
-//! Compactions: what they have stored anew.
+//! Compactions: what they have copied.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -20,12 +20,12 @@ impl Compaction {
     pub(super) fn register(&self, registry: &mut Registry) {
         registry.register(
             "dvcr_compaction_rewritten_bytes",
-            "Bytes of blobs that were stored anew, out of packs of which little was needed",
+            "Bytes of the blobs of which something was copied out of packs of which little was needed",
             self.rewritten.clone(),
         );
         registry.register(
             "dvcr_compaction_failures",
-            "Blobs that could not be stored anew, and compactions that failed before their end",
+            "Blobs that could not be copied from, and compactions that failed before their end",
             self.failed.clone(),
         );
         registry.register(

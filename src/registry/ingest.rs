@@ -20,6 +20,7 @@ use storage_backends::{Store, WriterState};
 use super::blocking::blocking;
 use super::chunk_index::ChunkIndex;
 use super::claims::{Claim, Claims, Fate};
+use super::recipe::Entry;
 use super::record::{Ending, Extent, SessionRecord};
 use super::session::{Session, inline};
 use super::{Error, QuotaExceeded, Result, Rules};
@@ -272,6 +273,30 @@ impl Ingest {
         self.hasher = hashed;
         self.length += bytes;
         Ok(())
+    }
+
+    /// Takes over an extent of another record of the blob as it is.
+    pub(super) fn keep(&mut self, extent: Extent) {
+        self.length += extent.length();
+        self.extents.push(extent);
+    }
+
+    /// Takes over a part of a recipe of another record of the blob: entries as they are, and chunks whose stored bytes are given at
+    /// another place.
+    pub(super) async fn copy(
+        &mut self,
+        entries: Vec<(Entry, Option<Bytes>)>,
+        session: &mut Session,
+    ) -> Result<()> {
+        self.keep_alive(session).await?;
+        self.length += entries.iter().map(|(entry, _)| entry.length()).sum::<u64>();
+        let chunking = self.chunking.get_or_insert_with(|| Box::new(Chunking::new(self.rules, &self.index)));
+        chunking.copy(self.store.as_ref(), &mut self.objects, &mut self.extents, entries).await
+    }
+
+    /// Ends a recipe that was taken over.
+    pub(super) async fn end_copy(&mut self) -> Result<()> {
+        self.flush().await
     }
 
     /// Whether everything that came so far is in `small` or in the record.

@@ -172,7 +172,7 @@ pub fn verified() -> Key {
     key("verified".to_owned())
 }
 
-/// When what was in packs of which little is needed was last stored anew.
+/// When what was in packs of which little is needed was last copied.
 #[must_use]
 pub fn compacted() -> Key {
     key("compacted".to_owned())

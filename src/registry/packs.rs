@@ -30,6 +30,8 @@ pub(super) struct Packs {
     lately: Option<Lately<Extent, Bytes, ByLength>>,
     /// Those that were found damaged, or not found, or that are condemned.
     avoided: RwLock<HashSet<Uuid>>,
+    /// Those of which so little is needed that it is copied out of them.
+    leaving: RwLock<HashSet<Uuid>>,
 }
 
 impl Packs {
@@ -37,7 +39,7 @@ impl Packs {
     pub(super) fn new(store: &Arc<dyn Store>, memory: u64) -> Self {
         let extents = usize::try_from(memory / EXTENT).unwrap_or(usize::MAX).max(1);
         let lately = (memory > 0).then(|| Lately::new(extents, memory, ByLength));
-        Self { store: Arc::clone(store), lately, avoided: RwLock::default() }
+        Self { store: Arc::clone(store), lately, avoided: RwLock::default(), leaving: RwLock::default() }
     }
 
     /// Whether what is read is kept, so that others should read the same extents.
@@ -66,9 +68,19 @@ impl Packs {
         self.avoided.write().unwrap_or_else(PoisonError::into_inner).extend(packs);
     }
 
+    /// From now on what is needed of these packs, and no others, is copied out of them, and nothing that comes in is taken to be stored there.
+    pub(super) fn leave(&self, packs: HashSet<Uuid>) {
+        *self.leaving.write().unwrap_or_else(PoisonError::into_inner) = packs;
+    }
+
+    /// Whether what is needed of a pack is copied out of it.
+    pub(super) fn is_leaving(&self, pack: Uuid) -> bool {
+        self.leaving.read().unwrap_or_else(PoisonError::into_inner).contains(&pack)
+    }
+
     /// Whether a pack is there to stay, and nothing of it was found damaged.
     pub(super) fn is_trusted(&self, pack: Uuid) -> bool {
-        !self.avoided.read().unwrap_or_else(PoisonError::into_inner).contains(&pack)
+        !self.is_leaving(pack) && !self.avoided.read().unwrap_or_else(PoisonError::into_inner).contains(&pack)
     }
 
     async fn fetch(&self, pack: Uuid, range: Range<u64>) -> Result<Bytes> {

@@ -1,18 +1,18 @@
-//! Blobs that are there, stored in another way: in chunks, whole again, or out of packs that are to go ([`sparse`]).
+//! Blobs that are there, stored in another way: in chunks, whole again, or out of packs that are to go ([`sparse`],
+//! [`dense`]).
 //!
 //! While a blob is rewritten it is read as ever. Its record changes at once from the old extents to the new ones, when these are
 //! complete and have the digest of the blob; a crash at any point leaves one or the other, and data that nothing refers to. What
 //! the old extents were stays until it is collected, for whoever is still reading.
 
 mod compactor;
+mod dense;
 mod sparse;
 
-use bytes::Bytes;
-use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
-use storage_backends::Condition;
+use futures::{StreamExt as _, TryStreamExt as _};
+use storage_backends::{Condition, Version};
 
 use super::ingest::{BodyError, Ingest};
-use super::pace::Pace;
 use super::record::{BlobRecord, Extent};
 use super::session::Session;
 use super::{Error, Registry, Result, Rules, layout, read, record};
@@ -30,7 +30,7 @@ pub enum Form {
     Chunks,
     /// As they are.
     Whole,
-    /// In chunks as they are already, none of which is in a pack of which less than half is needed.
+    /// As they are already, but for chunks in packs of which less than half is needed, which are copied.
     Dense,
 }
 
@@ -62,17 +62,9 @@ impl Registry {
         form: Form,
         progress: impl Fn(u64) + Send + 'static,
     ) -> Result<bool> {
-        self.rewrite_at(digest, form, None, progress).await
-    }
-
-    /// The same, reading so many bytes of it in a second at most.
-    async fn rewrite_at(
-        &self,
-        digest: &Digest,
-        form: Form,
-        rate: Option<u64>,
-        progress: impl Fn(u64) + Send + 'static,
-    ) -> Result<bool> {
+        if form == Form::Dense {
+            return self.make_dense(digest, None, progress).await;
+        }
         let store = self.store.as_ref();
         let Some((old, version)) = record::find::<BlobRecord>(store, &layout::blob(digest)).await? else {
             return Ok(false);
@@ -89,7 +81,7 @@ impl Registry {
             passed += piece.len() as u64;
             progress(passed);
         });
-        let mut body = paced(body.map_err(unreadable), rate).boxed();
+        let mut body = body.map_err(unreadable).boxed();
         let new = match self.take_in(&mut ingest, &mut body, &mut session, digest, old.size).await {
             Ok(extents) => BlobRecord { size: old.size, extents },
             Err(error) => {
@@ -97,12 +89,30 @@ impl Registry {
                 return Err(error);
             }
         };
-        if form != Form::Dense && self.can_change(&new, form) {
+        if self.can_change(&new, form) {
             // It turned out to be what has no other form.
             ingest.abandon().await;
             return Ok(false);
         }
-        ingest.announce(&mut session, digest).await?;
+        self.replace(digest, version, new, ingest, session).await
+    }
+
+    /// Makes the blob what was taken in, unless it was deleted or rewritten since it had that version. Says whether it did.
+    async fn replace(
+        &self,
+        digest: &Digest,
+        version: Version,
+        new: BlobRecord,
+        mut ingest: Ingest,
+        mut session: Session,
+    ) -> Result<bool> {
+        let store = self.store.as_ref();
+        if let Err(error) = ingest.announce(&mut session, digest).await {
+            // No record refers to it, nor will.
+            self.forget(&session).await;
+            ingest.abandon().await;
+            return Err(error);
+        }
         let bytes = record::encode_unique(&new);
         let is_ours = match store.put(&layout::blob(digest), bytes, Condition::Unchanged(version)).await {
             Ok(_) => true,
@@ -113,9 +123,7 @@ impl Registry {
                 _ => return Err(refused.into()),
             },
         };
-        if let Err(error) = session.remove(store).await {
-            tracing::warn!(%error, session = %session.id, "failed to remove the session of a rewritten blob");
-        }
+        self.forget(&session).await;
         if is_ours {
             self.index.publish(new.recipes()).await;
         } else {
@@ -149,15 +157,17 @@ impl Registry {
                 let large = self.rules_of(form).chunk_from.is_some_and(|from| record.size > from);
                 large && any(|extent| matches!(extent, Extent::Data { .. }))
             }
-            Form::Whole | Form::Dense => any(|extent| matches!(extent, Extent::Chunks { .. })),
+            Form::Whole => any(|extent| matches!(extent, Extent::Chunks { .. })),
+            // It is told by its packs.
+            Form::Dense => false,
         }
     }
 
     /// The rules by which blobs are stored in a form.
     fn rules_of(&self, form: Form) -> Rules {
         let chunk_from = match form {
-            Form::Chunks | Form::Dense => self.rules.chunk_from.or(Rules::default().chunk_from),
-            Form::Whole => None,
+            Form::Chunks => self.rules.chunk_from.or(Rules::default().chunk_from),
+            Form::Whole | Form::Dense => None,
         };
         Rules { chunk_from, ..self.rules }
     }
@@ -166,18 +176,6 @@ impl Registry {
         let head = read::stream(&self.source, record, 0..record.size.min(HEAD));
         Ok(chunk::is_compressed(&head.try_collect::<Vec<_>>().await?))
     }
-}
-
-/// A body of which so many bytes are taken in a second at most.
-fn paced(
-    body: impl Stream<Item = Result<Bytes, BodyError>> + Send + Unpin,
-    rate: Option<u64>,
-) -> impl Stream<Item = Result<Bytes, BodyError>> + Send {
-    stream::try_unfold((body, Pace::new(rate)), async |(mut body, mut pace)| {
-        let Some(piece) = body.try_next().await? else { return Ok(None) };
-        pace.read(piece.len() as u64).await;
-        Ok(Some((piece, (body, pace))))
-    })
 }
 
 /// The name of a repository, for a session that nobody can come back to.

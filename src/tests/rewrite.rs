@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dvcr::registry::{Form, Registry, Rules, Step};
+use dvcr::registry::{Compacted, Compactor, Form, Registry, Rules, Step};
 use futures::TryStreamExt as _;
-use storage_backends::Store;
 use storage_backends::fault::{Fault, Faulty};
+use storage_backends::{Key, Store};
 
 use super::registry_under_test::{Client, chunked_rules, memory, name, objects, rules, sample, sha256};
 
@@ -231,4 +231,82 @@ async fn several_blobs_that_need_the_same_of_a_sparse_pack_have_it_once_again() 
     for (repository, blob) in [("a", &second), ("b", &third)] {
         assert_eq!(chunks.pull(repository, &sha256(blob)).await.unwrap(), *blob);
     }
+}
+
+#[tokio::test]
+async fn only_what_moves_is_written_by_whoever_knows_nothing_of_the_rest() {
+    let store = memory();
+    let rules = Rules { grace: Duration::ZERO, pack: 1 << 20, ..chunked_rules() };
+    let second = a_version_that_went(&Registry::with_rules(Arc::clone(&store), rules)).await;
+    // It has no index, as after a restart.
+    let chunks = Registry::with_rules(Arc::clone(&store), rules);
+    assert_eq!(chunks.not_in_form(Form::Dense).await.unwrap().len(), 1);
+    let before = bytes_stored(&store).await;
+    assert!(rewrite(&chunks, &second, Form::Dense).await.unwrap());
+    let written = bytes_stored(&store).await - before;
+    assert!((100_000..220_000).contains(&written), "{written} bytes were written for 200,000 that move");
+    collect(&chunks).await;
+    assert!(held(&chunks).await < 50_000);
+    assert_eq!(chunks.pull("a", &sha256(&second)).await.unwrap(), second);
+    assert!(!rewrite(&chunks, &second, Form::Dense).await.unwrap(), "there is nothing left to move");
+}
+
+async fn bytes_stored(store: &Arc<dyn Store>) -> u64 {
+    let entries = store.list(&Key::parse("data").unwrap(), None);
+    entries.map_ok(|entry| entry.size).try_fold(0, async |sum, size| Ok(sum + size)).await.unwrap()
+}
+
+#[tokio::test]
+async fn copying_out_of_packs_survives_a_fault_at_any_call() {
+    for fault in [Fault::Fails, Fault::LosesReply] {
+        for skip in 0.. {
+            assert!(skip < 500, "it never ends");
+            let faulty = Arc::new(Faulty::new(memory()));
+            let store: Arc<dyn Store> = Arc::<Faulty>::clone(&faulty);
+            // What a record may come to refer to stays for as long as an upload may be left alone.
+            let abandoned = Duration::from_millis(1);
+            let rules = Rules { grace: Duration::ZERO, abandoned, pack: 1 << 20, ..chunked_rules() };
+            let chunks = Registry::with_rules(Arc::clone(&store), rules);
+            let second = a_version_that_went(&chunks).await;
+            faulty.arm(None, skip, fault);
+            let found = chunks.not_in_form(Form::Dense).await;
+            if found.is_ok() {
+                let _ = rewrite(&chunks, &second, Form::Dense).await;
+            }
+            let happened = faulty.disarm();
+            assert_eq!(chunks.pull("a", &sha256(&second)).await.unwrap(), second, "{fault:?} at call {skip}");
+            for (digest, _) in chunks.not_in_form(Form::Dense).await.unwrap() {
+                chunks.rewrite(&digest, Form::Dense, |_| {}).await.unwrap();
+            }
+            collect(&chunks).await;
+            assert!(held(&chunks).await < 50_000, "{fault:?} at call {skip}");
+            assert_eq!(chunks.pull("a", &sha256(&second)).await.unwrap(), second, "{fault:?} at call {skip}");
+            if !happened {
+                assert!(skip > 0, "it makes no calls");
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_compaction_is_due_when_its_interval_is_over() {
+    let store = memory();
+    let rules = Rules { grace: Duration::ZERO, pack: 1 << 20, ..chunked_rules() };
+    let chunks = Arc::new(Registry::with_rules(Arc::clone(&store), rules));
+    let second = a_version_that_went(&chunks).await;
+    let mut compactor = Compactor::new(Arc::clone(&chunks));
+    let hour = Duration::from_hours(1);
+    assert_eq!(
+        compactor.compact_when_due(Duration::ZERO, None).await.unwrap(),
+        None,
+        "nobody knows when it was"
+    );
+    assert_eq!(compactor.compact_when_due(hour, None).await.unwrap(), None);
+    let compacted = compactor.compact_when_due(Duration::ZERO, None).await.unwrap().unwrap();
+    assert_eq!((compacted.rewritten.count, compacted.failed), (1, 0));
+    assert_eq!(compactor.compact_when_due(hour, None).await.unwrap(), None);
+    let again = compactor.compact_when_due(Duration::ZERO, None).await.unwrap().unwrap();
+    assert_eq!(again, Compacted::default());
+    assert_eq!(chunks.pull("a", &sha256(&second)).await.unwrap(), second);
 }

@@ -193,6 +193,38 @@ impl Chunking {
         pending.write(objects).await
     }
 
+    /// Takes over entries of another recipe, and gives chunks whose stored bytes come with them another place.
+    pub(super) async fn copy(
+        &mut self,
+        store: &dyn Store,
+        objects: &mut Objects,
+        extents: &mut Vec<Extent>,
+        entries: Vec<(Entry, Option<Bytes>)>,
+    ) -> Result<()> {
+        let mut pending = Pending::default();
+        for (entry, moved) in entries {
+            let entry = match (entry, moved) {
+                (Entry::Chunk { id, place }, Some(stored)) => {
+                    let known = self.index.find(&id).filter(|known| known.length == place.length);
+                    let place = match known {
+                        Some(known) => {
+                            objects.claim.add(known.pack);
+                            known
+                        }
+                        None => self.store_once(objects, &mut pending, id, stored, place.length).await?,
+                    };
+                    Entry::Chunk { id, place }
+                }
+                (entry, _) => entry,
+            };
+            self.recipe.push(entry);
+            if self.recipe.is_full() {
+                self.end_recipe(store, objects, &mut pending, extents).await?;
+            }
+        }
+        pending.write(objects).await
+    }
+
     /// Gives a chunk that no published blob has its place.
     async fn store_once(
         &mut self,

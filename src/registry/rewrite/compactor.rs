@@ -1,15 +1,15 @@
-//! Compaction from time to time: blobs are stored anew that have something in packs of which little is needed.
+//! Compaction from time to time: what is needed of packs of which little is needed is copied, so that these can go.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::registry::schedule::Schedule;
-use crate::registry::{Amount, Form, Registry, Result, layout};
+use crate::registry::{Amount, Error, Form, Registry, Result, layout};
 
 /// What a compaction has done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Compacted {
-    /// Blobs that were stored anew.
+    /// Blobs of which something was copied.
     pub rewritten: Amount,
     /// Blobs that could not be, which the log names.
     pub failed: u64,
@@ -30,7 +30,7 @@ impl Compactor {
         Self { registry, schedule }
     }
 
-    /// Stores anew what has something in packs of which less than half is needed, and reads it at `rate` bytes of blobs in a second,
+    /// Stores anew what blobs have in packs of which less than half is needed, reading at most `rate` bytes in a second,
     /// if that was last done longer than `interval` ago and no other replica is at it. `None` if it is not time, or another
     /// replica has taken it over. To be asked again and again.
     pub async fn compact_when_due(
@@ -46,17 +46,28 @@ impl Registry {
     async fn compact(&self, rate: Option<u64>) -> Result<Option<Compacted>> {
         let mut compacted = Compacted::default();
         for (digest, size) in self.not_in_form(Form::Dense).await? {
-            match self.rewrite_at(&digest, Form::Dense, rate, |_| {}).await {
+            match self.make_dense(&digest, rate, |_| {}).await {
                 Ok(true) => compacted.rewritten.add(size),
                 // Somebody has deleted it meanwhile, or rewritten it.
                 Ok(false) => {}
+                // The others would fare no better, and the next compaction goes on with them.
+                Err(error) if is_of_store(&error) => return Err(error),
                 Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, %digest, "cannot store a blob anew");
+                    tracing::warn!(error = &error as &dyn std::error::Error, %digest, "cannot copy a blob out of packs that are to go");
                     compacted.failed += 1;
                 }
             }
         }
         self.done_now(&layout::compacted()).await?;
         Ok(Some(compacted))
+    }
+}
+
+/// Whether a failure is that of the storage, and not of one blob.
+fn is_of_store(error: &Error) -> bool {
+    match error {
+        Error::Store(error) => !error.is_lost(),
+        Error::Full | Error::Collecting => true,
+        _ => false,
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! A collection deletes packs that nothing needs, and never a part of one. What a version of a disk had in common with those that
 //! came after it stays in its packs when it goes, and so does all else that is in them: after a year of weekly versions a few chunks
-//! would hold on to each pack. Blobs that have something in such packs are stored anew ([`super`]), with what is there in packs of
-//! their own, so that nothing needs the old ones.
+//! would hold on to each pack. What blobs have in such packs is copied ([`dense`](super::dense)), so that nothing needs them any more. At most half of a pack is
+//! copied for all of it that goes.
 //!
 //! It is told by maps of blocks, and not by lists of chunks, how much of a pack is needed: they take 32 MiB of memory for a TiB of
 //! packs, and a pack is at most taken for fuller than it is.
@@ -21,9 +21,6 @@ use crate::registry::{Error, Registry, Result, layout, milliseconds, now};
 
 /// Bytes of which one bit says whether any of them is needed.
 const BLOCK: u64 = 4 << 10;
-
-/// The needed part of a pack below which it is sparse, as one of so many: what is written anew is never more than what goes.
-const PART: u64 = 2;
 
 /// How much of each pack is needed.
 #[derive(Debug, Default)]
@@ -56,8 +53,8 @@ impl Usage {
 }
 
 impl Registry {
-    /// The blobs that have something in packs of which less than half is needed, with their sizes. From now on this process stores
-    /// nothing else by naming what is there.
+    /// The blobs that have something in packs of which so little is needed that these are to go, with their sizes. From now on this
+    /// process stores nothing by naming what is there.
     pub(super) async fn in_sparse_packs(&self) -> Result<Vec<(Digest, u64)>> {
         let blobs = self.chunked_blobs().await?;
         let mut usage = Usage::default();
@@ -66,10 +63,10 @@ impl Registry {
         }
         let packs = self.sparse(&usage).await?;
         drop(usage);
+        self.source.packs.leave(packs.clone());
         if packs.is_empty() {
             return Ok(Vec::new());
         }
-        self.source.packs.avoid(&packs.iter().copied().collect::<Vec<_>>());
         let (mut found, mut others) = (Vec::new(), HashSet::new());
         for (digest, record) in blobs {
             if self.has_some_in(&digest, &record, &packs, &mut others).await? {
@@ -94,13 +91,14 @@ impl Registry {
         Ok(blobs)
     }
 
-    /// Packs of which less than half is needed, but for those to which somebody may be about to refer.
+    /// Packs of which little is needed, but for those to which somebody may be about to refer.
     async fn sparse(&self, usage: &Usage) -> Result<HashSet<Uuid>> {
         let stored = self.stored().await?;
         let long_ago = now().saturating_sub(milliseconds(self.rules.grace));
         let is_sparse = |pack: &Uuid| {
             let size = stored.data.get(pack).copied().unwrap_or_default();
-            usage.needed(pack) < size / PART && record::time_of(*pack).is_some_and(|begun| begun < long_ago)
+            usage.needed(pack).saturating_mul(100) < size.saturating_mul(self.rules.sparse_below.into())
+                && record::time_of(*pack).is_some_and(|begun| begun < long_ago)
         };
         Ok(usage.packs.keys().filter(|pack| is_sparse(pack)).copied().collect())
     }

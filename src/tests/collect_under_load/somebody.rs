@@ -105,6 +105,17 @@ impl<'a> Somebody<'a> {
         }
     }
 
+    /// A blob. Whoever reads for longer than the grace what was copied to another place meanwhile begins again.
+    async fn pull(&mut self, repository: &str, blob: &Bytes) -> Bytes {
+        for _ in 0..100 {
+            match self.read(async |r| r.pull(repository, &sha256(blob)).await).await {
+                Err(Error::Store(error)) if error.is_lost() => {}
+                pulled => return pulled.unwrap(),
+            }
+        }
+        panic!("{} of {repository} is lost", sha256(blob));
+    }
+
     /// Where nobody else pushes to.
     fn own(&self) -> String {
         format!("own{}", self.number)
@@ -421,8 +432,7 @@ impl<'a> Somebody<'a> {
             let found = self.read(async |r| r.manifest(&from, &by_digest).await).await.unwrap();
             assert_eq!(found.bytes, manifest(self.number, number));
             for blob in [layer(number), config(self.number)] {
-                let bytes = self.read(async |r| r.pull(&repository, &sha256(&blob)).await).await;
-                assert_eq!(bytes.unwrap(), blob, "{repository}");
+                assert_eq!(self.pull(&repository, &blob).await, blob, "{repository}");
             }
         }
         for ((repository, tag), to) in self.tags.clone() {
