@@ -109,6 +109,7 @@ def test_everybody_comes_and_goes_while_everything_is_collected(servers, tmp_pat
         until = soak.events() + ROUND
         soak.round(enough)
         soak.look(thoroughness=0.05)
+        print(f"{soak.events()} of {EVENTS} events, {time.monotonic() - soak.begun:.0f} s", flush=True)
     soak.tell()
     soak.end()
 
