@@ -433,7 +433,7 @@ def test_a_form_that_is_none_is_asked_wrongly(dvcr, local, form):
     answer = local.send("POST", f"{PATH}?to={form}")
     assert answer.status == 400 and answer.codes()
     (error,) = answer.json()["errors"]
-    assert "chunks or whole" in error["message"]
+    assert "chunks, whole or dense" in error["message"]
 
 
 def test_a_request_without_a_form_is_refused(local):
