@@ -31,7 +31,15 @@ pub(super) struct Packs {
     /// Those that were found damaged, or not found, or that are condemned.
     avoided: RwLock<HashSet<Uuid>>,
     /// Those of which so little is needed that it is copied out of them.
-    leaving: RwLock<HashSet<Uuid>>,
+    leaving: RwLock<Leaving>,
+}
+
+/// What is to be copied out of which packs.
+#[derive(Debug, Default)]
+struct Leaving {
+    packs: HashSet<Uuid>,
+    /// Recipes of blobs whose uploaders know that they are there.
+    published: HashSet<Uuid>,
 }
 
 impl Packs {
@@ -68,14 +76,20 @@ impl Packs {
         self.avoided.write().unwrap_or_else(PoisonError::into_inner).extend(packs);
     }
 
-    /// From now on what is needed of these packs, and no others, is copied out of them, and nothing that comes in is taken to be stored there.
-    pub(super) fn leave(&self, packs: HashSet<Uuid>) {
-        *self.leaving.write().unwrap_or_else(PoisonError::into_inner) = packs;
+    /// From now on what is needed of these packs, and no others, is copied out of them for blobs with these recipes, and nothing that
+    /// comes in is taken to be stored there.
+    pub(super) fn leave(&self, packs: HashSet<Uuid>, published: HashSet<Uuid>) {
+        *self.leaving.write().unwrap_or_else(PoisonError::into_inner) = Leaving { packs, published };
+    }
+
+    /// Whether a recipe is one of a blob that may be copied from.
+    pub(super) fn is_published(&self, recipe: Uuid) -> bool {
+        self.leaving.read().unwrap_or_else(PoisonError::into_inner).published.contains(&recipe)
     }
 
     /// Whether what is needed of a pack is copied out of it.
     pub(super) fn is_leaving(&self, pack: Uuid) -> bool {
-        self.leaving.read().unwrap_or_else(PoisonError::into_inner).contains(&pack)
+        self.leaving.read().unwrap_or_else(PoisonError::into_inner).packs.contains(&pack)
     }
 
     /// Whether a pack is there to stay, and nothing of it was found damaged.

@@ -200,7 +200,7 @@ impl Registry {
         };
         // Nor has anybody taken it up since, or can from now on; else a collection finds what is not needed.
         if is_first && !unneeded.is_empty() && session.give_up(store).await.is_ok() {
-            self.discard_unneeded(&unneeded).await;
+            self.discard_extents(&unneeded).await;
         }
         self.index.publish(recipes).await;
         Ok(session)
@@ -278,7 +278,7 @@ impl Registry {
             match self.find_blob(digest).await? {
                 Some(existing) if existing == *record => return Ok(Published::new(record)),
                 Some(existing) if existing.size == record.size => {
-                    return Ok(Published::Already(unneeded(record, &existing)));
+                    return Ok(Published::Already(record.extents.clone()));
                 }
                 Some(existing) => {
                     let reason =
@@ -366,22 +366,6 @@ impl Registry {
         }
     }
 
-    /// The same of a blob that was there already. Packs stay, for a collection to judge: a compaction of what is there may have left
-    /// chunks in them.
-    async fn discard_unneeded(&self, extents: &[Extent]) {
-        for extent in extents {
-            match extent {
-                Extent::Data { object, .. } => self.discard_data(*object).await,
-                Extent::Chunks { recipe, .. } => {
-                    if let Err(error) = self.store.delete(&layout::recipe(*recipe)).await {
-                        tracing::warn!(%error, %recipe, "failed to delete an unneeded recipe");
-                    }
-                }
-                Extent::Zero { .. } | Extent::Inline(_) => {}
-            }
-        }
-    }
-
     async fn discard_data(&self, object: Uuid) {
         if let Err(error) = self.store.delete(&layout::data(object)).await {
             tracing::warn!(%error, %object, "failed to delete unneeded data");
@@ -410,12 +394,6 @@ enum Published {
     New(Vec<Uuid>),
     /// The blob was there, in other extents; these are not needed.
     Already(Vec<Extent>),
-}
-
-/// What no blob needs of what came in once more. The record that is there may have been ours before a compaction, and have some of
-/// its extents still.
-fn unneeded(ours: &BlobRecord, existing: &BlobRecord) -> Vec<Extent> {
-    ours.extents.iter().filter(|extent| !existing.extents.contains(extent)).cloned().collect()
 }
 
 impl Published {

@@ -34,7 +34,7 @@ impl Registry {
     ) -> Result<bool> {
         let store = self.store.as_ref();
         let found = record::find::<BlobRecord>(store, &layout::blob(digest)).await?;
-        let Some((old, version)) = found else { return Ok(false) };
+        let Some((old, version)) = found.filter(|(old, _)| self.is_published(old)) else { return Ok(false) };
         self.store.room().await?;
         let mut session = Session::transient(&super::nowhere(), digest.algorithm());
         let mut ingest =

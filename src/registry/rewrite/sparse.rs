@@ -10,14 +10,14 @@
 
 use std::collections::{HashMap, HashSet};
 
-use futures::TryStreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use uuid::Uuid;
 
 use crate::chunk::ChunkId;
 use crate::oci::Digest;
 use crate::registry::recipe::{Entry, Place};
-use crate::registry::record::{self, BlobRecord};
-use crate::registry::{Error, Registry, Result, layout, milliseconds, now};
+use crate::registry::record::{self, BlobRecord, IndexEntry};
+use crate::registry::{Error, LOOKUPS, Registry, Result, layout, milliseconds, now};
 
 /// Bytes of which one bit says whether any of them is needed.
 const BLOCK: u64 = 4 << 10;
@@ -63,17 +63,39 @@ impl Registry {
         }
         let packs = self.sparse(&usage).await?;
         drop(usage);
-        self.source.packs.leave(packs.clone());
+        let published = if packs.is_empty() { HashSet::new() } else { self.published_recipes().await? };
+        self.source.packs.leave(packs.clone(), published);
         if packs.is_empty() {
             return Ok(Vec::new());
         }
         let (mut found, mut others) = (Vec::new(), HashSet::new());
         for (digest, record) in blobs {
-            if self.has_some_in(&digest, &record, &packs, &mut others).await? {
+            if self.is_published(&record) && self.has_some_in(&digest, &record, &packs, &mut others).await? {
                 found.push((digest, record.size));
             }
         }
         Ok(found)
+    }
+
+    /// Whether whoever brought a blob knows that it is there. Who does not may find another record of it than theirs, and delete what
+    /// they have written: nothing of that may be kept then.
+    pub(super) fn is_published(&self, record: &BlobRecord) -> bool {
+        record.recipes().into_iter().all(|recipe| self.source.packs.is_published(recipe))
+    }
+
+    /// The recipes of blobs whose uploaders have said that they are there.
+    async fn published_recipes(&self) -> Result<HashSet<Uuid>> {
+        let entries: Vec<_> = self.store.list(&layout::index(), None).try_collect().await?;
+        let store = self.store.as_ref();
+        let read = |entry: storage_backends::Entry| async move {
+            record::unless_damaged(record::find::<IndexEntry>(store, &entry.key).await)
+        };
+        let mut read = stream::iter(entries).map(read).buffer_unordered(LOOKUPS);
+        let mut recipes = HashSet::new();
+        while let Some(found) = read.try_next().await? {
+            recipes.extend(found.into_iter().flat_map(|(entry, _)| entry.recipes));
+        }
+        Ok(recipes)
     }
 
     async fn chunked_blobs(&self) -> Result<Vec<(Digest, BlobRecord)>> {
