@@ -115,6 +115,9 @@ def read(trace, process):
             if is_resumed:
                 begun, first = began.pop(thread)
                 rest = first + rest.split(" resumed>", 1)[1]
+            if rest.startswith("???("):
+                # The process was killed before the call was told.
+                continue
             found = CALL.match(rest)
             assert found, f"strace wrote what is not understood: {line[:300]}"
             name, arguments, result, took = found.groups()
