@@ -1,19 +1,14 @@
 """Registries with many small things in them, put there by requests as clients send them, eight at a time."""
 
-import hashlib
 import json
 
 from concurrent.futures import ThreadPoolExecutor
 
 from bench.client import connected
 
-IMAGE = "application/vnd.oci.image.manifest.v1+json"
-CONFIG = "application/vnd.oci.image.config.v1+json"
+from wire import CONFIG, IMAGE, digest_of
+
 CLIENTS = 8
-
-
-def digest_of(data):
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 def manifest(config, **fields):

@@ -3,23 +3,16 @@
 import contextlib
 import os
 import pathlib
-import random
 import signal
 import socket
 import subprocess
 import time
 
+from dvcr import free_port
+
 
 class Missing(Exception):
     """What something cannot be done for: a program that is not here, or a server that does not have it. It stands in the table."""
-
-
-def free_port():
-    """A port of this machine that nobody listens on, below those that the system gives to connections."""
-    while True:
-        port = random.randrange(10_000, 30_000)
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
 
 
 def surroundings():

@@ -9,7 +9,9 @@ import shutil
 import subprocess
 
 from bench.settings import cache
-from bench.servers import Missing, Process, free_port, wait_for
+from bench.servers import Missing, Process, wait_for
+
+from dvcr import free_port
 
 ACCESS, SECRET, BUCKET = "dvcr-bench", "dvcr-bench-secret", "bench"
 

@@ -11,10 +11,12 @@ import subprocess
 import time
 
 from bench.client import Refused, connected
-from bench.fill import digest_of, in_parallel, manifest, push_small, put_manifest
+from bench.fill import in_parallel, manifest, push_small, put_manifest
 from bench.measure import cpu, forget_pages, memory, taken
 from bench.race import Scene
 from bench.servers import Missing, surroundings
+
+from wire import digest_of
 
 TITLE = "Many blobs"
 

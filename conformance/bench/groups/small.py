@@ -10,12 +10,14 @@ from functools import partial
 
 from bench import load
 from bench.client import Refused, connected
-from bench.fill import IMAGE, digest_of, manifest, push_small, put_manifest, referrers, repositories, tags
+from bench.fill import manifest, push_small, put_manifest, referrers, repositories, tags
 from bench.race import Scene
+
+from wire import IMAGE, INDEX, digest_of
 
 TITLE = "Small requests"
 
-INDEX, ANY, PAGE = "application/vnd.oci.image.index.v1+json", "*/*", 100
+ANY, PAGE = "*/*", 100
 PEERS = ("dvcr", "distribution", "docker-registry", "zot")
 ONE = {
     "manifest-get": "GET of a manifest by tag",
