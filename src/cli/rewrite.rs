@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::output::{OutputArgs, bytes, fields};
-use super::progress::{ProgressArgs, Told};
+use super::progress::{ProgressArgs, Snapshot, Told};
 use super::registry::{RegistryArgs, not_of_dvcr};
 use super::{Failure, run_to_end};
 use crate::client::{Client, ClientError, Retries, RewriteEvent, RewriteOutcome};
@@ -67,10 +67,14 @@ impl Rewrite {
     }
 
     async fn rewrite(self) -> Result<(), Failure> {
-        // It tells how far it is each second, once it knows what is to be done.
+        // It tells how far it is each second.
         let client = self.registry.client(Retries { attempts: 1 }, Duration::from_mins(10))?;
         let told = Told::default();
-        let look = || told.snapshot("rewriting");
+        let look = || match told.snapshot("rewriting") {
+            // It is still being found out.
+            Snapshot { total: Some(0), .. } => Snapshot { total: None, ..told.snapshot("looking") },
+            snapshot => snapshot,
+        };
         let outcome = self.progress.show(look, self.follow(&client, &told)).await?;
         self.output.print(&outcome, || {
             fields(&[
@@ -101,6 +105,11 @@ impl Rewrite {
                 RewriteEvent::Begins { blobs, bytes } => {
                     left = blobs;
                     progress.total(bytes);
+                }
+                // What it has looked at is not what it has done: of that nothing is known yet.
+                RewriteEvent::Looks { .. } => {}
+                RewriteEvent::Fails { error } => {
+                    return Err(Failure::Failed(format!("{}: {error}", self.host)));
                 }
                 RewriteEvent::Passes { passed } => progress.done(before + passed),
                 RewriteEvent::Blob { digest, size, outcome: result, error } => {

@@ -10,6 +10,11 @@ use crate::oci::{Digest, RegistryHost};
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]
 pub enum RewriteEvent {
+    /// So many blobs have been looked at, to find out what is to be done.
+    Looks {
+        /// Blobs.
+        looked: u64,
+    },
     /// So much is to be done.
     Begins {
         /// Blobs.
@@ -33,6 +38,11 @@ pub enum RewriteEvent {
         /// Why it failed.
         error: Option<String>,
     },
+    /// It cannot be found out what is to be done.
+    Fails {
+        /// Why.
+        error: String,
+    },
 }
 
 /// What was done with a blob.
@@ -48,7 +58,7 @@ pub enum RewriteOutcome {
 }
 
 impl Client {
-    /// Has a registry store its blobs in a form, `chunks` or `whole`. It ends when nobody reads what happens any more.
+    /// Has a registry store its blobs in a form: `chunks`, `whole` or `dense`. It ends when nobody reads what happens any more.
     pub async fn rewrite(
         &self,
         registry: &RegistryHost,

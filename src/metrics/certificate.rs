@@ -1,12 +1,14 @@
 //! The certificate of the server: until when it is good.
 
 use std::fmt;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
+
+use super::seconds;
 
 type Look = Box<dyn Fn() -> Option<SystemTime> + Send + Sync>;
 
@@ -22,9 +24,7 @@ impl fmt::Debug for Certificate {
 impl Collector for Certificate {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let Some(expiry) = (self.0)() else { return Ok(()) };
-        let since = expiry.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let seconds = ConstGauge::new(i64::try_from(since.as_secs()).unwrap_or(i64::MAX));
-        seconds.encode(encoder.encode_descriptor(
+        ConstGauge::new(seconds(expiry)).encode(encoder.encode_descriptor(
             "dvcr_tls_certificate_expiry_timestamp_seconds",
             "When the certificate that is served expires, in seconds since 1970",
             None,

@@ -1,6 +1,6 @@
 //! Collections: whether they work, and what they take away.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -8,6 +8,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use super::seconds;
 use crate::registry::Collected;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -91,7 +92,6 @@ impl Collection {
             }
         }
         self.unreadable.set(i64::try_from(collected.unreadable).unwrap_or(i64::MAX));
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.last.set(i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
+        self.last.set(seconds(SystemTime::now()));
     }
 }

@@ -1,11 +1,12 @@
 //! Compactions: what they have copied.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use super::seconds;
 use crate::registry::Compacted;
 
 /// What is counted of compactions.
@@ -42,7 +43,6 @@ impl Compaction {
     pub(super) fn ended(&self, compacted: &Compacted) {
         self.rewritten.inc_by(compacted.rewritten.bytes);
         self.failed.inc_by(compacted.failed);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.last.set(i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
+        self.last.set(seconds(SystemTime::now()));
     }
 }

@@ -1,11 +1,12 @@
 //! Verifications: when the last one was, and what they have found.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use super::seconds;
 use crate::registry::Checked;
 
 /// What is counted of verifications.
@@ -52,7 +53,6 @@ impl Verification {
             self.failed();
         }
         self.read.inc_by(checked.read);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.last.set(i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
+        self.last.set(seconds(SystemTime::now()));
     }
 }

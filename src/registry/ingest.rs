@@ -294,11 +294,6 @@ impl Ingest {
         chunking.copy(self.store.as_ref(), &mut self.objects, &mut self.extents, entries).await
     }
 
-    /// Ends a recipe that was taken over.
-    pub(super) async fn end_copy(&mut self) -> Result<()> {
-        self.flush().await
-    }
-
     /// Whether everything that came so far is in `small` or in the record.
     fn is_undecided(&self) -> bool {
         let only_inline = self.extents.iter().all(|extent| matches!(extent, Extent::Inline(_)));
@@ -362,8 +357,8 @@ impl Ingest {
         }
     }
 
-    /// Stores the chunks that came so far.
-    async fn flush(&mut self) -> Result<()> {
+    /// Stores the chunks that came so far, and ends their recipe.
+    pub(super) async fn flush(&mut self) -> Result<()> {
         match &mut self.chunking {
             Some(chunking) => chunking.flush(self.store.as_ref(), &mut self.objects, &mut self.extents).await,
             None => Ok(()),

@@ -50,7 +50,7 @@ pub(super) async fn open(
             match run {
                 Run::Zeros(length) => Ok(stream::iter(zeros(length).map(Ok)).boxed()),
                 Run::Chunks(read) => {
-                    let chunks = detached(async move { read.perform(&source).await }).await?;
+                    let chunks = detached(async move { read.perform(&source, Read::decode).await }).await?;
                     Ok(stream::iter(chunks.into_iter().map(Ok)).boxed())
                 }
             }
@@ -71,11 +71,28 @@ pub(super) fn check(
         async move {
             let Run::Chunks(read) = run else { return Ok(Vec::new()) };
             let places = read.places();
-            detached(async move { read.perform(&source).await }).await?;
+            detached(async move { read.perform(&source, Read::decode).await }).await?;
             Ok(places)
         }
     });
     checked.buffered(AHEAD).boxed()
+}
+
+/// Chunks as they are stored, each of them compared with its hash.
+pub(super) fn stored(
+    source: &Arc<Source>,
+    chunks: &[Entry],
+) -> BoxStream<'static, storage_backends::Result<Vec<(ChunkId, Bytes)>>> {
+    let runs = runs(chunks, &(0..u64::MAX), false);
+    let source = Arc::clone(source);
+    let read = stream::iter(runs).map(move |run| {
+        let source = Arc::clone(&source);
+        async move {
+            let Run::Chunks(read) = run else { return Ok(Vec::new()) };
+            detached(async move { read.perform(&source, Read::check).await }).await
+        }
+    });
+    read.buffered(AHEAD).boxed()
 }
 
 /// What is read in one go.
@@ -188,10 +205,16 @@ impl Read {
         self.pieces.iter().filter_map(place).collect()
     }
 
-    async fn perform(self, source: &Source) -> storage_backends::Result<Vec<Bytes>> {
+    /// Fetches what is stored, and gives what `decode` makes of it.
+    async fn perform<T: Send + 'static>(
+        self,
+        source: &Source,
+        decode: fn(&Self, &Bytes, &mut Decoder) -> Result<Vec<T>, DamagedChunk>,
+    ) -> storage_backends::Result<Vec<T>> {
         let (pack, range) = (self.pack, self.range.clone());
         let stored = source.packs.read(pack, range.clone()).await?;
-        let decoded = blocking(move || self.decode(&stored)).await;
+        let decoded =
+            blocking(move || DECODER.with_borrow_mut(|decoder| decode(&self, &stored, decoder))).await;
         decoded.map_err(|error| {
             let key = layout::data(pack);
             tracing::error!(pack = %key, %error, "what is stored is damaged");
@@ -200,31 +223,48 @@ impl Read {
         })
     }
 
-    fn decode(&self, stored: &Bytes) -> Result<Vec<Bytes>, DamagedChunk> {
-        DECODER.with_borrow_mut(|decoder| self.decode_with(decoder, stored))
-    }
-
-    fn decode_with(&self, decoder: &mut Decoder, stored: &Bytes) -> Result<Vec<Bytes>, DamagedChunk> {
+    /// The bytes of the blob that are wanted.
+    fn decode(&self, stored: &Bytes, decoder: &mut Decoder) -> Result<Vec<Bytes>, DamagedChunk> {
         let mut bytes = Vec::with_capacity(self.pieces.len());
         for piece in self.pieces.iter().filter(|piece| piece.is_wanted()) {
-            let (id, place, part) = match piece {
-                Piece::Zeros(length) => {
-                    bytes.extend(zeros(*length));
-                    continue;
+            match piece {
+                Piece::Zeros(length) => bytes.extend(zeros(*length)),
+                Piece::Chunk { id, place, part } => {
+                    let chunk = self.slice(stored, id, place)?;
+                    bytes.push(decode(decoder, id, place, &chunk)?.slice(part.clone()));
                 }
-                Piece::Chunk { id, place, part } => (id, place, part),
-            };
-            let extent = extent(place);
-            let at = |position: u64| usize::try_from(position - self.range.start).unwrap_or(usize::MAX);
-            let (from, to) = (at(extent.start), at(extent.end));
-            if to > stored.len() {
-                return Err(DamagedChunk(*id));
             }
-            let length = usize::try_from(place.length).unwrap_or(usize::MAX);
-            bytes.push(decoder.decode(id, &stored.slice(from..to), length)?.slice(part.clone()));
         }
         Ok(bytes)
     }
+
+    /// The chunks as they are stored.
+    fn check(&self, stored: &Bytes, decoder: &mut Decoder) -> Result<Vec<(ChunkId, Bytes)>, DamagedChunk> {
+        let mut chunks = Vec::with_capacity(self.pieces.len());
+        for piece in &self.pieces {
+            if let Piece::Chunk { id, place, .. } = piece {
+                let chunk = self.slice(stored, id, place)?;
+                decode(decoder, id, place, &chunk)?;
+                chunks.push((*id, chunk));
+            }
+        }
+        Ok(chunks)
+    }
+
+    /// A chunk as it is stored.
+    fn slice(&self, stored: &Bytes, id: &ChunkId, place: &Place) -> Result<Bytes, DamagedChunk> {
+        let extent = extent(place);
+        let at = |position: u64| usize::try_from(position - self.range.start).unwrap_or(usize::MAX);
+        let (from, to) = (at(extent.start), at(extent.end));
+        if to > stored.len() {
+            return Err(DamagedChunk(*id));
+        }
+        Ok(stored.slice(from..to))
+    }
+}
+
+fn decode(decoder: &mut Decoder, id: &ChunkId, place: &Place, stored: &Bytes) -> Result<Bytes, DamagedChunk> {
+    decoder.decode(id, stored, usize::try_from(place.length).unwrap_or(usize::MAX))
 }
 
 #[cfg(test)]

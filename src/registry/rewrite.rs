@@ -30,22 +30,17 @@ pub enum Form {
     Chunks,
     /// As they are.
     Whole,
-    /// As they are already, but for chunks in packs of which less than half is needed, which are copied.
-    Dense,
 }
 
 impl Registry {
-    /// The blobs that are not stored in a form and could be, with their sizes.
-    ///
-    /// For [`Form::Dense`] this has to be asked before anything is rewritten: what is found here is avoided from then on.
-    pub async fn not_in_form(&self, form: Form) -> Result<Vec<(Digest, u64)>> {
-        if form == Form::Dense {
-            return self.in_sparse_packs().await;
-        }
-        let mut found = Vec::new();
+    /// The blobs that are not stored in a form and could be, with their sizes. `progress` is told how many have been looked at.
+    pub async fn not_in_form(&self, form: Form, progress: impl Fn(u64) + Send) -> Result<Vec<(Digest, u64)>> {
+        let (mut found, mut looked) = (Vec::new(), 0);
         let mut keys = self.store.list(&layout::blobs(), None);
         while let Some(entry) = keys.try_next().await? {
             let Some(digest) = layout::blob_digest(&entry.key) else { continue };
+            looked += 1;
+            progress(looked);
             if let Some(record) = self.find_blob(&digest).await?
                 && self.can_change(&record, form)
             {
@@ -62,9 +57,6 @@ impl Registry {
         form: Form,
         progress: impl Fn(u64) + Send + 'static,
     ) -> Result<bool> {
-        if form == Form::Dense {
-            return self.make_dense(digest, None, progress).await;
-        }
         let store = self.store.as_ref();
         let Some((old, version)) = record::find::<BlobRecord>(store, &layout::blob(digest)).await? else {
             return Ok(false);
@@ -158,8 +150,6 @@ impl Registry {
                 large && any(|extent| matches!(extent, Extent::Data { .. }))
             }
             Form::Whole => any(|extent| matches!(extent, Extent::Chunks { .. })),
-            // It is told by its packs.
-            Form::Dense => false,
         }
     }
 
@@ -167,7 +157,7 @@ impl Registry {
     fn rules_of(&self, form: Form) -> Rules {
         let chunk_from = match form {
             Form::Chunks => self.rules.chunk_from.or(Rules::default().chunk_from),
-            Form::Whole | Form::Dense => None,
+            Form::Whole => None,
         };
         Rules { chunk_from, ..self.rules }
     }

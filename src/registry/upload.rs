@@ -222,6 +222,9 @@ impl Registry {
         append: Append,
         body: &mut Body,
     ) -> Result<()> {
+        if !self.quotas.has(name) {
+            return Ok(());
+        }
         let announced = before.saturating_add(append.length.unwrap_or_default());
         self.quotas.check(name, announced).await?;
         *body = self.quotas.bounded(name, before, take(body)).boxed();

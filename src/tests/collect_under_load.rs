@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dvcr::registry::{Form, Registry, Rules};
+use dvcr::registry::{Registry, Rules};
 use futures::stream::FuturesUnordered;
 use futures::{StreamExt as _, TryStreamExt as _};
 use storage_backends::dawdle::Dawdling;
@@ -86,11 +86,11 @@ impl World {
         while !self.stop.get() {
             tokio::time::sleep(GRACE / 2).await;
             let compacted = replica.ask(async |registry| {
-                let sparse = registry.not_in_form(Form::Dense).await.unwrap();
+                let sparse = registry.in_sparse_packs(|_| {}).await.unwrap();
                 let mut compacted = 0;
                 for (digest, _) in sparse.into_iter().take(COPIED) {
                     // It may be deleted just then, and its data with it.
-                    let rewritten = registry.rewrite(&digest, Form::Dense, |_| {}).await;
+                    let rewritten = registry.make_dense(&digest, None, |_| {}).await;
                     compacted += u64::from(rewritten.unwrap_or_default());
                 }
                 compacted

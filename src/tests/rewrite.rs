@@ -33,6 +33,10 @@ async fn rewrite(registry: &Registry, blob: &Bytes, form: Form) -> dvcr::registr
     registry.rewrite(&sha256(blob), form, |_| {}).await
 }
 
+async fn make_dense(registry: &Registry, blob: &Bytes) -> dvcr::registry::Result<bool> {
+    registry.make_dense(&sha256(blob), None, |_| {}).await
+}
+
 #[tokio::test]
 async fn a_blob_is_the_same_in_chunks_and_whole_again() {
     let store = memory();
@@ -41,15 +45,15 @@ async fn a_blob_is_the_same_in_chunks_and_whole_again() {
     whole.push_image("a", "v1", &blob).await.unwrap();
     let digest = sha256(&blob);
     let data = objects(&store, "data").await.len();
-    assert_eq!(chunks.not_in_form(Form::Chunks).await.unwrap(), [(digest.clone(), 50_000)]);
+    assert_eq!(chunks.not_in_form(Form::Chunks, |_| {}).await.unwrap(), [(digest.clone(), 50_000)]);
     assert!(rewrite(&chunks, &blob, Form::Chunks).await.unwrap());
     assert!(!objects(&store, "recipes").await.is_empty());
     for registry in [&whole, &chunks] {
         assert_eq!(registry.pull("a", &digest).await.unwrap(), blob);
     }
-    assert!(chunks.not_in_form(Form::Chunks).await.unwrap().is_empty());
+    assert!(chunks.not_in_form(Form::Chunks, |_| {}).await.unwrap().is_empty());
     assert!(!rewrite(&chunks, &blob, Form::Chunks).await.unwrap(), "it is so already");
-    assert_eq!(chunks.not_in_form(Form::Whole).await.unwrap(), [(digest.clone(), 50_000)]);
+    assert_eq!(chunks.not_in_form(Form::Whole, |_| {}).await.unwrap(), [(digest.clone(), 50_000)]);
     assert!(rewrite(&chunks, &blob, Form::Whole).await.unwrap());
     assert_eq!(chunks.pull("a", &digest).await.unwrap(), blob);
     collect(&chunks).await;
@@ -140,7 +144,7 @@ async fn a_rewrite_survives_a_fault_at_any_call() {
             let happened = faulty.disarm();
             assert_eq!(chunks.pull("a", &sha256(&blob)).await.unwrap(), blob, "{fault:?} at call {skip}");
             rewrite(&chunks, &blob, form).await.unwrap();
-            assert!(chunks.not_in_form(form).await.unwrap().is_empty(), "{fault:?} at call {skip}");
+            assert!(chunks.not_in_form(form, |_| {}).await.unwrap().is_empty(), "{fault:?} at call {skip}");
             assert_eq!(chunks.pull("a", &sha256(&blob)).await.unwrap(), blob, "{fault:?} at call {skip}");
             if !happened {
                 assert!(skip > 0, "it makes no calls");
@@ -185,9 +189,9 @@ async fn packs_of_which_little_is_needed_go_when_that_was_written_anew() {
     let digest = sha256(&second);
     let before = held(&chunks).await;
     assert!(before > 400_000, "{before} bytes are held");
-    assert_eq!(chunks.not_in_form(Form::Dense).await.unwrap(), [(digest.clone(), 800_000)]);
-    assert!(rewrite(&chunks, &second, Form::Dense).await.unwrap());
-    assert!(chunks.not_in_form(Form::Dense).await.unwrap().is_empty());
+    assert_eq!(chunks.in_sparse_packs(|_| {}).await.unwrap(), [(digest.clone(), 800_000)]);
+    assert!(make_dense(&chunks, &second).await.unwrap());
+    assert!(chunks.in_sparse_packs(|_| {}).await.unwrap().is_empty());
     collect(&chunks).await;
     assert!(held(&chunks).await < 50_000);
     assert_eq!(chunks.pull("a", &digest).await.unwrap(), second);
@@ -207,7 +211,7 @@ async fn packs_that_are_needed_stay_as_they_are() {
         chunks.push_image("a", tag, blob).await.unwrap();
     }
     tokio::time::sleep(Duration::from_millis(2)).await;
-    assert!(chunks.not_in_form(Form::Dense).await.unwrap().is_empty());
+    assert!(chunks.in_sparse_packs(|_| {}).await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -218,11 +222,11 @@ async fn several_blobs_that_need_the_same_of_a_sparse_pack_have_it_once_again() 
     let second = a_version_that_went(&chunks).await;
     let third: Bytes = [second.slice(..), random("third", 100)].concat().into();
     chunks.push_image("b", "v3", &third).await.unwrap();
-    let sparse = chunks.not_in_form(Form::Dense).await.unwrap();
+    let sparse = chunks.in_sparse_packs(|_| {}).await.unwrap();
     assert_eq!(sparse.len(), 2);
     let stored = chunks.stats().await.unwrap().stored_bytes;
     for (digest, _) in sparse {
-        assert!(chunks.rewrite(&digest, Form::Dense, |_| {}).await.unwrap());
+        assert!(chunks.make_dense(&digest, None, |_| {}).await.unwrap());
     }
     collect(&chunks).await;
     let (stats, few) = (chunks.stats().await.unwrap(), 60_000);
@@ -240,15 +244,15 @@ async fn only_what_moves_is_written_by_whoever_knows_nothing_of_the_rest() {
     let second = a_version_that_went(&Registry::with_rules(Arc::clone(&store), rules)).await;
     // It has no index, as after a restart.
     let chunks = Registry::with_rules(Arc::clone(&store), rules);
-    assert_eq!(chunks.not_in_form(Form::Dense).await.unwrap().len(), 1);
+    assert_eq!(chunks.in_sparse_packs(|_| {}).await.unwrap().len(), 1);
     let before = bytes_stored(&store).await;
-    assert!(rewrite(&chunks, &second, Form::Dense).await.unwrap());
+    assert!(make_dense(&chunks, &second).await.unwrap());
     let written = bytes_stored(&store).await - before;
     assert!((100_000..220_000).contains(&written), "{written} bytes were written for 200,000 that move");
     collect(&chunks).await;
     assert!(held(&chunks).await < 50_000);
     assert_eq!(chunks.pull("a", &sha256(&second)).await.unwrap(), second);
-    assert!(!rewrite(&chunks, &second, Form::Dense).await.unwrap(), "there is nothing left to move");
+    assert!(!make_dense(&chunks, &second).await.unwrap(), "there is nothing left to move");
 }
 
 async fn bytes_stored(store: &Arc<dyn Store>) -> u64 {
@@ -269,14 +273,14 @@ async fn copying_out_of_packs_survives_a_fault_at_any_call() {
             let chunks = Registry::with_rules(Arc::clone(&store), rules);
             let second = a_version_that_went(&chunks).await;
             faulty.arm(None, skip, fault);
-            let found = chunks.not_in_form(Form::Dense).await;
+            let found = chunks.in_sparse_packs(|_| {}).await;
             if found.is_ok() {
-                let _ = rewrite(&chunks, &second, Form::Dense).await;
+                let _ = make_dense(&chunks, &second).await;
             }
             let happened = faulty.disarm();
             assert_eq!(chunks.pull("a", &sha256(&second)).await.unwrap(), second, "{fault:?} at call {skip}");
-            for (digest, _) in chunks.not_in_form(Form::Dense).await.unwrap() {
-                chunks.rewrite(&digest, Form::Dense, |_| {}).await.unwrap();
+            for (digest, _) in chunks.in_sparse_packs(|_| {}).await.unwrap() {
+                chunks.make_dense(&digest, None, |_| {}).await.unwrap();
             }
             collect(&chunks).await;
             assert!(held(&chunks).await < 50_000, "{fault:?} at call {skip}");

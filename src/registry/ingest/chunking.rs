@@ -185,10 +185,7 @@ impl Chunking {
                     Entry::Chunk { id, place }
                 }
             };
-            self.recipe.push(entry);
-            if self.recipe.is_full() {
-                self.end_recipe(store, objects, &mut pending, extents).await?;
-            }
+            self.push(entry, store, objects, &mut pending, extents).await?;
         }
         pending.write(objects).await
     }
@@ -215,14 +212,25 @@ impl Chunking {
                     };
                     Entry::Chunk { id, place }
                 }
+                // The record that is copied refers to it already, so no collection takes it away.
                 (entry, _) => entry,
             };
-            self.recipe.push(entry);
-            if self.recipe.is_full() {
-                self.end_recipe(store, objects, &mut pending, extents).await?;
-            }
+            self.push(entry, store, objects, &mut pending, extents).await?;
         }
         pending.write(objects).await
+    }
+
+    /// Adds what comes next of the blob to its recipe.
+    async fn push(
+        &mut self,
+        entry: Entry,
+        store: &dyn Store,
+        objects: &mut Objects,
+        pending: &mut Pending,
+        extents: &mut Vec<Extent>,
+    ) -> Result<()> {
+        self.recipe.push(entry);
+        if self.recipe.is_full() { self.end_recipe(store, objects, pending, extents).await } else { Ok(()) }
     }
 
     /// Gives a chunk that no published blob has its place.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::registry::schedule::Schedule;
-use crate::registry::{Amount, Error, Form, Registry, Result, layout};
+use crate::registry::{Amount, Error, Registry, Result, layout};
 
 /// What a compaction has done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -45,7 +45,7 @@ impl Compactor {
 impl Registry {
     async fn compact(&self, rate: Option<u64>) -> Result<Option<Compacted>> {
         let mut compacted = Compacted::default();
-        for (digest, size) in self.not_in_form(Form::Dense).await? {
+        for (digest, size) in self.in_sparse_packs(|_| {}).await? {
             match self.make_dense(&digest, rate, |_| {}).await {
                 Ok(true) => compacted.rewritten.add(size),
                 // Somebody has deleted it meanwhile, or rewritten it.

@@ -2,31 +2,29 @@
 //!
 //! A blob is not read for that, but its recipes, and of its chunks those that move: as they are stored, each against its hash.
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::TryStreamExt as _;
 use storage_backends::Version;
 
-use crate::chunk::Decoder;
+use crate::chunk::ChunkId;
 use crate::oci::Digest;
-use crate::registry::blocking::blocking;
 use crate::registry::ingest::Ingest;
 use crate::registry::layout;
 use crate::registry::pace::Pace;
 use crate::registry::recipe::Entry;
 use crate::registry::record::{self, BlobRecord, Extent};
 use crate::registry::session::Session;
-use crate::registry::{Registry, Result};
+use crate::registry::{Registry, Result, read_chunks};
 
 /// Entries of a recipe that are copied in one go: of chunks of 96 KiB at most.
 const BATCH: usize = 256;
 
-/// Chunks that are read at once: in a bucket each is a round trip.
-const AHEAD: usize = 8;
-
 impl Registry {
-    /// Copies what a blob has in packs that [are to go](super::sparse); `false` if there is nothing. At most so many bytes are
-    /// read in a second. `progress` is told how many bytes of the blob have been looked at.
-    pub(super) async fn make_dense(
+    /// Copies what a blob has in the packs that [were found to be sparse](Registry::in_sparse_packs); `false` if there is nothing.
+    /// At most `rate` bytes are read in a second. `progress` is told how many bytes of the blob have been looked at.
+    pub async fn make_dense(
         &self,
         digest: &Digest,
         rate: Option<u64>,
@@ -91,42 +89,25 @@ impl Registry {
             }
             copies = true;
             for batch in entries.entries().chunks(BATCH) {
-                let bytes = self.stored_bytes(batch).await?;
-                pace.read(bytes.iter().flatten().map(|bytes| bytes.len() as u64).sum()).await;
-                let batch: Vec<_> = batch.iter().copied().zip(bytes).collect();
+                let going: Vec<Entry> = batch.iter().copied().filter(goes).collect();
+                let read = read_chunks::stored(&self.source, &going).try_concat().await?;
+                pace.read(read.iter().map(|(_, stored)| stored.len() as u64).sum()).await;
+                let moved: HashMap<ChunkId, Bytes> = read.into_iter().collect();
+                let stored = |entry: &Entry| match entry {
+                    Entry::Chunk { id, .. } => moved.get(id).cloned(),
+                    Entry::Zeros(_) => None,
+                };
+                let batch: Vec<_> = batch.iter().map(|entry| (*entry, stored(entry))).collect();
                 passed += batch.iter().map(|(entry, _)| entry.length()).sum::<u64>();
                 ingest.copy(batch, session).await?;
                 progress(passed);
             }
-            ingest.end_copy().await?;
+            ingest.flush().await?;
         }
         if !copies {
             return Ok(None);
         }
         let (_, extents) = ingest.finish().await?;
         Ok(Some(extents))
-    }
-
-    /// The bytes of those chunks that have to move, as they are stored.
-    async fn stored_bytes(&self, entries: &[Entry]) -> Result<Vec<Option<Bytes>>> {
-        let packs = &self.source.packs;
-        let read = |entry: Entry| async move {
-            let Entry::Chunk { id, place } = entry else { return Ok(None) };
-            if !packs.is_leaving(place.pack) {
-                return Ok(None);
-            }
-            let range = u64::from(place.offset)..place.end();
-            let stored = packs.read(place.pack, range.clone()).await?;
-            let checked = stored.clone();
-            let decoded = blocking(move || Decoder::default().decode(&id, &checked, place.length as usize));
-            if let Err(error) = decoded.await {
-                packs.distrust(place.pack, &range);
-                let key = layout::data(place.pack);
-                return Err(storage_backends::Error::DataLost { key, reason: error.to_string() });
-            }
-            Ok(Some(stored))
-        };
-        let read = stream::iter(entries.iter().copied()).map(read).buffered(AHEAD);
-        Ok(read.try_collect().await?)
     }
 }

@@ -53,13 +53,16 @@ impl Usage {
 }
 
 impl Registry {
-    /// The blobs that have something in packs of which so little is needed that these are to go, with their sizes. From now on this
-    /// process stores nothing by naming what is there.
-    pub(super) async fn in_sparse_packs(&self) -> Result<Vec<(Digest, u64)>> {
+    /// The blobs that have something in packs of which so little is needed that these are to go, with their sizes.
+    ///
+    /// From now on this process stores nothing by naming what is in these packs, and [`make_dense`](Registry::make_dense)
+    /// copies what is. `progress` is told how many blobs have been looked at.
+    pub async fn in_sparse_packs(&self, progress: impl Fn(u64) + Send) -> Result<Vec<(Digest, u64)>> {
         let blobs = self.chunked_blobs().await?;
         let mut usage = Usage::default();
-        for (digest, record) in &blobs {
+        for ((digest, record), looked) in blobs.iter().zip(1..) {
             self.add_usage(&mut usage, digest, record).await?;
+            progress(looked);
         }
         let packs = self.sparse(&usage).await?;
         drop(usage);
