@@ -9,6 +9,7 @@
 
 mod data;
 mod list;
+mod names;
 mod publish;
 mod read;
 mod reserve;
@@ -24,6 +25,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 
+use self::names::Names;
 use self::publish::Publisher;
 use self::reserve::{Reserve, is_full};
 use self::sync::Directories;
@@ -40,6 +42,7 @@ pub struct Filesystem {
     root: Arc<Path>,
     publisher: Arc<Publisher>,
     directories: Arc<Directories>,
+    names: Arc<Names>,
     reserve: Arc<Reserve>,
     locks: KeyLocks,
     /// Held open for its lock, which the operating system drops with the process.
@@ -87,10 +90,12 @@ impl Filesystem {
         sync::sync_all(&root).map_err(fail)?;
         let reserve = Reserve::open(root.join(Self::RESERVE), &root).map_err(fail)?;
         let root: Arc<Path> = root.into();
+        let directories = Arc::new(Directories::below(&root));
         Ok(Self {
             reserve: Arc::new(reserve),
             publisher: Arc::new(publisher),
-            directories: Arc::new(Directories::below(&root)),
+            names: Arc::new(Names::new(&directories)),
+            directories,
             locks: KeyLocks::new(),
             _owner: owner,
             root,
@@ -169,7 +174,7 @@ impl Store for Filesystem {
     }
 
     fn list(&self, prefix: &Key, after: Option<&Key>) -> EntryStream {
-        list::list(Arc::clone(&self.root), prefix, after).boxed()
+        list::list(Arc::clone(&self.root), Arc::clone(&self.names), prefix, after).boxed()
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {

@@ -43,6 +43,8 @@ pub async fn a_listing_starts_after_any_key(f: &Fixture) {
     assert_eq!(listed(f, "list", Some("list/a-a")).await, NAMES[1..]);
     assert_eq!(listed(f, "list", Some("list/a9")).await, NAMES[4..]);
     assert!(listed(f, "list", Some("list/zz")).await.is_empty());
+    assert!(listed(f, "list", Some("lisu/a")).await.is_empty());
+    assert_eq!(listed(f, "list", Some("lis/zz")).await, NAMES);
 }
 
 /// Siblings whose names begin alike are not in it.
@@ -71,6 +73,21 @@ pub async fn a_listing_of_thousands_is_complete(f: &Fixture) {
     }
     let all: Vec<Key> = f.store.list(&key("many"), None).map_ok(|e| e.key).try_collect().await.unwrap();
     assert_eq!(all, keys);
+    // Once more, of which a backend may have kept something, and with something new.
+    let large: Vec<Key> = (0..600).map(|i| key(&format!("large/{i:05}"))).collect();
+    for group in large.chunks(50) {
+        try_join_all(group.iter().map(|key| f.store.put(key, Bytes::from_static(b"x"), Condition::None)))
+            .await
+            .unwrap();
+    }
+    for last in 600..604 {
+        let (after, next) = (key("large/00298"), key(&format!("large/{last:05}")));
+        let page: Vec<Key> =
+            f.store.list(&key("large"), Some(&after)).map(|e| e.unwrap().key).collect().await;
+        assert_eq!(page.len(), last - 299, "of {last}");
+        assert_eq!(page[..10], large[299..309]);
+        f.store.put(&next, Bytes::from_static(b"x"), Condition::None).await.unwrap();
+    }
     let some: Vec<Key> =
         f.store.list(&key("many"), Some(&keys[1_234])).map(|e| e.unwrap().key).take(10).collect().await;
     assert_eq!(some, keys[1_235..1_245]);

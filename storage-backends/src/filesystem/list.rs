@@ -12,19 +12,27 @@ use std::sync::Arc;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 
 use super::blocking;
+use super::names::{Listing, Names};
 use crate::{Entry, Error, Key, Result};
 
-/// Entries looked up in one visit to the blocking threads. Arbitrary: enough that the hop is cheap, few enough
-/// that a caller who wants ten entries does not pay for thousands.
-const BATCH: usize = 256;
+/// Entries looked up in one visit to the blocking threads, first and at most. Arbitrary: enough that the hop is cheap, few enough
+/// that a caller who wants a page does not pay for thousands.
+const FIRST_BATCH: usize = 128;
+const BATCH: usize = 1024;
 
 pub(super) fn list(
     root: Arc<Path>,
+    names: Arc<Names>,
     prefix: &Key,
     after: Option<&Key>,
 ) -> impl Stream<Item = Result<Entry>> + Send + 'static {
-    let walk =
-        Walk { root, after: after.map(|key| key.as_str().to_owned()), pending: vec![format!("{prefix}/")] };
+    let walk = Walk {
+        root,
+        names,
+        after: after.map(|key| key.as_str().to_owned()),
+        pending: vec![Step::Directory(format!("{prefix}/"))],
+        batch: FIRST_BATCH,
+    };
     let prefix = prefix.clone();
     stream::try_unfold(walk, move |mut walk| {
         let prefix = prefix.clone();
@@ -37,46 +45,80 @@ pub(super) fn list(
     .try_flatten()
 }
 
-/// What is left of a walk: names below the root, the next one last. Directories end in `/`.
+/// What is left of a walk, the next one last.
 struct Walk {
     root: Arc<Path>,
+    names: Arc<Names>,
     after: Option<String>,
-    pending: Vec<String>,
+    pending: Vec<Step>,
+    batch: usize,
+}
+
+/// A step of a walk. Directories are paths below the root that end in `/`.
+enum Step {
+    Directory(String),
+    /// A file beside directories, by its path.
+    File(String),
+    /// The files of a directory from one on.
+    Files {
+        directory: String,
+        names: Arc<[Box<str>]>,
+        next: usize,
+    },
+}
+
+impl Step {
+    fn path(&self) -> &str {
+        match self {
+            Self::Directory(path) | Self::File(path) | Self::Files { directory: path, .. } => path,
+        }
+    }
 }
 
 impl Walk {
     fn next_batch(&mut self) -> io::Result<Vec<Entry>> {
         let mut batch = Vec::new();
-        while batch.len() < BATCH {
-            let Some(name) = self.pending.pop() else { break };
-            if name.ends_with('/') {
-                self.open(&name)?;
-            } else {
-                batch.extend(self.entry(name)?);
+        while batch.len() < self.batch {
+            match self.pending.pop() {
+                None => break,
+                Some(Step::Directory(path)) => self.open(path)?,
+                Some(Step::File(path)) => batch.extend(self.entry(path)?),
+                Some(Step::Files { directory, names, next }) => {
+                    if let Some(name) = names.get(next) {
+                        let path = format!("{directory}{name}");
+                        self.pending.push(Step::Files { directory, names, next: next + 1 });
+                        batch.extend(self.entry(path)?);
+                    }
+                }
             }
         }
+        self.batch = BATCH.min(self.batch * 2);
         Ok(batch)
     }
 
     /// Puts the wanted entries of a directory on the stack, in reverse.
-    fn open(&mut self, directory: &str) -> io::Result<()> {
-        let entries = match fs::read_dir(self.root.join(directory)) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        let first = self.pending.len();
-        for entry in entries {
-            let entry = entry?;
-            // Names that are no keys are staging files of earlier versions (`name#1`) or somebody else's.
-            let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
-            let is_directory = entry.file_type()?.is_dir();
-            let path = format!("{directory}{name}{}", if is_directory { "/" } else { "" });
-            if Key::parse(name).is_ok() && self.is_wanted(&path) {
-                self.pending.push(path);
+    fn open(&mut self, directory: String) -> io::Result<()> {
+        let Some(listing) = self.names.read(&self.root.join(&directory))? else { return Ok(()) };
+        match listing {
+            Listing::Files(names) => {
+                let after = self.after.as_deref().unwrap_or_default();
+                let next = match after.strip_prefix(&directory) {
+                    Some(after) => names.partition_point(|name| **name <= *after),
+                    None if *after > *directory => names.len(),
+                    None => 0,
+                };
+                self.pending.push(Step::Files { directory, names, next });
+            }
+            Listing::Mixed(names) => {
+                let paths = names.into_iter().map(|name| format!("{directory}{name}"));
+                let wanted = paths.filter(|path| self.is_wanted(path));
+                let step =
+                    |path: String| if path.ends_with('/') { Step::Directory(path) } else { Step::File(path) };
+                let mut steps: Vec<Step> = wanted.map(step).collect();
+                steps.sort_unstable_by(|a, b| b.path().cmp(a.path()));
+                self.pending.extend(steps);
             }
         }
-        self.pending[first..].sort_unstable_by(|a, b| b.cmp(a));
         Ok(())
     }
 
@@ -92,7 +134,7 @@ impl Walk {
         let metadata = match fs::symlink_metadata(self.root.join(&name)) {
             Ok(metadata) if metadata.is_file() => metadata,
             Ok(_) => return Ok(None),
-            // Deleted since the directory was read.
+            // Deleted since the names were read.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };

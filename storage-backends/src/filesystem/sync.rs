@@ -2,8 +2,10 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File};
+use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The directories below a root whose names are known to be durable.
@@ -13,21 +15,49 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub(super) struct Directories {
     root: Arc<Path>,
     safe: Mutex<HashSet<PathBuf>>,
+    /// How often something was added to a directory, or to one of those that share its counter.
+    added: Box<[AtomicU64]>,
+    hasher: RandomState,
 }
 
 impl Directories {
     /// So many are remembered. Arbitrary: some megabytes; of one that is forgotten the name is synced once more.
     const MOST: usize = 20_000;
 
+    /// Arbitrary: 32 KiB, and many more than there are directories in which much is going on.
+    const COUNTERS: usize = 4096;
+
     /// Those below `root`, which is durable itself.
     pub(super) fn below(root: &Arc<Path>) -> Self {
-        Self { root: Arc::clone(root), safe: Mutex::default() }
+        Self {
+            root: Arc::clone(root),
+            safe: Mutex::default(),
+            added: (0..Self::COUNTERS).map(|_| AtomicU64::new(0)).collect(),
+            hasher: RandomState::new(),
+        }
+    }
+
+    /// A number that is another one from when something that was added to a directory [`within`](Self::within) it is told of.
+    pub(super) fn additions(&self, directory: &Path) -> u64 {
+        self.counter(directory).map_or(0, |counter| counter.load(Ordering::SeqCst))
+    }
+
+    fn counter(&self, directory: &Path) -> Option<&AtomicU64> {
+        let hash = usize::try_from(self.hasher.hash_one(directory) % Self::COUNTERS as u64).ok()?;
+        self.added.get(hash)
+    }
+
+    /// Something may be in the directory that `path` is in.
+    fn added(&self, path: &Path) {
+        if let Some(counter) = path.parent().and_then(|parent| self.counter(parent)) {
+            counter.fetch_add(1, Ordering::SeqCst);
+        }
     }
 
     /// Does something in the directory that `path` is in. It is made with those above it, unless they are there; durably in any case.
     pub(super) fn within<T>(&self, path: &Path, work: impl Fn() -> io::Result<T>) -> io::Result<T> {
         self.make_parent(path)?;
-        match work() {
+        let done = match work() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 // Somebody has removed directories that were empty.
                 self.safe().clear();
@@ -35,7 +65,9 @@ impl Directories {
                 work()
             }
             done => done,
-        }
+        };
+        self.added(path);
+        done
     }
 
     fn make_parent(&self, path: &Path) -> io::Result<()> {
@@ -51,8 +83,9 @@ impl Directories {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !path.is_dir() => {
                 return Err(error);
             }
-            _ => sync_parent(path)?,
+            _ => self.added(path),
         }
+        sync_parent(path)?;
         let mut safe = self.safe();
         if safe.len() >= Self::MOST {
             safe.clear();
