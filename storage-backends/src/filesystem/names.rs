@@ -17,7 +17,7 @@ use super::sync::Directories;
 use crate::Key;
 
 /// Names below which a directory is read as quickly as it is looked up.
-const FEW: usize = 256;
+const FEW: usize = 64;
 
 /// Bytes of memory for names that are kept: those of some 500,000 tags.
 const MEMORY: usize = 32 << 20;
