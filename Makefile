@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export CARGO_TERM_PROGRESS_WHEN ?= never
 
-.PHONY: help check test unit conformance soak-collect soak-clients soak-kills soak-power bench bench-import bench-series bench-cutters bench-floors build clean
+.PHONY: help check test unit conformance soak-collect soak-clients soak-kills soak-power bench bench-import bench-series bench-cutters bench-floors bench-loops build clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -53,6 +53,9 @@ bench-cutters: ## New bytes of versions of a disk for several ways to cut it int
 	$(CARGO) build --release --locked --example compare_cutters
 	conformance/setup >/dev/null
 	python3 conformance/bench_cutters.py
+
+bench-loops: ## The loops through which every byte goes, each alone, beside the last run here; a few minutes
+	$(CARGO) bench --locked --bench inner_loops
 
 bench-floors: build ## CPU and time of push and pull beside sha256, blake3, zstd and writing alone, and docker-registry
 	$(CARGO) build --release --locked --example floors
