@@ -16,6 +16,7 @@ from store_proxy import StoreProxy
 from test_auth import User, guarded, users  # noqa: F401
 from test_http import curl, log
 from test_metrics import scraped, total
+from virtual_images import Embedded, from_object, from_web, virtual_image
 from wire import Client, at_once, digest_of, eventually
 
 NAME = "disks/ubuntu"
@@ -447,6 +448,25 @@ def test_tags_are_counted_and_deleting_makes_room(quota):
     assert refused.status == 403 and refused.codes() == ["DENIED"]
     assert client.delete("/v2/vi/team-a/x/manifests/v1").status == 202
     client.push_image("vi/team-a/x", "v4")
+
+
+def test_images_that_are_more_than_a_quota_allows_say_so_and_are_made_when_there_is_room(start, cache, tmp_path, web, images):
+    file = tmp_path / "quotas.toml"
+    file.write_text("[[quotas]]\nrepositories = ['vi/small/**']\nbytes = 1000\n")
+    world = Embedded(start("filesystem", DVCR_CONFIG=str(file)), cache, tmp_path / "kubectl")
+    source = from_web(web.add("/disk.qcow2", images.image("qcow2").read_bytes()))
+    world.kubectl("create", "namespace", "small")
+    world.ready(virtual_image("base", source, "cvi"))
+    world.apply(virtual_image("imported", source, namespace="small"))
+    world.apply(virtual_image("cloned", from_object("ClusterVirtualImage", "base"), namespace="small"))
+    for name in ["imported", "cloned"]:
+        said = world.wait_condition("vi", name, "Ready", "ProvisioningFailed", namespace="small")
+        assert "the quota of vi/small/** allows 1000 bytes" in said["message"], said
+        assert "DataSourceSyncFailed" in eventually(lambda name=name: world.events(name, "small")), name
+    file.write_text("")
+    world.restart()
+    for name in ["imported", "cloned"]:
+        world.wait_phase("vi", name, "Ready", timeout=120, namespace="small")
 
 
 @pytest.mark.slow

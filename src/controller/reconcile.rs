@@ -26,7 +26,7 @@ use super::library::LibraryError;
 use super::provisioner::ProvisionError;
 use crate::client::ClientError;
 use origin::{Blocked, Resolved};
-use work::{Stage, became_ready, claim_of, fill, import, in_registry};
+use work::{Stage, became_ready, claim_of, denied, fill, import, in_registry};
 
 /// How soon a running import is looked at again.
 const RUNNING: Duration = Duration::from_secs(1);
@@ -214,7 +214,13 @@ async fn make<I: Image>(
             fill(subject, context, draft, &id, Stage::first_of(1)).await
         }
         Resolved::Image { id, status } => {
-            if !context.library.mount(&id, subject.id).await? {
+            let is_there = match context.library.mount(&id, subject.id).await {
+                Err(LibraryError::Client(error @ ClientError::Unauthorized { .. })) => {
+                    return Ok(Some(denied(subject, context, draft, &error).await));
+                }
+                mounted => mounted?,
+            };
+            if !is_there {
                 let message = format!("the image of {id} is not in the registry");
                 draft.say(Type::DatasourceReady, Said::no(Reason::ImageNotReady, &message));
                 draft.wait(Reason::DatasourceNotReady, message);

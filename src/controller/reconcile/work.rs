@@ -6,6 +6,7 @@ use std::time::Duration;
 use kube::runtime::events::EventType;
 
 use super::{RUNNING, ReconcileError, Subject};
+use crate::client::ClientError;
 use crate::controller::condition::{self, Reason, Type};
 use crate::controller::context::Context;
 use crate::controller::crd::Target;
@@ -219,6 +220,22 @@ async fn retrying<I: Image>(
         let note = format!("Try {attempt} failed: {error}");
         context.tell(&subject.reference, EventType::Warning, "DataSourceSyncFailed", note).await;
     }
+}
+
+/// The registry does not let the image in: its quota is full, say, and there may be room later. Gives when to try again.
+pub(super) async fn denied<I: Image>(
+    subject: &Subject<'_, I>,
+    context: &Context,
+    draft: &mut Draft,
+    error: &ClientError,
+) -> Duration {
+    let reason = lost_or(draft, Reason::ProvisioningFailed);
+    let is_news = !condition::has_reason(&draft.status, Type::Ready, Reason::ProvisioningFailed);
+    draft.advance(reason, format!("The registry does not take the image: {error}"), 0.0);
+    if is_news {
+        context.tell(&subject.reference, EventType::Warning, "DataSourceSyncFailed", error.to_string()).await;
+    }
+    LONGEST_REST
 }
 
 async fn refused<I: Image>(subject: &Subject<'_, I>, context: &Context, draft: &mut Draft, error: String) {
