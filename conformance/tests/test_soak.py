@@ -35,6 +35,9 @@ ROUND = 1000
 MOST = 100
 """Rounds in which something must have been collected."""
 
+LONG = 300
+"""Seconds of a soak from which on it is told whether memory grows."""
+
 SHORT = 3
 """The grace in seconds, where nobody is killed."""
 
@@ -200,4 +203,6 @@ def test_clients_lose_nothing_when_one_of_two_replicas_is_killed_again_and_again
         f"MiB, at most {survivor.peak_memory():.0f}; the limit is {limit()}, and {moved:.0f} MiB went through both"
     )
     assert survivor.peak_memory() < limit()
+    if lived > LONG:
+        assert max(peaks[5:]) < 1.25 * max(peaks[1:5]), f"memory grows: {peaks}"
     soak.end()

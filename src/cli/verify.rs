@@ -23,7 +23,7 @@ use crate::registry::{Checked, Finding, Verified};
 #[command(after_help = "Examples:
   dvcr verify 127.0.0.1:5000
   dvcr verify --quick 127.0.0.1:5000                  whether everything is there, without reading data
-  dvcr verify --rate 50Mi --output json 127.0.0.1:5000 | jq -r '.findings[].digest'")]
+  dvcr verify --rate 50Mi --output json 127.0.0.1:5000 | jq -r '.found[].digest'")]
 pub(super) struct Verify {
     /// The registry.
     #[arg(value_name = "REGISTRY")]
