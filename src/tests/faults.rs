@@ -199,7 +199,8 @@ async fn an_image_push_survives_a_fault_at_any_call() {
 async fn a_delete_survives_a_fault_at_any_call() {
     let layer = sample(9_000);
     for (fault, rules) in cases() {
-        for skip in 0..40 {
+        for skip in 0.. {
+            assert!(skip < 500, "it never ends");
             let (faulty, registry) = faulty(rules);
             let digest = registry.push_image("a", "v1", &layer).await.unwrap();
             let bytes = registry.manifest(&name("a"), &"v1".parse().unwrap()).await.unwrap().bytes;
@@ -208,7 +209,7 @@ async fn a_delete_survives_a_fault_at_any_call() {
             let repository = name("a");
             let delete = registry.delete_manifest(&repository, &digest);
             let first = tokio::time::timeout(PATIENCE, delete).await;
-            faulty.disarm();
+            let happened = faulty.disarm();
             if !matches!(first, Ok(Ok(()))) {
                 // Whoever repeats a delete takes "unknown" for an answer.
                 let second = registry.delete_manifest(&name("a"), &digest).await;
@@ -218,6 +219,9 @@ async fn a_delete_survives_a_fault_at_any_call() {
                 assert!(registry.manifest(&name("a"), &tag.parse().unwrap()).await.is_err(), "{skip}");
             }
             assert!(registry.tags(&name("a"), 10, None).await.unwrap().entries.is_empty());
+            if !happened {
+                break;
+            }
         }
     }
 }
