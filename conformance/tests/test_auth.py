@@ -20,7 +20,7 @@ from flaky_http import basic
 from issuer import EcKey, Issuer, RsaKey, claims_of, signed, unsigned
 from kubernetes import Kubectl
 from test_delta import DELTA, Delta
-from virtual_images import from_object, from_registry, from_user, from_web, upload_url, virtual_image
+from virtual_images import SlowWeb, from_object, from_registry, from_user, from_web, upload_url, virtual_image
 from wire import Client, at_once, digest_of, encode, eventually
 
 with warnings.catch_warnings():
@@ -1192,6 +1192,40 @@ def test_the_controller_and_jobs_of_a_cluster_have_tokens_of_their_own(start_wor
     assert User(world.server, "ops").get("/v2/vi/default/one/tags/list").status == 200
     world.delete("vi", "one")
     assert key not in world.log()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world_name", ["cluster"])
+def test_the_token_of_a_job_opens_the_repository_of_its_image_and_nothing_else(start_world, users, images, web, opened):
+    world = start_world(DVCR_AUTH_HTPASSWD=str(users), DVCR_AUTH_TOKEN_KEY=base64.b64encode(KEY).decode())
+    slow = opened(SlowWeb())
+    data = images.disk().read_bytes()
+    world.ready(virtual_image("other", from_web(web.add("/disk.img", data))))
+    world.apply(virtual_image("mine", from_web(slow.add("/disk.img", data))))
+
+    def tokens():
+        secrets = world.kubectl.json("get", "secrets", "--all-namespaces")["items"]
+        held = [base64.b64decode(token).decode() for secret in secrets if (token := secret.get("data", {}).get("token"))]
+        return [token for token in held if "vi/default/mine" in json.dumps(claims_of(token))]
+
+    held = eventually(tokens, 60)[0]
+    wanted = [f"repository:{name}:pull,push,delete" for name in ["vi/default/mine", "vi/default/other", "cvi/mine", "uploads"]]
+    form = {"grant_type": "refresh_token", "refresh_token": held, "service": "dvcr", "scope": " ".join([*wanted, "registry:catalog:*"])}
+    given = User(world.server).posts_token(**form)
+    assert given.status == 200, given
+    job = User(world.server, token=given.json()["access_token"])
+    assert job.send("POST", "/v2/vi/default/mine/blobs/uploads/").status == 202
+    for method, path in [
+        ("GET", "/v2/vi/default/other/tags/list"),
+        ("POST", "/v2/vi/default/other/blobs/uploads/"),
+        ("POST", "/v2/cvi/mine/blobs/uploads/"),
+        ("GET", "/v2/uploads/tags/list"),
+        ("DELETE", "/v2/vi/default/mine/manifests/v1"),
+        ("GET", "/v2/_dvcr/storage"),
+    ]:
+        assert job.send(method, path).status in (401, 403), (method, path)
+    slow.speed = None
+    world.wait_phase("vi", "mine", "Ready")
 
 
 def test_the_image_of_another_is_mounted_by_the_controller(guarded, images, web):
