@@ -140,6 +140,16 @@ impl Metrics {
         }
     }
 
+    /// When a compaction was last done, by whatever replica.
+    pub fn compacted_last(&self, when: SystemTime) {
+        self.compaction.last_done(when);
+    }
+
+    /// When what is stored was last verified, by whatever replica.
+    pub fn verified_last(&self, when: SystemTime) {
+        self.verification.last_done(when);
+    }
+
     /// What is counted of a webhook with this name, which is one of few.
     #[must_use]
     pub fn webhook(&self, name: &str) -> WebhookTally {

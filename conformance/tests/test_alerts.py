@@ -1,6 +1,6 @@
 """The alerts and the dashboard, as Prometheus' own program reads them.
 
-`alerts_test.yaml` says for each alert when it fires and when it does not.
+`alerts_test.yaml` and `alerts_slow_test.yaml` say for each alert when it fires and when it does not.
 """
 
 import json
@@ -13,7 +13,7 @@ import pytest
 from dvcr import ROOT
 
 ALERTS = ROOT / "deploy/prometheus/alerts.yaml"
-SCENES = ROOT / "conformance/alerts_test.yaml"
+SCENES = [ROOT / "conformance/alerts_test.yaml", ROOT / "conformance/alerts_slow_test.yaml"]
 DASHBOARD = ROOT / "deploy/grafana/dvcr.json"
 
 VARIABLES = {"$__rate_interval": "5m", "$__interval": "1m", "$__range": "6h", "$job": ".*"}
@@ -72,14 +72,15 @@ def test_prometheus_takes_the_alerts(promtool):
 
 def test_each_alert_fires_when_it_should_and_else_does_not(promtool):
     alerts = named(ALERTS.read_text(), r"^ *- alert: (\w+)$")
-    scenes = named(SCENES.read_text(), r"^ *- name: (\w+) (fires|does not fire) ")
+    text = "".join(file.read_text() for file in SCENES)
+    scenes = named(text, r"^ *- name: (\w+) (fires|does not fire) ")
     # Each has its scenes, and no scene is about one that is not there any more.
     assert len(alerts) > 10 and len(set(alerts)) == len(alerts)
     assert {alert for alert, what in scenes if what == "fires"} == set(alerts)
     assert {alert for alert, what in scenes if what == "does not fire"} == set(alerts)
-    fired = set(named(SCENES.read_text(), r'alertname="(\w+)"'))
+    fired = set(named(text, r'alertname="(\w+)"'))
     assert fired == set(alerts)
-    done = promtool("test", "rules", SCENES)
+    done = promtool("test", "rules", *SCENES)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -9,6 +9,7 @@ import pathlib
 import random
 import signal
 import threading
+import time
 
 import pytest
 
@@ -16,6 +17,7 @@ from command import ASKED_WRONGLY, DONE, FAILED, finished, kept
 from disk import MIB
 from dvcr import Dvcr
 from layers import Image, push_disk, tar
+from test_metrics import scraped
 from wire import Client, at_once, digest_of, eventually
 
 NAME, PATH = "disks/noble", "/v2/_dvcr/storage/rewrite"
@@ -594,3 +596,7 @@ def test_a_server_does_so_by_itself(dvcr, start, backend):
     series = Client(server.host).get("/metrics").body.decode()
     (rewritten,) = [line for line in series.splitlines() if line.startswith("dvcr_compaction_rewritten_bytes_total ")]
     assert float(rewritten.split()[1]) > 12 * MIB
+    # Also of what was done before it started.
+    server.restart()
+    last = "dvcr_compaction_last_success_timestamp_seconds"
+    assert eventually(lambda: scraped(server.host)[last], seconds=60) > time.time() - 300

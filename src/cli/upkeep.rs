@@ -97,6 +97,10 @@ async fn compact(mut compactor: Compactor, metrics: Arc<Metrics>, interval: Dura
         tokio::time::sleep(interval.min(LOOK)).await;
         let outcome = compactor.compact_when_due(interval, rate).await;
         metrics.compacted(&outcome);
+        // Where it cannot be read, the above has failed too.
+        if let Ok(Some(last)) = compactor.last_done().await {
+            metrics.compacted_last(last);
+        }
         match outcome {
             Ok(None) => {}
             Ok(Some(compacted)) => tracing::info!(
@@ -118,6 +122,9 @@ async fn verify(mut verifier: Verifier, metrics: Arc<Metrics>, interval: Duratio
         tokio::time::sleep(interval.min(LOOK)).await;
         let outcome = verifier.verify_when_due(interval, rate).await;
         metrics.verified(&outcome);
+        if let Ok(Some(last)) = verifier.last_done().await {
+            metrics.verified_last(last);
+        }
         match outcome {
             Ok(None) => {}
             Ok(Some(checked)) => tracing::info!(

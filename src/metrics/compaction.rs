@@ -31,7 +31,7 @@ impl Compaction {
         );
         registry.register(
             "dvcr_compaction_last_success_timestamp_seconds",
-            "When a compaction of this process came to its end, in seconds since 1970; 0: none has",
+            "When a compaction by any replica came to its end, or since when one is waited for, in seconds since 1970",
             self.last.clone(),
         );
     }
@@ -43,6 +43,11 @@ impl Compaction {
     pub(super) fn ended(&self, compacted: &Compacted) {
         self.rewritten.inc_by(compacted.rewritten.bytes);
         self.failed.inc_by(compacted.failed);
-        self.last.set(seconds(SystemTime::now()));
+        self.last_done(SystemTime::now());
+    }
+
+    /// When one was last done, by whatever replica.
+    pub(super) fn last_done(&self, when: SystemTime) {
+        self.last.set(seconds(when));
     }
 }

@@ -3,7 +3,7 @@
 //! When it was last done stands in the store, and a [`Lease`](super::Lease) says who is at it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use storage_backends::{Condition, Key};
@@ -63,6 +63,15 @@ impl Schedule {
         };
         lease.release().await;
         done
+    }
+}
+
+impl Schedule {
+    /// When the work was last done, by whatever replica, or since when it is waited for; `None` where nobody has asked whether it is due.
+    pub(super) async fn last_done(&self) -> Result<Option<SystemTime>> {
+        let found = record::find::<ScheduleRecord>(self.registry.store.as_ref(), &self.done).await;
+        let found = record::unless_damaged(found)?;
+        Ok(found.map(|(found, _)| SystemTime::UNIX_EPOCH + Duration::from_millis(found.ended)))
     }
 }
 

@@ -19,7 +19,10 @@ async fn what_is_stored_is_verified_when_the_interval_is_over_and_not_before() {
     let first = verifier.verify_when_due(Duration::ZERO, None).await.unwrap();
     assert_eq!(first, None, "a registry that nobody knows of is not read as soon as it starts");
     assert_eq!(verifier.verify_when_due(HOUR, None).await.unwrap(), None);
+    let waited_for_since = verifier.last_done().await.unwrap().unwrap();
+    tokio::time::sleep(Duration::from_millis(2)).await;
     let checked = verifier.verify_when_due(Duration::ZERO, None).await.unwrap().unwrap();
+    assert!(verifier.last_done().await.unwrap().unwrap() > waited_for_since);
     assert_eq!((checked.blobs.count, checked.findings), (1, 0));
     assert!(checked.read > 0);
     let mut other = Verifier::new(Arc::new(chunked(&store)));

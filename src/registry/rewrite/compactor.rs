@@ -1,7 +1,7 @@
 //! Compaction from time to time: what is needed of packs of which little is needed is copied, so that these can go.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::registry::schedule::Schedule;
 use crate::registry::{Amount, Error, Registry, Result, layout};
@@ -39,6 +39,11 @@ impl Compactor {
         rate: Option<u64>,
     ) -> Result<Option<Compacted>> {
         self.schedule.when_due(interval, Box::pin(self.registry.compact(rate))).await
+    }
+
+    /// When that was last done, by whatever replica, or since when it is waited for.
+    pub async fn last_done(&self) -> Result<Option<SystemTime>> {
+        self.schedule.last_done().await
     }
 }
 

@@ -1,7 +1,7 @@
 //! Verification from time to time.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
 
@@ -32,6 +32,11 @@ impl Verifier {
         rate: Option<u64>,
     ) -> Result<Option<Checked>> {
         self.schedule.when_due(interval, self.registry.verify_unheard(rate)).await
+    }
+
+    /// When that was last done, by whatever replica, or since when it is waited for.
+    pub async fn last_done(&self) -> Result<Option<SystemTime>> {
+        self.schedule.last_done().await
     }
 }
 
