@@ -267,6 +267,10 @@ class Person:
     def cancel(self):
         if self.open:
             location = self.dice.choice(sorted(self.open))
+            _, data = self.ledger.uploads[location]
+            if self.open[location] == len(data):
+                # Its server was killed while it became a blob, and that may come to its end.
+                self.ledger.ask({("blob", self.name, digest_of(data)): True})
             deed = self.ledger.ask({("upload", location, ""): GONE})
             answer = self.send("DELETE", location)
             assert answer.status in (204, 404), answer

@@ -128,11 +128,18 @@ impl Registry {
         Ok(())
     }
 
-    /// Ends an upload and frees what it holds (end-14).
+    /// Ends an upload and frees what it holds (end-14). One that was about to become a blob when its server died comes to that end:
+    /// its blob may be there already, so what it holds is not to be freed any more.
     pub async fn cancel_upload(&self, name: &RepositoryName, id: SessionId) -> Result<()> {
         let _lock = self.sessions.lock(id).await;
         let mut session = Session::load(self.store.as_ref(), name, id).await?;
-        self.discard(&mut session).await
+        let Some(Ending::Finishing(digest)) = session.record.ending.clone() else {
+            return self.discard(&mut session).await;
+        };
+        let nothing = &mut stream::empty().boxed();
+        let session = self.complete(session, Append::default(), nothing, &digest).await?;
+        self.forget(&session).await;
+        Ok(())
     }
 
     /// Gives up what an upload holds, and leaves the session, so that another one may be begun with its id.
