@@ -25,6 +25,11 @@ const WINDOW: usize = 10_000;
 /// The shortest time between two listings of a queue.
 const BREATH: Duration = Duration::from_secs(1);
 
+/// For how long a deletion that is just going on holds up what has happened since, so that they are told in their order; and how often
+/// it is looked meanwhile.
+const SETTLES: Duration = Duration::from_secs(2);
+const SOON: Duration = Duration::from_millis(20);
+
 pub(super) struct Deliverer {
     pub(super) registry: Arc<Registry>,
     pub(super) queue: QueueName,
@@ -164,7 +169,11 @@ impl Deliverer {
                 tracing::info!(webhook = %self.queue, event = %id, "an event is dropped: what it tells did not happen");
                 return self.take_out(id, schedule).await;
             }
-            schedule.put_off(id, Instant::now());
+            if age < SETTLES {
+                sleep(SOON).await;
+            } else {
+                schedule.put_off(id, Instant::now());
+            }
             return Ok(());
         }
         // While nobody answers, what is too old is not worth a try.
