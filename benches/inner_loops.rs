@@ -29,7 +29,7 @@ fn noise(length: usize) -> Bytes {
     bytes.into()
 }
 
-/// Bytes that can be compressed to half: each one is either noise or of the block before.
+/// Bytes that can be compressed to half: every other block of 32 is noise, and those between come again and again.
 fn programs(length: usize) -> Bytes {
     let noise = noise(length);
     let block = |number: usize| noise.slice(number * 32..number * 32 + 32);

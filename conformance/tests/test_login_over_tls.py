@@ -6,15 +6,13 @@ Each gets a token from where the registry says that there are some, by HTTPS, an
 import base64
 import contextlib
 import json
-import pathlib
-import shutil
 import subprocess
 
 import pytest
 
 from disk import build_disk_image
 from test_auth import PASSWORDS, guarded, users  # noqa: F401
-from test_tls import certified  # noqa: F401
+from test_tls import certified, trust, trusted_by_docker  # noqa: F401
 
 MINE, OTHERS = "vi/team-a", "vi/team-b"
 CREDENTIALS = f"alice:{PASSWORDS['alice']}"
@@ -26,16 +24,7 @@ def server(guarded, certified):  # noqa: F811
 
 
 @pytest.fixture
-def trust(certified, tmp_path):  # noqa: F811
-    """A folder with the authority, as clients want it."""
-    folder = tmp_path / "trust"
-    folder.mkdir()
-    shutil.copyfile(certified.authority.certificate, folder / "ca.crt")
-    return folder
-
-
-@pytest.fixture
-def disk(dvcr, server, trust, images, tmp_path):
+def disk(dvcr, server, trust, images, tmp_path):  # noqa: F811
     """An image that is there."""
     file = tmp_path / "auth.json"
     file.write_text(json.dumps({"auths": {server.host: {"auth": base64.b64encode(CREDENTIALS.encode()).decode()}}}))
@@ -50,12 +39,9 @@ def run(*command, code=0, **options):
     return done.stdout + done.stderr
 
 
-def test_docker(docker, server, trust, tmp_path):
-    folder = pathlib.Path("/etc/docker/certs.d") / server.host
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(trust, folder)
+def test_docker(docker, server, trust, tmp_path):  # noqa: F811
     mine, others = (f"{server.host}/{name}/docker:v1" for name in [MINE, OTHERS])
-    try:
+    with trusted_by_docker(server, trust):
         build_disk_image(docker, tmp_path / "build", mine, 20)
         docker.run("tag", mine, others)
         assert docker.run("push", mine, check=False).returncode != 0
@@ -66,12 +52,10 @@ def test_docker(docker, server, trust, tmp_path):
         docker.run("rmi", mine)
         docker.run("pull", mine)
         docker.run("logout", server.host)
-    finally:
-        shutil.rmtree(folder)
         docker.run("rmi", mine, others, check=False)
 
 
-def test_skopeo(server, disk, trust, tmp_path):
+def test_skopeo(server, disk, trust, tmp_path):  # noqa: F811
     file = ["--authfile", tmp_path / "skopeo.json"]
     wrong = run("skopeo", "login", *file, "--cert-dir", trust, "-u", "alice", "-p", "wrong", server.host, code=1)
     assert "unauthorized" in wrong.lower() or "invalid username/password" in wrong, wrong
@@ -82,7 +66,7 @@ def test_skopeo(server, disk, trust, tmp_path):
     assert "403" in denied or "denied" in denied, denied
 
 
-def test_crane(cache, server, disk, trust, tmp_path):
+def test_crane(cache, server, disk, trust, tmp_path):  # noqa: F811
     environment = {"SSL_CERT_FILE": str(trust / "ca.crt"), "PATH": "/usr/bin:/bin", "DOCKER_CONFIG": str(tmp_path / "crane")}
 
     def crane(*arguments, **options):
@@ -123,7 +107,7 @@ def gone_in_the_end(containerd, *references):
             containerd.forget(*references)
 
 
-def test_containerd(docker, server, disk, trust, tmp_path):
+def test_containerd(docker, server, disk, trust, tmp_path):  # noqa: F811
     hosts = tmp_path / "certs.d" / server.host
     hosts.mkdir(parents=True)
     (hosts / "hosts.toml").write_text(f'server = "https://{server.host}"\n[host."https://{server.host}"]\nca = "{trust}/ca.crt"\n')

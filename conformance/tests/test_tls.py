@@ -140,34 +140,49 @@ def test_the_commands_trust_what_they_are_told_to(server, certified, dvcr, image
     assert "certificate" in error.lower(), error
 
 
-@pytest.mark.slow
-def test_docker_pushes_and_pulls_with_the_authority_in_its_folder(docker, server, certified, tmp_path):
-    # 127.0.0.0/8 is trusted without TLS, and tried with it first, which must work: nothing is asked in plain.
+@pytest.fixture
+def trust(certified, tmp_path):
+    """A folder with the authority, as clients want it."""
+    folder = tmp_path / "trust"
+    folder.mkdir()
+    shutil.copyfile(certified.authority.certificate, folder / "ca.crt")
+    return folder
+
+
+@contextlib.contextmanager
+def trusted_by_docker(server, trust):
+    """docker has the authority of a server in its folder.
+
+    127.0.0.0/8 is trusted without TLS, and tried with it first, which must work: nothing is asked in plain.
+    """
     folder = pathlib.Path("/etc/docker/certs.d") / server.host
-    folder.mkdir(parents=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(trust, folder)
     try:
-        shutil.copyfile(certified.authority.certificate, folder / "ca.crt")
+        yield
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.mark.slow
+def test_docker_pushes_and_pulls_with_the_authority_in_its_folder(docker, server, trust, tmp_path):
+    with trusted_by_docker(server, trust):
         reference = f"{server.host}/disks/docker:v1"
         build_disk_image(docker, tmp_path / "build", reference, 20)
         docker.run("push", reference)
         docker.run("image", "rm", reference)
         docker.run("pull", reference)
         docker.run("image", "rm", reference)
-    finally:
-        shutil.rmtree(folder)
 
 
-def test_skopeo_copies_there_and_back(server, certified, dvcr, images, tmp_path):
+def test_skopeo_copies_there_and_back(server, certified, trust, dvcr, images, tmp_path):
     reference = f"{server.host}/disks/a:v1"
     certificates = ["--tls", server.host, "--ca-file", certified.authority.certificate]
     dvcr.imports(images.image("qcow2"), reference, *certificates)
-    folder = tmp_path / "certs"
-    folder.mkdir()
-    shutil.copyfile(certified.authority.certificate, folder / "ca.crt")
     here = tmp_path / "layout"
     for arguments in [
-        ["--src-cert-dir", folder, f"docker://{reference}", f"oci:{here}:v1"],
-        ["--dest-cert-dir", folder, f"oci:{here}:v1", f"docker://{server.host}/disks/b:v1"],
+        ["--src-cert-dir", trust, f"docker://{reference}", f"oci:{here}:v1"],
+        ["--dest-cert-dir", trust, f"oci:{here}:v1", f"docker://{server.host}/disks/b:v1"],
     ]:
         command = ["skopeo", "--insecure-policy", "copy", "--preserve-digests", *map(str, arguments)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)

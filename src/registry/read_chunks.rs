@@ -59,40 +59,30 @@ pub(super) async fn open(
     Ok(pieces.buffered(AHEAD).try_flatten().boxed())
 }
 
-/// Reads chunks as they are stored and compares them with their hashes. Gives the places of those that are right, as it goes.
+/// A chunk that is what its hash says.
+#[derive(Debug, Clone)]
+pub(super) struct Checked {
+    pub(super) id: ChunkId,
+    pub(super) place: Place,
+    /// Its bytes as they are stored.
+    pub(super) stored: Bytes,
+}
+
+/// Reads chunks as they are stored and compares them with their hashes. Gives those that are right, as it goes.
 pub(super) fn check(
     source: &Arc<Source>,
     chunks: &[Entry],
-) -> BoxStream<'static, storage_backends::Result<Vec<Place>>> {
+) -> BoxStream<'static, storage_backends::Result<Vec<Checked>>> {
     let runs = runs(chunks, &(0..u64::MAX), false);
     let source = Arc::clone(source);
     let checked = stream::iter(runs).map(move |run| {
         let source = Arc::clone(&source);
         async move {
             let Run::Chunks(read) = run else { return Ok(Vec::new()) };
-            let places = read.places();
-            detached(async move { read.perform(&source, Read::decode).await }).await?;
-            Ok(places)
-        }
-    });
-    checked.buffered(AHEAD).boxed()
-}
-
-/// Chunks as they are stored, each of them compared with its hash.
-pub(super) fn stored(
-    source: &Arc<Source>,
-    chunks: &[Entry],
-) -> BoxStream<'static, storage_backends::Result<Vec<(ChunkId, Bytes)>>> {
-    let runs = runs(chunks, &(0..u64::MAX), false);
-    let source = Arc::clone(source);
-    let read = stream::iter(runs).map(move |run| {
-        let source = Arc::clone(&source);
-        async move {
-            let Run::Chunks(read) = run else { return Ok(Vec::new()) };
             detached(async move { read.perform(&source, Read::check).await }).await
         }
     });
-    read.buffered(AHEAD).boxed()
+    checked.buffered(AHEAD).boxed()
 }
 
 /// What is read in one go.
@@ -196,15 +186,6 @@ impl Read {
         self.pieces.push(piece);
     }
 
-    /// The chunks that are read.
-    fn places(&self) -> Vec<Place> {
-        let place = |piece: &Piece| match piece {
-            Piece::Chunk { place, .. } => Some(*place),
-            Piece::Zeros(_) => None,
-        };
-        self.pieces.iter().filter_map(place).collect()
-    }
-
     /// Fetches what is stored, and gives what `decode` makes of it.
     async fn perform<T: Send + 'static>(
         self,
@@ -239,13 +220,13 @@ impl Read {
     }
 
     /// The chunks as they are stored.
-    fn check(&self, stored: &Bytes, decoder: &mut Decoder) -> Result<Vec<(ChunkId, Bytes)>, DamagedChunk> {
+    fn check(&self, stored: &Bytes, decoder: &mut Decoder) -> Result<Vec<Checked>, DamagedChunk> {
         let mut chunks = Vec::with_capacity(self.pieces.len());
         for piece in &self.pieces {
             if let Piece::Chunk { id, place, .. } = piece {
                 let chunk = self.slice(stored, id, place)?;
                 decode(decoder, id, place, &chunk)?;
-                chunks.push((*id, chunk));
+                chunks.push(Checked { id: *id, place: *place, stored: chunk });
             }
         }
         Ok(chunks)

@@ -64,14 +64,11 @@ impl Schedule {
         lease.release().await;
         done
     }
-}
 
-impl Schedule {
     /// When the work was last done, by whatever replica, or since when it is waited for; `None` where nobody has asked whether it is due.
     pub(super) async fn last_done(&self) -> Result<Option<SystemTime>> {
-        let found = record::find::<ScheduleRecord>(self.registry.store.as_ref(), &self.done).await;
-        let found = record::unless_damaged(found)?;
-        Ok(found.map(|(found, _)| SystemTime::UNIX_EPOCH + Duration::from_millis(found.ended)))
+        let ended = self.registry.last_done(&self.done).await?;
+        Ok(ended.map(|ended| SystemTime::UNIX_EPOCH + Duration::from_millis(ended)))
     }
 }
 
@@ -84,12 +81,17 @@ impl Registry {
     }
 
     async fn is_due(&self, done: &Key, interval: Duration) -> Result<bool> {
-        let found = record::find::<ScheduleRecord>(self.store.as_ref(), done).await;
-        let Some((found, _)) = record::unless_damaged(found)? else {
+        let Some(ended) = self.last_done(done).await? else {
             // Nobody knows when it was. Where everybody starts anew, nobody begins to read everything at once.
             self.done_now(done).await?;
             return Ok(false);
         };
-        Ok(found.ended.saturating_add(milliseconds(interval)) <= now())
+        Ok(ended.saturating_add(milliseconds(interval)) <= now())
+    }
+
+    /// When something was last done, in milliseconds since 1970, where that is known.
+    async fn last_done(&self, done: &Key) -> Result<Option<u64>> {
+        let found = record::find::<ScheduleRecord>(self.store.as_ref(), done).await;
+        Ok(record::unless_damaged(found)?.map(|(found, _)| found.ended))
     }
 }

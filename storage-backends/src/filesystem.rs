@@ -224,6 +224,14 @@ fn failed(operation: &'static str, key: &Key, error: io::Error) -> Error {
     }
 }
 
+/// What was found; nothing, if there is no such file or directory.
+fn unless_gone<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+    match found {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        found => found.map(Some),
+    }
+}
+
 /// There is space for nothing but what makes space.
 fn no_room() -> Error {
     Error::Full { source: Box::new(io::Error::from(io::ErrorKind::StorageFull)) }

@@ -90,9 +90,10 @@ impl Registry {
             copies = true;
             for batch in entries.entries().chunks(BATCH) {
                 let going: Vec<Entry> = batch.iter().copied().filter(goes).collect();
-                let read = read_chunks::stored(&self.source, &going).try_concat().await?;
-                pace.read(read.iter().map(|(_, stored)| stored.len() as u64).sum()).await;
-                let moved: HashMap<ChunkId, Bytes> = read.into_iter().collect();
+                let read = read_chunks::check(&self.source, &going).try_concat().await?;
+                pace.read(read.iter().map(|chunk| chunk.stored.len() as u64).sum()).await;
+                let moved: HashMap<ChunkId, Bytes> =
+                    read.into_iter().map(|chunk| (chunk.id, chunk.stored)).collect();
                 let stored = |entry: &Entry| match entry {
                     Entry::Chunk { id, .. } => moved.get(id).cloned(),
                     Entry::Zeros(_) => None,

@@ -327,17 +327,17 @@ impl Look<'_> {
             return Ok(Ok(()));
         }
         let mut checked = read_chunks::check(&self.source, &unseen);
-        while let Some(places) = checked.next().await {
-            let places = match places {
-                Ok(places) => places,
+        while let Some(chunks) = checked.next().await {
+            let chunks = match chunks {
+                Ok(chunks) => chunks,
                 Err(error) => {
                     Damage::add(found, error.into())?;
                     continue;
                 }
             };
-            let bytes: u64 = places.iter().map(|place| u64::from(place.stored)).sum();
-            for place in &places {
-                progress.seen().add(place);
+            let bytes: u64 = chunks.iter().map(|chunk| u64::from(chunk.place.stored)).sum();
+            for chunk in &chunks {
+                progress.seen().add(&chunk.place);
             }
             if let Err(unheard) = report.read(bytes).await {
                 return Ok(Err(unheard));

@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 
-use super::blocking;
 use super::names::{Listing, Names};
+use super::{blocking, unless_gone};
 use crate::{Entry, Error, Key, Result};
 
 /// Entries looked up in one visit to the blocking threads, first and at most. Arbitrary: enough that the hop is cheap, few enough
@@ -67,14 +67,6 @@ enum Step {
     },
 }
 
-impl Step {
-    fn path(&self) -> &str {
-        match self {
-            Self::Directory(path) | Self::File(path) | Self::Files { directory: path, .. } => path,
-        }
-    }
-}
-
 impl Walk {
     fn next_batch(&mut self) -> io::Result<Vec<Entry>> {
         let mut batch = Vec::new();
@@ -111,12 +103,11 @@ impl Walk {
             }
             Listing::Mixed(names) => {
                 let paths = names.into_iter().map(|name| format!("{directory}{name}"));
-                let wanted = paths.filter(|path| self.is_wanted(path));
+                let mut wanted: Vec<String> = paths.filter(|path| self.is_wanted(path)).collect();
+                wanted.sort_unstable_by(|a, b| b.cmp(a));
                 let step =
                     |path: String| if path.ends_with('/') { Step::Directory(path) } else { Step::File(path) };
-                let mut steps: Vec<Step> = wanted.map(step).collect();
-                steps.sort_unstable_by(|a, b| b.path().cmp(a.path()));
-                self.pending.extend(steps);
+                self.pending.extend(wanted.into_iter().map(step));
             }
         }
         Ok(())
@@ -131,13 +122,9 @@ impl Walk {
     }
 
     fn entry(&self, name: String) -> io::Result<Option<Entry>> {
-        let metadata = match fs::symlink_metadata(self.root.join(&name)) {
-            Ok(metadata) if metadata.is_file() => metadata,
-            Ok(_) => return Ok(None),
-            // Deleted since the names were read.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
-        };
+        // It may have been deleted since the names were read.
+        let found = unless_gone(fs::symlink_metadata(self.root.join(&name)))?;
+        let Some(metadata) = found.filter(fs::Metadata::is_file) else { return Ok(None) };
         let key = Key::parse(name).map_err(io::Error::other)?;
         Ok(Some(Entry { key, size: metadata.len(), modified: metadata.modified()? }))
     }

@@ -7,13 +7,13 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fs;
-use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use super::sync::Directories;
+use super::unless_gone;
 use crate::Key;
 
 /// Names below which a directory is read as quickly as it is looked up.
@@ -41,7 +41,6 @@ pub(super) enum Listing {
 #[derive(Debug)]
 pub(super) struct Names {
     directories: Arc<Directories>,
-    hasher: RandomState,
     kept: Mutex<Kept>,
 }
 
@@ -51,8 +50,8 @@ struct Kept {
     bytes: usize,
     /// How often something was asked for: the clock by which it is known what was not used for longest.
     asked: u64,
-    /// Large directories that were read lately, by hash.
-    lately: VecDeque<u64>,
+    /// Large directories that were read lately.
+    lately: VecDeque<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -72,7 +71,7 @@ struct State {
 
 impl Names {
     pub(super) fn new(directories: &Arc<Directories>) -> Self {
-        Self { directories: Arc::clone(directories), hasher: RandomState::new(), kept: Mutex::default() }
+        Self { directories: Arc::clone(directories), kept: Mutex::default() }
     }
 
     /// What is in a directory, if there is one. Blocks.
@@ -88,7 +87,7 @@ impl Names {
             && names.len() >= FEW
             && self.state(folder)? == Some(state)
         {
-            self.kept().offer(self.hasher.hash_one(folder), folder, state, names);
+            self.kept().offer(folder, state, names);
         }
         Ok(Some(listing))
     }
@@ -116,9 +115,9 @@ impl Kept {
     }
 
     /// Keeps names, if it is not the first time that they are read, in place of those that nobody has asked for.
-    fn offer(&mut self, hash: u64, folder: &Path, state: State, names: &Arc<[Box<str>]>) {
-        if !self.lately.contains(&hash) {
-            self.lately.push_back(hash);
+    fn offer(&mut self, folder: &Path, state: State, names: &Arc<[Box<str>]>) {
+        if !self.lately.iter().any(|read| read == folder) {
+            self.lately.push_back(folder.to_owned());
             if self.lately.len() > REMEMBERED {
                 self.lately.pop_front();
             }
@@ -144,13 +143,6 @@ impl Kept {
         if let Some(gone) = self.folders.remove(folder) {
             self.bytes -= gone.bytes;
         }
-    }
-}
-
-fn unless_gone<T>(found: io::Result<T>) -> io::Result<Option<T>> {
-    match found {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        found => found.map(Some),
     }
 }
 

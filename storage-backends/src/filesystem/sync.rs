@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::unless_gone;
+
 /// The directories below a root whose names are known to be durable.
 ///
 /// That a directory is there says nothing: somebody else may have made it just now, and not have synced it yet.
@@ -131,13 +133,7 @@ pub(super) fn sync_all(path: &Path) -> io::Result<()> {
 
 /// Removes a file and its entry, durably, also one that somebody else has removed and not synced.
 pub(super) fn remove_file(path: &Path) -> io::Result<()> {
-    let is_gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
-    match fs::remove_file(path) {
-        Err(error) if !is_gone(&error) => Err(error),
-        _ => match sync_parent(path) {
-            // There never was such a directory.
-            Err(error) if is_gone(&error) => Ok(()),
-            synced => synced,
-        },
-    }
+    unless_gone(fs::remove_file(path))?;
+    // Or there never was such a directory.
+    unless_gone(sync_parent(path)).map(drop)
 }
