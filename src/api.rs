@@ -65,7 +65,6 @@ use tokio_util::task::TaskTracker;
 use crate::auth::Authority;
 use crate::bare_disk::BareDisks;
 use crate::metrics::Metrics;
-use crate::notify::Notifier;
 use crate::registry::{Registry, Staging};
 use crate::upload_token::UploadKey;
 
@@ -99,8 +98,6 @@ pub struct Api {
     image_uploads: Option<Arc<image_uploads::ImageUploads>>,
     /// Who says who may do what; none: whoever can connect may do everything.
     authority: Option<Arc<Authority>>,
-    /// Who is told of changes, if anybody is.
-    notifier: Option<Arc<Notifier>>,
 }
 
 /// What can be set.
@@ -147,7 +144,6 @@ impl Api {
             tasks: TaskTracker::new(),
             image_uploads: None,
             authority: None,
-            notifier: None,
         }
     }
 
@@ -169,12 +165,6 @@ impl Api {
     #[must_use]
     pub fn with_authority(self, authority: Arc<Authority>) -> Self {
         Self { authority: Some(authority), ..self }
-    }
-
-    /// The same API, which tells others of what has changed.
-    #[must_use]
-    pub fn with_notifier(self, notifier: Arc<Notifier>) -> Self {
-        Self { notifier: Some(notifier), ..self }
     }
 
     /// Ends what would take long, before requests in flight are waited for.

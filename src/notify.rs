@@ -3,7 +3,7 @@
 //! What was acknowledged is told, at least once, whatever happens to this process or to the receiver: an event is in the store's
 //! outbox ([`registry`](crate::registry)) before the client has its answer, and leaves it when the receiver has answered with success.
 //!
-//! - [`Notifier`] is what those call who change something. Without a webhook that wants to hear of it, it does nothing.
+//! - [`Notifier`] has those who want to hear of changes put on the list of the registry, whose engine writes the events.
 //! - `deliverer.rs` works off the queue of one webhook. Each has one, so that a dead receiver holds up nobody else; of several
 //!   replicas, the one that holds the lease of the queue does.
 //! - `schedule.rs` decides what is tried when, `cloud_event.rs` what is sent, `signature.rs` how the receiver knows that it is from
@@ -26,8 +26,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::auth::{Identity, Pattern};
 use crate::metrics::Metrics;
-use crate::oci::RepositoryName;
-use crate::registry::{Change, Error, Event, Registry, Result};
+use crate::registry::{Change, Listener, Registry, Repositories};
 use deliverer::Deliverer;
 
 pub use crate::registry::QueueName;
@@ -83,25 +82,17 @@ impl Default for Pace {
     }
 }
 
-/// What is told to everybody who wants to hear it.
+/// Delivers what is told to everybody who wants to hear it.
 pub struct Notifier {
-    registry: Arc<Registry>,
-    hooks: Vec<Hook>,
+    queues: Vec<QueueName>,
     stop: CancellationToken,
     tasks: TaskTracker,
     grace: Duration,
 }
 
-/// Who wants to hear what, and how their deliverer is woken.
-struct Hook {
-    name: QueueName,
-    changes: Vec<Change>,
-    repositories: Vec<Pattern>,
-    wake: Arc<Notify>,
-}
-
 impl Notifier {
-    /// Begins to deliver what is in the queues of these webhooks. `source` is what this registry is called.
+    /// Begins to tell these webhooks of what changes in `registry`, and nobody else, and of what is in their queues already. `source` is
+    /// what this registry is called.
     #[must_use]
     pub fn start(
         registry: &Arc<Registry>,
@@ -111,7 +102,7 @@ impl Notifier {
         pace: Pace,
     ) -> Self {
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let hooks = webhooks.into_iter().map(|webhook| {
+        let listeners = webhooks.into_iter().map(|webhook| {
             let wake = Arc::new(Notify::new());
             let deliverer = Deliverer {
                 registry: Arc::clone(registry),
@@ -126,51 +117,16 @@ impl Notifier {
             };
             tasks.spawn(deliverer.run());
             let Webhook { name, changes, repositories, .. } = webhook;
-            Hook { name, changes, repositories, wake }
+            let nobody = Identity::anonymous();
+            let repositories = Repositories::that(move |repository| {
+                repositories.iter().any(|pattern| pattern.fits(repository.as_str(), &nobody))
+            });
+            Listener { queue: name, changes, repositories, wake }
         });
-        Self { registry: Arc::clone(registry), hooks: hooks.collect(), stop, tasks, grace: pace.grace }
-    }
-
-    /// Whether anybody wants to hear of such a change. If nobody does, nothing has to be found out about it.
-    #[must_use]
-    pub fn is_wanted(&self, change: Change, repository: &RepositoryName) -> bool {
-        self.hooks.iter().any(|hook| hook.wants(change, repository))
-    }
-
-    /// Something has happened. When this returns, those who want to hear of it will; after an error nobody may be told that it
-    /// has happened, and it is to be done again.
-    pub async fn happened(&self, event: Event) -> Result<()> {
-        let hooks = self.hooks_for(&event);
-        if hooks.is_empty() {
-            return Ok(());
-        }
-        self.registry.post(&names(&hooks), event).await?;
-        wake(&hooks);
-        Ok(())
-    }
-
-    /// Deletes what `event` says is deleted, by `deletion`. When this succeeds, those who want to hear of it will. After an
-    /// error they will too if it has happened nevertheless: who repeats it finds nothing to delete.
-    pub async fn deleting(&self, event: Event, deletion: impl Future<Output = Result<()>>) -> Result<()> {
-        let hooks = self.hooks_for(&event);
-        if hooks.is_empty() {
-            return deletion.await;
-        }
-        let intent = self.registry.intend(&names(&hooks), event).await?;
-        match deletion.await {
-            Ok(()) => self.registry.confirm(intent).await?,
-            Err(error @ Error::ManifestUnknown { .. }) => {
-                // Somebody else was faster. If it stays, they are told of what is so.
-                if let Err(error) = self.registry.retract(intent).await {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "an event cannot be taken back");
-                }
-                return Err(error);
-            }
-            // Whether it has happened is seen when it is looked at.
-            Err(error) => return Err(error),
-        }
-        wake(&hooks);
-        Ok(())
+        let listeners: Vec<_> = listeners.collect();
+        let queues = listeners.iter().map(|listener| listener.queue.clone()).collect();
+        registry.set_listeners(listeners);
+        Self { queues, stop, tasks, grace: pace.grace }
     }
 
     /// Ends the deliveries that are under way, or gives them up soon: they are in the store.
@@ -180,32 +136,10 @@ impl Notifier {
         // A store that stands still keeps nobody from ending.
         let _ = timeout(2 * self.grace, self.tasks.wait()).await;
     }
-
-    fn hooks_for(&self, event: &Event) -> Vec<&Hook> {
-        self.hooks.iter().filter(|hook| hook.wants(event.change, &event.repository)).collect()
-    }
-}
-
-impl Hook {
-    fn wants(&self, change: Change, repository: &RepositoryName) -> bool {
-        let nobody = Identity::anonymous();
-        self.changes.contains(&change)
-            && self.repositories.iter().any(|pattern| pattern.fits(repository.as_str(), &nobody))
-    }
-}
-
-fn names(hooks: &[&Hook]) -> Vec<QueueName> {
-    hooks.iter().map(|hook| hook.name.clone()).collect()
-}
-
-fn wake(hooks: &[&Hook]) {
-    for hook in hooks {
-        hook.wake.notify_one();
-    }
 }
 
 impl fmt::Debug for Notifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.hooks.iter().map(|hook| hook.name.as_str())).finish()
+        f.debug_list().entries(self.queues.iter().map(QueueName::as_str)).finish()
     }
 }

@@ -27,6 +27,7 @@ mod ingest;
 mod lately;
 pub mod layout;
 mod lease;
+mod listeners;
 mod manifest;
 mod manifest_record;
 mod mount;
@@ -62,6 +63,7 @@ use storage_backends::Store;
 
 use chunk_index::ChunkIndex;
 use claims::Claims;
+use listeners::Listeners;
 use source::Source;
 
 pub use blob::BlobReader;
@@ -71,6 +73,7 @@ pub use event::{Change, Event};
 pub use extents::BlobExtent;
 pub use ingest::{Body, BodyError};
 pub use lease::{Claimant, Lease};
+pub use listeners::Listener;
 pub use manifest::{PushedManifest, StoredManifest};
 pub use outbox::{Intent, InvalidQueueName, LONGEST_WAIT, Posted, QueueName, written_at};
 pub use quota::{Quota, QuotaExceeded, QuotaStats, Quotas};
@@ -126,6 +129,7 @@ pub struct Registry {
     index: Arc<ChunkIndex>,
     claims: Arc<Claims>,
     quotas: Arc<Quotas>,
+    listeners: Listeners,
 }
 
 /// What a registry stores how, and what it refuses. The sizes are for production; tests make them small.
@@ -206,6 +210,7 @@ impl Registry {
             rules,
             retention: Vec::new(),
             quotas,
+            listeners: Listeners::default(),
             source,
             index,
             claims,

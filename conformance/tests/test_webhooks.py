@@ -15,7 +15,7 @@ from dvcr import BINARY, free_port
 from flaky_http import Authority
 from receiver import Receiver
 from test_auth import User, htpasswd
-from test_collect import collect, stored
+from test_collect import collect, quick, stored
 from test_metrics import scraped, total
 from test_skopeo import skopeo
 from virtual_images import Embedded, from_web, virtual_image
@@ -243,6 +243,26 @@ def test_what_was_answered_is_told_however_often_the_server_is_killed(serve, rec
     eventually(lambda: {subject for _, subject in receiver.told()} == set(answered), WHILE)
     is_delivered(server)
     assert not receiver.wrong
+
+
+def test_what_a_rule_takes_away_is_told(serve, backend, receiver):
+    rule = "[[retention]]\nrepositories = ['disks/**']\nkeep_last = 1\nuntagged_after = 1"
+    storage = s3_storage() if backend == "s3" else None
+    server = serve(receiver.config("ci"), rule, backend=backend, storage=storage, **quick())
+    client = Client(server.host)
+    pushed = [client.push_image(NAME, tag, os.urandom(3000)) for tag in ("v1", "v2")]
+    expected = [
+        ("manifest.pushed", f"{NAME}:v1"),
+        ("manifest.pushed", f"{NAME}:v2"),
+        ("tag.deleted", f"{NAME}:v1"),
+        ("manifest.deleted", f"{NAME}@{pushed[0]}"),
+    ]
+    eventually(lambda: collect(server) and len(receiver.took) >= len(expected), WHILE)
+    *_, tag, manifest = is_told(receiver, *expected)
+    for event in (tag, manifest):
+        assert event.data["reason"].startswith("rule of retention 1: ")
+        assert event.data["digest"] == pushed[0] and "user" not in event.data and "requestId" not in event.data
+    is_delivered(server)
 
 
 def test_replicas_tell_everything_and_as_a_rule_once(serve, receiver):

@@ -1,6 +1,7 @@
 //! Who is told of a request that changes a manifest or a tag, before it is answered.
 
 use axum::http::request::Parts;
+use futures::FutureExt as _;
 
 use super::Api;
 use super::asker::caller;
@@ -17,7 +18,6 @@ pub(super) async fn pushed(
     pushed: &PushedManifest,
     size: u64,
 ) -> Result<()> {
-    let Some(notifier) = &api.notifier else { return Ok(()) };
     let event = Event {
         tags,
         digest: Some(pushed.digest.clone()),
@@ -25,7 +25,7 @@ pub(super) async fn pushed(
         size: Some(size),
         ..event(Change::Pushed, name, request)
     };
-    notifier.happened(event).await
+    api.registry.happened(event).await
 }
 
 /// Deletes what `reference` names, and tells of it.
@@ -45,9 +45,9 @@ pub(super) async fn delete(
         Reference::Tag(_) => Change::TagDeleted,
         Reference::Digest(_) => Change::ManifestDeleted,
     };
-    let Some(notifier) = api.notifier.as_ref().filter(|notifier| notifier.is_wanted(change, name)) else {
+    if !api.registry.is_wanted(change, name) {
         return deletion.await;
-    };
+    }
     let mut event = event(change, name, request);
     match reference {
         Reference::Tag(tag) => event.tags = vec![tag.clone()],
@@ -57,13 +57,21 @@ pub(super) async fn delete(
         Ok(manifest) => {
             event.size = Some(manifest.bytes.len() as u64);
             (event.digest, event.media_type) = (Some(manifest.digest), Some(manifest.media_type));
-            notifier.deleting(event, deletion).await
+            let deletion = deletion.map(|deleted| match deleted {
+                Err(Error::ManifestUnknown { .. }) => Ok(false),
+                deleted => deleted.map(|()| true),
+            });
+            if api.registry.deleting(event, deletion).await? {
+                Ok(())
+            } else {
+                Err(Error::ManifestUnknown { name: name.clone(), reference: reference.clone() })
+            }
         }
         // Nothing is there, or what cannot be read, as behind a tag that points to nothing. If it can be deleted nevertheless, it
         // is told.
         Err(Error::ManifestUnknown { .. } | Error::Record { .. }) => {
             deletion.await?;
-            notifier.happened(event).await
+            api.registry.happened(event).await
         }
         Err(error) => Err(error),
     }
@@ -79,6 +87,7 @@ fn event(change: Change, name: &RepositoryName, request: &Parts) -> Event {
         media_type: None,
         size: None,
         user: caller(request).and_then(|caller| caller.identity().name()).map(str::to_owned),
+        reason: None,
         request: request.extensions.get::<RequestId>().map(|id| id.as_str().to_owned()),
     }
 }

@@ -213,7 +213,6 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     let registry = Arc::new(registry);
     let learning = Arc::clone(&registry);
     tokio::spawn(async move { learning.learn_chunks().await });
-    let mut upkeep = Upkeep::begin(config, &registry, &metrics);
     let auth = auth::open(config)?;
     let mut api = Api::new(Arc::clone(&registry), settings).with_metrics(Arc::clone(&metrics));
     if let Some(auth) = &auth {
@@ -227,9 +226,8 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     let address =
         server.address().map_err(|error| Failure::because("cannot tell where the server listens", &error))?;
     let notifier = webhooks::start(config, &registry, &metrics, address)?;
-    if let Some(notifier) = &notifier {
-        api = api.with_notifier(Arc::clone(notifier));
-    }
+    // What goes by rule is told too.
+    let mut upkeep = Upkeep::begin(config, &registry, &metrics);
     let tokens = auth.as_ref().map(|auth| &auth.tokens);
     let embedded = Embedded::open(config, address, tls.as_ref(), tokens)?;
     let key = embedded.as_ref().map(Embedded::upload_key).or(config.upload_key.clone());

@@ -17,14 +17,13 @@ pub(super) fn start(
     registry: &Arc<Registry>,
     metrics: &Metrics,
     address: SocketAddr,
-) -> Result<Option<Arc<Notifier>>, Failure> {
+) -> Result<Option<Notifier>, Failure> {
     if config.webhooks.is_empty() {
         return Ok(None);
     }
     let webhooks = config.webhooks.iter().map(webhook).collect::<Result<Vec<_>, _>>()?;
     let name = config.registry_name.as_ref().map_or_else(|| address.to_string(), ToString::to_string);
-    let notifier = Notifier::start(registry, webhooks, &name, metrics, Pace::default());
-    Ok(Some(Arc::new(notifier)))
+    Ok(Some(Notifier::start(registry, webhooks, &name, metrics, Pace::default())))
 }
 
 fn webhook(config: &WebhookConfig) -> Result<Webhook, Failure> {

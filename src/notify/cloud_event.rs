@@ -44,6 +44,8 @@ struct Data<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<&'a str>,
 }
 
@@ -78,6 +80,7 @@ pub(super) fn body(id: Uuid, event: &Event, registry: &str) -> Bytes {
             media_type: event.media_type.as_ref(),
             size: event.size,
             user: event.user.as_deref(),
+            reason: event.reason.as_deref(),
             request_id: event.request.as_deref(),
         },
     };
@@ -102,6 +105,7 @@ mod tests {
             media_type: Some("application/vnd.oci.image.manifest.v1+json".parse().unwrap()),
             size: Some(527),
             user: Some("alice".to_owned()),
+            reason: None,
             request: Some("build-42".to_owned()),
         }
     }

@@ -29,6 +29,9 @@ pub struct Event {
     /// Who asked for it, if that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+    /// Why, where nobody asked for it: what rule of retention.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// What the request is called in the log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,

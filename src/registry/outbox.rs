@@ -228,6 +228,7 @@ mod tests {
             media_type: None,
             size: Some(7),
             user: Some("alice".to_owned()),
+            reason: None,
             request: None,
         };
         let text = r#"{"version":1,"change":"tagDeleted","repository":"disks/noble","tags":["v1"],"size":7,"user":"alice","intended":true}"#;

@@ -13,7 +13,7 @@ use crate::oci::{Digest, RepositoryName, Tag};
 use crate::registry::manifest::Sweep;
 use crate::registry::record::TagRecord;
 use crate::registry::retention::{PushedTag, RetentionRule};
-use crate::registry::{Error, LOOKUPS, Registry, Result, condemn, layout, record, since_1970};
+use crate::registry::{Change, Error, Event, LOOKUPS, Registry, Result, condemn, layout, record, since_1970};
 
 /// Manifests of repositories that went; in a run that only looks, that would go in the end.
 pub(super) type Gone = HashMap<RepositoryName, Vec<Digest>>;
@@ -49,6 +49,27 @@ impl Governed<'_> {
             rule: self.number,
             bytes,
             reason: reason.to_owned(),
+        }
+    }
+
+    /// What others hear of something that goes by its rule.
+    pub(super) fn event(
+        &self,
+        change: Change,
+        name: &RepositoryName,
+        digest: &Digest,
+        reason: &str,
+    ) -> Event {
+        Event {
+            change,
+            repository: name.clone(),
+            tags: Vec::new(),
+            digest: Some(digest.clone()),
+            media_type: None,
+            size: None,
+            user: None,
+            reason: Some(format!("rule of retention {}: {reason}", self.number)),
+            request: None,
         }
     }
 }
@@ -93,9 +114,7 @@ impl Registry {
                 // A signature may come ahead of its image, and the image may have come again since it was listed.
                 continue;
             }
-            if run.only_look
-                || condemn::bury(self.store.as_ref(), &layout::tag(name, tag), version.clone()).await?
-            {
+            if run.only_look || self.bury_tag(name, governed, found, version.clone(), &reason).await? {
                 tagged.remove(tag);
                 collected.tags.deleted.add(0);
                 collected.tell(run, governed.tell(name, Some(tag), digest, 0, &reason));
@@ -106,6 +125,34 @@ impl Registry {
             self.forget_referrers(name, governed).await?;
         }
         self.collect_untagged(run, name, governed, tagged, collected).await
+    }
+
+    /// Takes away a tag that is still as it was found, and tells of it.
+    async fn bury_tag(
+        &self,
+        name: &RepositoryName,
+        governed: &Governed<'_>,
+        PushedTag { tag, digest, .. }: &PushedTag,
+        version: Version,
+        reason: &str,
+    ) -> Result<bool> {
+        let key = layout::tag(name, tag);
+        let deletion = condemn::bury(self.store.as_ref(), &key, version);
+        if !self.is_wanted(Change::TagDeleted, name) {
+            return deletion.await;
+        }
+        let manifest = match self.find_manifest(name, digest).await {
+            // The tag goes all the same.
+            Err(Error::Record { .. }) => None,
+            found => found?,
+        };
+        let event = Event {
+            tags: vec![tag.clone()],
+            media_type: manifest.as_ref().map(|manifest| manifest.media_type.clone()),
+            size: manifest.as_ref().map(|manifest| manifest.bytes.len() as u64),
+            ..governed.event(Change::TagDeleted, name, digest, reason)
+        };
+        self.deleting_unasked(event, deletion).await
     }
 
     /// Empties what is left of referrers whose manifest a rule took away, where whoever did that got no further.

@@ -14,9 +14,9 @@ use storage_backends::Version;
 use super::keeping::Keeping;
 use super::retention::Governed;
 use super::{Collected, Run};
-use crate::oci::{Digest, Manifest, RepositoryName};
+use crate::oci::{Digest, Manifest, MediaType, RepositoryName};
 use crate::registry::manifest::Sweep;
-use crate::registry::{LOOKUPS, Registry, Result, condemn, layout, now};
+use crate::registry::{Change, Event, LOOKUPS, Registry, Result, condemn, layout, now};
 
 /// The reason for which manifests go.
 const REASON: &str = "no tag, no index and no subject keeps it";
@@ -25,6 +25,7 @@ const REASON: &str = "no tag, no index and no subject keeps it";
 #[derive(Debug)]
 struct Known {
     subject: Option<Digest>,
+    media_type: MediaType,
     /// Its bytes.
     size: u64,
     /// Its bytes and those of its blobs, as clients see them.
@@ -108,11 +109,18 @@ impl Registry {
         let mut gone = Vec::new();
         while !over.is_empty() {
             for digest in keeping.first(&over) {
-                let Some(Known { subject, size, bytes, over: Some(version), .. }) = over.remove(&digest)
+                let Some(Known { subject, size, bytes, media_type, over: Some(version), .. }) =
+                    over.remove(&digest)
                 else {
                     continue;
                 };
-                if !condemn::bury(self.store.as_ref(), &layout::manifest(name, &digest), version).await? {
+                let key = layout::manifest(name, &digest);
+                let event = Event {
+                    media_type: Some(media_type),
+                    size: Some(size),
+                    ..governed.event(Change::ManifestDeleted, name, &digest, REASON)
+                };
+                if !self.deleting_unasked(event, condemn::bury(self.store.as_ref(), &key, version)).await? {
                     // Somebody needs it just now, or others took it away, and what it keeps is looked at the next time.
                     for kept in keeping.kept_by([digest]) {
                         over.remove(&kept);
@@ -143,7 +151,7 @@ impl Registry {
             // Deleted since the listing.
             let Some(found) = found else { continue };
             let size = found.manifest.bytes.len() as u64;
-            let manifest = Manifest::parse(&found.manifest.bytes, Some(found.manifest.media_type))?;
+            let manifest = Manifest::parse(&found.manifest.bytes, Some(found.manifest.media_type.clone()))?;
             for kept in manifest.content {
                 images.keeping.add(digest.clone(), kept);
             }
@@ -151,6 +159,7 @@ impl Registry {
                 images.keeping.add(subject.clone(), digest.clone());
             }
             let known = Known {
+                media_type: found.manifest.media_type,
                 subject: manifest.subject,
                 size,
                 bytes: manifest.blobs.iter().fold(size, |sum, blob| sum.saturating_add(blob.size)),
