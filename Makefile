@@ -31,8 +31,8 @@ soak-collect: build ## A hundred thousand events, real programs among them, agai
 soak-clients: build ## 64 clients for ten minutes while one of two replicas is killed; CONFORMANCE_SEED and CONFORMANCE_SECONDS
 	CONFORMANCE_SECONDS=$${CONFORMANCE_SECONDS:-600} conformance/with-s3 conformance/pytest -s conformance/tests/test_soak.py -k replicas
 
-soak-kills: build ## Kill servers for half an hour; CONFORMANCE_SEED and CONFORMANCE_SECONDS (of each backend) choose another run
-	CONFORMANCE_SECONDS=$${CONFORMANCE_SECONDS:-900} conformance/with-s3 conformance/pytest -s conformance/tests/test_kills.py
+soak-kills: build ## Kill servers two thousand times; CONFORMANCE_SEED and CONFORMANCE_KILLS (of each backend) choose another run
+	CONFORMANCE_KILLS=$${CONFORMANCE_KILLS:-1000} conformance/with-s3 conformance/pytest -s conformance/tests/test_kills.py
 
 soak-power: build ## Cut the power a thousand times; CONFORMANCE_SEED, CONFORMANCE_SECONDS (recorded) and CONFORMANCE_CUTS choose another run
 	CONFORMANCE_SECONDS=$${CONFORMANCE_SECONDS:-20} CONFORMANCE_CUTS=$${CONFORMANCE_CUTS:-1000} \

@@ -20,6 +20,8 @@ from wire import Client, eventually
 
 SEED = int(os.environ.get("CONFORMANCE_SEED", "1"))
 SECONDS = float(os.environ.get("CONFORMANCE_SECONDS", "45"))
+KILLS = int(os.environ.get("CONFORMANCE_KILLS", "0"))
+"""So many at least, however long they take."""
 PEOPLE = 6
 GRACE, MARGIN = 6, 5
 """Seconds for which a blob that a client was told of stays, and how many of those a look may take."""
@@ -104,7 +106,7 @@ def servers(start, backend):
 def test_what_was_acknowledged_survives_kills_at_any_moment(servers):
     trial = Trial(servers, SEED)
     until = time.monotonic() + SECONDS
-    while time.monotonic() < until:
+    while time.monotonic() < until or trial.rounds < KILLS:
         victim = trial.dice.choice(servers)
 
         def kill(victim=victim):

@@ -2,6 +2,7 @@
 
 import hashlib
 import http.client
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -12,6 +13,15 @@ from wire import Client
 pytestmark = pytest.mark.slow
 
 CLIENTS, SIZE = 8, 2048 * MIB
+
+
+@pytest.fixture(autouse=True)
+def room(tmp_path):
+    """What a test that fails leaves would fail those after it."""
+    free = shutil.disk_usage(tmp_path).free
+    assert free > 1.25 * CLIENTS * SIZE, f"{tmp_path} has {free >> 30} GiB left; this takes {CLIENTS * SIZE >> 30} GiB and some for the others"
+    yield
+    shutil.rmtree(tmp_path)
 
 
 def noise(seed):

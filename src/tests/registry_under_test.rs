@@ -5,8 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dvcr::oci::{Algorithm, Digest, MediaType, RepositoryName};
 use dvcr::registry::{Append, Body, BodyError, Error, Registry, Result, Rules, SessionId};
+use futures::future::join_all;
 use futures::{StreamExt, TryStreamExt, stream};
-use storage_backends::fault::Faulty;
+use storage_backends::fault::{Fault, Faulty};
 use storage_backends::{Key, Memory, MemoryOptions, Store};
 
 /// Sizes that make kilobytes behave like gigabytes: parts of 1 KiB, 8 to an object, a checkpoint after 4.
@@ -48,6 +49,22 @@ pub(crate) fn faulty(rules: Rules) -> (Arc<Faulty>, Registry) {
     let faulty = Arc::new(Faulty::new(memory()));
     let store: Arc<dyn Store> = Arc::<Faulty>::clone(&faulty);
     (faulty, Registry::with_rules(store, rules))
+}
+
+/// Tries something with each fault at each of its calls to the store in turn: at the first, the second, until there was none to fail,
+/// which `tried` says. Side by side, since those that stall take their time.
+pub(crate) async fn at_each_call(tried: impl AsyncFn(Fault, usize) -> bool) {
+    const WIDTH: usize = 32;
+    for fault in Fault::ALL {
+        for first in (0..).step_by(WIDTH) {
+            assert!(first < 1000, "it never ends");
+            let happened = join_all((first..first + WIDTH).map(|skip| tried(fault, skip))).await;
+            assert!(happened[0] || first > 0, "it makes no calls");
+            if happened.contains(&false) {
+                break;
+            }
+        }
+    }
 }
 
 /// Whether an object only says that there was one: a tombstone has 16 bytes, and that of a tag or a referrer none.

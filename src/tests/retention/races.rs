@@ -10,11 +10,11 @@ use dvcr::registry::{Error, Registry, RetentionRule};
 use futures::future::join_all;
 use storage_backends::Store;
 use storage_backends::dawdle::Dawdling;
-use storage_backends::fault::{Fault, Faulty};
+use storage_backends::fault::Faulty;
 use tokio::sync::oneshot::channel;
 
 use super::super::interrupted::Interrupted;
-use super::super::registry_under_test::{Client, memory, name, objects, sample, sha256};
+use super::super::registry_under_test::{Client, at_each_call, memory, name, objects, sample, sha256};
 use super::{
     collect, collect_once, has, image, index, keeping, later, manifests, put, put_image, registry, rule,
     sorted, tags, with_grace,
@@ -258,66 +258,56 @@ async fn an_image_whose_push_sleeps_while_it_is_collected_stays() {
 
 #[tokio::test]
 async fn a_collection_by_rule_survives_a_fault_at_any_call() {
-    let outcomes = [Fault::Fails, Fault::LosesReply].map(async |fault| {
-        for skip in 0.. {
-            assert!(skip < 1000, "it never ends");
-            let faulty = Arc::new(Faulty::new(memory()));
-            let store: Arc<dyn Store> = Arc::<Faulty>::clone(&faulty);
-            let registry = registry(&store, keeping(&["keep"]));
-            let mut kept = Vec::new();
-            for (tag, size) in [("keep", 500), ("drop", 600)] {
-                let child = put_image(&registry, "a", size, None).await;
-                let about = put_image(&registry, "a", size + 1, Some(&child)).await;
-                let top = put(&registry, "a", Some(tag), &index(&[&child])).await.unwrap();
-                kept.push([child, about, top]);
-            }
-            faulty.arm(None, skip, fault);
-            for _ in 0..4 {
-                later().await;
-                let _ = registry.collect(false).await;
-            }
-            let happened = faulty.disarm();
-            collect(&registry).await;
-            let there = sorted(manifests(&store, "a").await);
-            assert_eq!(there, sorted(kept[0].clone()), "{fault:?} at call {skip}");
-            assert_eq!(tags(&registry, "a").await, ["keep"], "{fault:?} at call {skip}");
-            for size in [500, 501] {
-                assert_eq!(registry.pull("a", &sha256(&sample(size))).await.unwrap(), sample(size));
-            }
-            assert!(registry.pull("a", &sha256(&sample(600))).await.is_err(), "{fault:?} at call {skip}");
-            nothing_is_left_of_what_went(&store, &registry).await;
-            if !happened {
-                assert!(skip > 0, "a collection makes no calls");
-                break;
-            }
+    at_each_call(async |fault, skip| {
+        let faulty = Arc::new(Faulty::new(memory()));
+        let store: Arc<dyn Store> = Arc::<Faulty>::clone(&faulty);
+        let registry = registry(&store, keeping(&["keep"]));
+        let mut kept = Vec::new();
+        for (tag, size) in [("keep", 500), ("drop", 600)] {
+            let child = put_image(&registry, "a", size, None).await;
+            let about = put_image(&registry, "a", size + 1, Some(&child)).await;
+            let top = put(&registry, "a", Some(tag), &index(&[&child])).await.unwrap();
+            kept.push([child, about, top]);
         }
-    });
-    join_all(outcomes).await;
+        faulty.arm(None, skip, fault);
+        for _ in 0..4 {
+            later().await;
+            let _ = registry.collect(false).await;
+        }
+        let happened = faulty.disarm();
+        collect(&registry).await;
+        let there = sorted(manifests(&store, "a").await);
+        assert_eq!(there, sorted(kept[0].clone()), "{fault:?} at call {skip}");
+        assert_eq!(tags(&registry, "a").await, ["keep"], "{fault:?} at call {skip}");
+        for size in [500, 501] {
+            assert_eq!(registry.pull("a", &sha256(&sample(size))).await.unwrap(), sample(size));
+        }
+        assert!(registry.pull("a", &sha256(&sample(600))).await.is_err(), "{fault:?} at call {skip}");
+        nothing_is_left_of_what_went(&store, &registry).await;
+        happened
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_push_beside_collections_by_rule_survives_a_fault_at_any_call() {
-    for fault in [Fault::Fails, Fault::LosesReply] {
-        for skip in 0.. {
-            assert!(skip < 1000, "it never ends");
-            let faulty = Arc::new(Faulty::new(memory()));
-            let store: Arc<dyn Store> = Arc::<Faulty>::clone(&faulty);
-            let registry = registry(&store, keeping(&["keep"]));
-            let child = put_image(&registry, "a", 500, None).await;
-            // Condemned, and its time is over.
-            assert_eq!(collect_once(&registry).await.manifests.condemned.count, 1);
-            faulty.arm(None, skip, fault);
-            let listed = put(&registry, "a", Some("keep"), &index(&[&child])).await;
-            let happened = faulty.disarm();
-            if listed.is_ok() {
-                collect(&registry).await;
-                assert!(manifests(&store, "a").await.contains(&child), "{fault:?} at call {skip}");
-            }
-            if !happened {
-                break;
-            }
+    at_each_call(async |fault, skip| {
+        let faulty = Arc::new(Faulty::new(memory()));
+        let store: Arc<dyn Store> = Arc::<Faulty>::clone(&faulty);
+        let registry = registry(&store, keeping(&["keep"]));
+        let child = put_image(&registry, "a", 500, None).await;
+        // Condemned, and its time is over.
+        assert_eq!(collect_once(&registry).await.manifests.condemned.count, 1);
+        faulty.arm(None, skip, fault);
+        let listed = put(&registry, "a", Some("keep"), &index(&[&child])).await;
+        let happened = faulty.disarm();
+        if listed.is_ok() {
+            collect(&registry).await;
+            assert!(manifests(&store, "a").await.contains(&child), "{fault:?} at call {skip}");
         }
-    }
+        happened
+    })
+    .await;
 }
 
 const GRACE: Duration = Duration::from_millis(30);
