@@ -38,7 +38,7 @@ pub(crate) use auth::basic;
 pub use blob_reader::{BlobReader, Connections};
 pub use copy::{Copied, copy};
 pub use credentials::{Credentials, IdentityTokens};
-pub use egress::{Egress, RefusedAddress};
+pub use egress::{Egress, Refusal, RefusedAddress};
 pub use error::ClientError;
 pub use events::Events;
 pub use feed::BlobFeed;

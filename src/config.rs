@@ -28,6 +28,7 @@ use environment::Environment;
 pub use limits::LimitsConfig;
 pub use quotas::QuotaConfig;
 pub use tls::{ClientCertificates, TlsConfig};
+pub use value::Networks;
 pub use webhooks::{HiddenText, WebhookConfig, WebhookEvent};
 
 pub use auth::{AuthConfig, IssuerConfig, RuleConfig};
@@ -143,6 +144,9 @@ pub struct Config {
     /// Whether sources may be on loopback and link-local addresses; unset: if only this machine reaches the server.
     #[serde(deserialize_with = "value::optional_switch")]
     pub allow_local_sources: Option<bool>,
+    /// Networks that sources may not be in.
+    #[serde(deserialize_with = "value::networks")]
+    pub deny_networks: Vec<IpNet>,
     /// Listen on addresses that others reach without asking anybody who they are.
     #[serde(deserialize_with = "value::switch")]
     pub without_auth: bool,
@@ -263,6 +267,7 @@ impl Default for Config {
             presence_interval: 5 * 60,
             workers: 4,
             allow_local_sources: None,
+            deny_networks: Vec::new(),
             without_auth: false,
             auth: None,
             webhooks: Vec::new(),

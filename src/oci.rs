@@ -24,5 +24,8 @@ pub use oci_spec::distribution::ErrorCode;
 pub use reference::{InvalidReference, Reference};
 pub use tag::{InvalidTag, Tag};
 pub use tag_pattern::{InvalidTagPattern, TagPattern};
-pub use uploaded_file::{SALT, SALTED_FILE, UPLOADED_FILE, UPLOADED_FILES, salt};
+pub use uploaded_file::{
+    ALL_UPLOADED_FILES, SALT, SALTED_FILE, UPLOADED_FILE, is_uploaded_file, salt, uploaded_file,
+    uploaded_file_tag,
+};
 pub(crate) use wildcard::in_order;

@@ -99,7 +99,7 @@ def kept(server):
 
 def is_mark(session):
     """Whether the session of a file for an image only says that there is none any more."""
-    return b'"repository":"uploads"' in session and (b'"discarding"' in session or b'"closed"' in session)
+    return b'"repository":"uploads/' in session and (b'"discarding"' in session or b'"closed"' in session)
 
 
 def requests(server, method="", path=""):

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import time
+import uuid
 import warnings
 from urllib.parse import quote
 
@@ -28,6 +29,8 @@ with warnings.catch_warnings():
     import crypt
 
 KEY = os.urandom(32)
+FILE = f"uploads/{uuid.uuid4()}"
+"""Somebody else's uploaded file."""
 PASSWORDS = {"alice": "alice's: secret", "bob": "bobs-secret", "ops": "ops-secret", "nobody": "nobodys-secret"}
 TENANTS = """
 [[auth.rules]]
@@ -1209,7 +1212,7 @@ def test_the_token_of_a_job_opens_the_repository_of_its_image_and_nothing_else(s
         return [token for token in held if "vi/default/mine" in json.dumps(claims_of(token))]
 
     held = eventually(tokens, 60)[0]
-    wanted = [f"repository:{name}:pull,push,delete" for name in ["vi/default/mine", "vi/default/other", "cvi/mine", "uploads"]]
+    wanted = [f"repository:{name}:pull,push,delete" for name in ["vi/default/mine", "vi/default/other", "cvi/mine", FILE]]
     form = {"grant_type": "refresh_token", "refresh_token": held, "service": "dvcr", "scope": " ".join([*wanted, "registry:catalog:*"])}
     given = User(world.server).posts_token(**form)
     assert given.status == 200, given
@@ -1219,13 +1222,48 @@ def test_the_token_of_a_job_opens_the_repository_of_its_image_and_nothing_else(s
         ("GET", "/v2/vi/default/other/tags/list"),
         ("POST", "/v2/vi/default/other/blobs/uploads/"),
         ("POST", "/v2/cvi/mine/blobs/uploads/"),
-        ("GET", "/v2/uploads/tags/list"),
+        ("GET", f"/v2/{FILE}/manifests/file"),
         ("DELETE", "/v2/vi/default/mine/manifests/v1"),
         ("GET", "/v2/_dvcr/storage"),
     ]:
         assert job.send(method, path).status in (401, 403), (method, path)
     slow.speed = None
     world.wait_phase("vi", "mine", "Ready")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world_name", ["cluster"])
+def test_the_token_of_a_job_that_takes_an_uploaded_file_opens_that_one_alone(start_world, users, images):
+    world = start_world(DVCR_AUTH_HTPASSWD=str(users), DVCR_AUTH_TOKEN_KEY=base64.b64encode(KEY).decode())
+    # All secrets that there ever are, the short-lived ones of Jobs among them.
+    watch = world.kubectl.start("get", "secrets", "--all-namespaces", "--watch", "--output", "jsonpath={.data.token}{'\\n'}")
+    image = world.waiting_for_upload(virtual_image("mine", from_user()))
+    uploaded = subprocess.run(["curl", "-sf", "-T", images.disk(), upload_url(image)], capture_output=True, check=False)
+    assert uploaded.returncode == 0, uploaded
+    world.wait_phase("vi", "mine", "Ready")
+    watch.terminate()
+    tokens = {base64.b64decode(line).decode() for line in watch.communicate()[0].split()}
+    [held] = [token for token in tokens if "vi/default/mine" in json.dumps(claims_of(token))]
+    own = f"uploads/{image['metadata']['uid']}"
+    assert claims_of(held)["may"] == [[own, "pull"], ["vi/default/mine", "pull,push"]]
+    # The file goes in a moment.
+    for file, answers in [(own, (200, 404)), (FILE, (401,))]:
+        form = {"grant_type": "refresh_token", "refresh_token": held, "service": "dvcr", "scope": f"repository:{file}:pull"}
+        job = User(world.server, token=User(world.server).posts_token(**form).json()["access_token"])
+        assert job.get(f"/v2/{file}/manifests/file").status in answers
+
+
+def test_a_file_for_an_image_comes_by_its_address_alone(guarded):
+    server = guarded()
+    for client in (User(server, "ops"), User(server, "alice"), User(server)):
+        for method, path in [
+            ("POST", f"/v2/{FILE}/blobs/uploads/"),
+            ("PATCH", f"/v2/{FILE}/blobs/uploads/{FILE.removeprefix('uploads/')}"),
+            ("PUT", f"/v2/{FILE}/manifests/file"),
+            ("DELETE", f"/v2/{FILE}/manifests/file"),
+            ("GET", f"/v2/{FILE}/tags/list"),
+        ]:
+            assert client.send(method, path).status in (401, 403), (method, path)
 
 
 def test_the_image_of_another_is_mounted_by_the_controller(guarded, images, web):

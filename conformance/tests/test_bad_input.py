@@ -5,6 +5,7 @@ import json
 import os
 import random
 import time
+import uuid
 
 import pytest
 
@@ -440,3 +441,12 @@ def test_random_requests_never_fail_the_server(start, backend):
             if answer.status >= 400 and method != "HEAD":
                 assert answer.codes(), (method, target, sent, answer)
     alive(client)
+
+
+def test_what_is_kept_for_uploaded_files_takes_no_pushes(client):
+    file = f"uploads/{uuid.uuid4()}"
+    for method, path in [("POST", "blobs/uploads/"), ("PUT", "manifests/file"), ("DELETE", "manifests/file")]:
+        answer = client.send(method, f"/v2/{file}/{path}", b"{}")
+        assert answer.status == 403 and answer.codes() == ["DENIED"], answer
+        assert file in answer.json()["errors"][0]["message"]
+    assert client.send("POST", "/v2/uploads/mine/blobs/uploads/").status == 202

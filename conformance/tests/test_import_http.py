@@ -1,12 +1,13 @@
 """Downloads over networks as they are: cut, stalled, redirected, behind proxies and passwords."""
 
 import hashlib
+import ipaddress
 import itertools
 import os
 
 import pytest
 
-from command import DONE, FAILED, REFUSED, kept, nothing_tagged
+from command import ASKED_WRONGLY, DONE, FAILED, REFUSED, kept, nothing_tagged
 from disk import write_disk
 from flaky_http import Resource, Web
 from images import MIB, compress
@@ -389,6 +390,31 @@ def test_redirects_to_this_machine_are_refused(refuses, opened, outside, web, da
         error = refuses(url, DENY, "--retries", "1", code=REFUSED)
         assert "local" in error or "loopback" in error, (location, error)
     assert web.requests(method=None) == []
+
+
+def test_networks_that_are_denied_are_refused(dvcr, refuses, imports, opened, outside, web, data):
+    away = opened(Web(outside))
+    disk, redirected = away.add("/disk", data), web.add("/away", location=f"{away.url}/disk")
+    network = str(ipaddress.ip_network(f"{outside}/24", strict=False))
+    for url in [disk, redirected]:
+        error = refuses(url, "--deny-networks", f"192.0.2.0/24,{network}", "--retries", "1", code=REFUSED)
+        assert outside in error and network in error, (url, error)
+    refuses(disk, "--retries", "1", code=REFUSED, environment={"DVCR_DENY_NETWORKS": f"192.0.2.0/24, {outside},"})
+    wrong = dvcr.run("import", "--deny-networks", "everywhere", disk, "127.0.0.1:1/a:v1", code=ASKED_WRONGLY)
+    assert "10.0.0.0/8" in wrong.errors
+    assert away.requests(method=None) == []
+    assert imports(disk, "--deny-networks", "192.0.2.0/24")[1] == data
+    assert imports(disk, environment={"DVCR_DENY_NETWORKS": ""})[1] == data
+
+
+def test_a_proxy_may_be_where_sources_may_not(refuses, imports, opened, outside, forward_proxy, data):
+    away = opened(Web(outside))
+    disk, proxy = away.add("/disk", data), forward_proxy({away.host: away.host})
+    named = proxy.url.replace("127.0.0.1", "localhost")
+    refuses(f"{named}/disk", DENY, "--retries", "1", code=REFUSED, environment={"HTTP_PROXY": named})
+    assert proxy.asked == []
+    assert imports(disk, DENY, environment={"HTTP_PROXY": named})[1] == data
+    assert proxy.asked
 
 
 def test_a_registry_on_this_machine_is_refused_as_a_source_only(dvcr, registry, refuses, start, images):

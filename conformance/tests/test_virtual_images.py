@@ -879,11 +879,15 @@ def test_sources_on_this_machine_are_refused_when_that_is_wanted(start_world, we
     assert web.requests(method=None) == []
 
 
+def test_sources_in_networks_that_are_denied_are_refused(start_world, web, images):
+    world = start_world(DVCR_DENY_NETWORKS="192.0.2.0/24,127.0.0.0/8")
+    world.apply(virtual_image("disk", from_web(web.add("/disk", images.image("qcow2").read_bytes()))))
+    said = condition_of(world.wait_phase("vi", "disk", "Failed"), "Ready")["message"]
+    assert "127.0.0.1" in said and "127.0.0.0/8" in said
+    assert web.requests(method=None) == []
+
+
 # Uploads.
-
-
-def upload_tags(world):
-    return {tag for tag in world.tags() if tag.startswith("uploads:")}
 
 
 def waiting(world, name="disk", kind="vi", **checksum):
@@ -1151,7 +1155,7 @@ def test_nothing_of_an_upload_is_left_once_the_image_is_ready(world, noise, pull
     path, url = noise(), waiting(world)
     assert curl("-T", path, url).status == 201
     image = gets(world, "vi", "disk", path, pulled)
-    eventually(lambda: upload_tags(world) == set())
+    eventually(lambda: world.uploaded_files() == set())
     assert world.tags() == {f"vi/default/disk:{image['metadata']['uid']}"}
     eventually(lambda: not [file for file in kept(world.server) if file.startswith("uploads/")])
 
@@ -1164,7 +1168,7 @@ def test_the_address_of_an_image_that_is_ready_takes_nothing_more(world, noise, 
     eventually(lambda: ask("PUT", url, b"x" * MIB).status in (404, 410))
     before = kept(world.server)
     assert ask("PUT", url, b"x" * MIB).status in (404, 410)
-    assert upload_tags(world) == set() and kept(world.server) == before
+    assert world.uploaded_files() == set() and kept(world.server) == before
 
 
 def test_the_address_of_an_image_that_was_deleted_takes_nothing_more(world):

@@ -18,6 +18,7 @@ import threading
 import time
 from urllib.parse import urlsplit
 
+from command import kept
 from flaky_http import PIECE, Handler, Server, Web
 from kubernetes import Kubectl
 from wire import Client
@@ -194,7 +195,7 @@ class World:
     # The registry.
 
     def tags(self):
-        """Every repository:tag of the registry."""
+        """Every repository:tag of the registry, with those of uploaded files, which are in no catalog."""
         client, found = Client(self.server.host), set()
         for page in client.pages("/v2/_catalog"):
             for name in page.json()["repositories"]:
@@ -202,7 +203,12 @@ class World:
                     continue
                 for tags in client.pages(f"/v2/{name}/tags/list"):
                     found |= {f"{name}:{tag}" for tag in tags.json()["tags"] or []}
-        return found
+        return found | self.uploaded_files()
+
+    def uploaded_files(self):
+        """Those that wait to be taken."""
+        paths = [file.split("/") for file, size in kept(self.server).items() if size and file.startswith("repositories/uploads/")]
+        return {f"uploads/{image}:{tag}" for _, _, image, kind, tag, *_ in paths if kind == "_tags"}
 
     # What each kind of world does in its own way.
 

@@ -12,7 +12,9 @@ use super::audit::Interrupted;
 use crate::artifact::SelectionError;
 use crate::auth::Refusal;
 use crate::bare_disk::BareDiskError;
-use crate::oci::{ErrorCode, InvalidDigest, InvalidMediaType, InvalidName, InvalidReference, InvalidTag};
+use crate::oci::{
+    ErrorCode, InvalidDigest, InvalidMediaType, InvalidName, InvalidReference, InvalidTag, RepositoryName,
+};
 use crate::registry::Error;
 
 /// A code of an answer.
@@ -118,6 +120,12 @@ impl ApiError {
     /// It is known who asks, and they may not.
     pub(super) fn denied(user: &str) -> Self {
         let message = format!("{user} may not do this here");
+        Self::new(StatusCode::FORBIDDEN, ErrorCode::Denied, message)
+    }
+
+    /// Nobody changes a repository that is there for something else.
+    pub(super) fn reserved(name: &RepositoryName) -> Self {
+        let message = format!("{name} is kept for a file that is uploaded for an image");
         Self::new(StatusCode::FORBIDDEN, ErrorCode::Denied, message)
     }
 

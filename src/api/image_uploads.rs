@@ -231,7 +231,7 @@ fn refusal(error: StagingError) -> Refused {
             let message = "the registry has no space left; nothing is wrong with the file";
             Refused::new(StatusCode::INSUFFICIENT_STORAGE, message)
         }
-        StagingError::Registry(_) | StagingError::Name(_) => {
+        StagingError::Registry(_) => {
             tracing::error!(error = message, "an upload of an image failed");
             Refused::new(StatusCode::SERVICE_UNAVAILABLE, "the registry cannot take the file now; try again")
                 .with(RETRY_AFTER, 5)

@@ -17,6 +17,21 @@ pub(super) enum Route {
     Chunks { name: RepositoryName, digest: String },
 }
 
+impl Route {
+    /// The repository that it is about.
+    pub(super) fn repository(&self) -> &RepositoryName {
+        match self {
+            Self::Blob { name, .. }
+            | Self::Uploads { name }
+            | Self::Upload { name, .. }
+            | Self::Manifest { name, .. }
+            | Self::Tags { name }
+            | Self::Referrers { name, .. }
+            | Self::Chunks { name, .. } => name,
+        }
+    }
+}
+
 /// Reads the part of a path behind `/v2/`. Percent-encoding is taken off first: some clients write `sha256%3A…`.
 pub(super) fn parse(path: &str) -> Result<Route, ApiError> {
     let path = percent_decode_str(path).decode_utf8().map_err(|_| ApiError::no_such_endpoint())?;

@@ -16,6 +16,7 @@ use super::{
     Api, access_log, blobs, chunks, collect, disks, guard, health, image_uploads, manifests, referrers,
     rewrite, stats, tags, token, uploads, verify,
 };
+use crate::oci::is_uploaded_file;
 
 /// The whole HTTP interface; `more` are further paths.
 pub fn router(api: Api, more: Router) -> Router {
@@ -99,8 +100,16 @@ async fn read(api: &Api, route: Route, request: &Parts) -> Result<Response, ApiE
     }
 }
 
-#[rustfmt::skip] // The table keeps its columns.
+/// What changes something. Files for images come by `/upload` alone, which knows of them: they would be under no quota here.
 async fn change(api: &Api, route: Route, request: &Parts, body: &mut Incoming) -> Result<Response, ApiError> {
+    if is_uploaded_file(route.repository().as_str()) {
+        return Err(ApiError::reserved(route.repository()));
+    }
+    changed(api, route, request, body).await
+}
+
+#[rustfmt::skip] // The table keeps its columns.
+async fn changed(api: &Api, route: Route, request: &Parts, body: &mut Incoming) -> Result<Response, ApiError> {
     match (route, request.method.as_str()) {
         (Route::Uploads { name }, "POST") => uploads::begin(api, &name, request, body).await,          // end-4, 11
         (Route::Upload { name, id }, "PATCH") => uploads::append(api, &name, &id, request, body).await, // end-5

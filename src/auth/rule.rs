@@ -1,7 +1,7 @@
 //! [`Rules`]: who may do what. What no rule allows is denied.
 
 use super::{Action, Actions, Identity, Pattern};
-use crate::oci::UPLOADED_FILES;
+use crate::oci::is_uploaded_file;
 
 /// Whom a rule is for: any of these.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -60,7 +60,7 @@ impl Rules {
             return if identity.is_anonymous() { Actions::default() } else { Actions::REPOSITORY };
         }
         // Files that wait for their images have credentials of their own: no rule is meant for them.
-        if repository == UPLOADED_FILES {
+        if is_uploaded_file(repository) {
             return Actions::default();
         }
         self.of(identity)

@@ -16,6 +16,7 @@ use crate::auth::{
 };
 use crate::client::{IdentityTokens, Transport, TransportOptions};
 use crate::config::{AuthConfig, Config, IssuerConfig, RuleConfig};
+use crate::oci::ALL_UPLOADED_FILES;
 
 /// The largest document of an issuer.
 const DOCUMENT: usize = 1 << 20;
@@ -177,8 +178,8 @@ pub(super) struct ControllerTokens(pub(super) Tokens);
 
 impl IdentityTokens for ControllerTokens {
     fn identity_token(&self) -> String {
-        let may = ["vi/**", "cvi/**", "uploads"].map(|pattern| (pattern, "pull,push,delete"));
-        self.0.work("controller", &may, OWN)
+        let all = "pull,push,delete";
+        self.0.work("controller", &[("vi/**", all), ("cvi/**", all), (ALL_UPLOADED_FILES, "pull")], OWN)
     }
 }
 

@@ -88,7 +88,7 @@ impl Embedded {
         let work = Arc::new(InProcess::new(InProcessOptions {
             client: library.client.clone(),
             registry: library.address.clone(),
-            egress: Egress::of_server(address.ip(), config.allow_local_sources),
+            egress: Egress::of_server(address.ip(), config.allow_local_sources, &config.deny_networks),
             workers: usize::try_from(config.workers).unwrap_or(usize::MAX >> 4).min(usize::MAX >> 4),
             journal: state.join("imports"),
             volumes: state.join("volumes"),

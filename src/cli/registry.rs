@@ -55,7 +55,7 @@ impl RegistryArgs {
         let transport = TransportOptions {
             authorities: read_all(&self.ca_file)?,
             insecure: self.insecure_skip_tls_verify,
-            egress: Egress::Any,
+            egress: Egress::default(),
             patience,
             own: None,
             headers: trace(),

@@ -116,7 +116,10 @@ impl Transport {
                 .tcp_nodelay(true)
                 // The library's own limit would end a connection whose other end may be silent for longer.
                 .tcp_user_timeout(options.patience)
-                .dns_resolver(Resolver(options.egress))
+                .dns_resolver(Resolver {
+                    egress: options.egress.clone(),
+                    proxies: if proxied { proxies() } else { Vec::new() },
+                })
                 .tls_danger_accept_invalid_certs(options.insecure);
             if let Some(own) = own {
                 builder = builder.tls_backend_preconfigured(own.tls.clone());
@@ -136,7 +139,7 @@ impl Transport {
             client: build(true, None)?,
             direct: build(false, None)?,
             own,
-            egress: options.egress,
+            egress: options.egress.clone(),
             patience: options.patience,
         })
     }
@@ -217,6 +220,18 @@ pub(crate) fn redacted(url: &Url) -> String {
     shown.set_query(None);
     shown.set_fragment(None);
     shown.into()
+}
+
+/// The names of the proxies of the environment.
+fn proxies() -> Vec<String> {
+    let variables = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"];
+    let all = variables.into_iter().flat_map(|name| [name.to_owned(), name.to_lowercase()]);
+    let urls = all.filter_map(|name| std::env::var(name).ok()).filter_map(|text| {
+        // The library takes them without a scheme too.
+        let text = if text.contains("://") { text } else { format!("http://{text}") };
+        Url::parse(&text).ok()
+    });
+    urls.filter_map(|url| Some(url.domain()?.to_owned())).collect()
 }
 
 /// Whether the environment excepts everything from the proxy, which the library does not know.

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::value;
 use crate::auth::{Identity, Pattern};
-use crate::oci::{RepositoryName, TagPattern, UPLOADED_FILES};
+use crate::oci::{RepositoryName, TagPattern, is_uploaded_file};
 
 /// Seconds for which a manifest stays that nothing needs, unless a rule says otherwise.
 const UNTAGGED_AFTER: u64 = 7 * 24 * 60 * 60;
@@ -99,7 +99,7 @@ pub(super) fn check(rules: &[RetentionConfig], grace: u64) -> Result<(), String>
 /// Whether a name, or all that fit a pattern, are repositories of resources or of what is uploaded for them.
 fn is_of_resources(text: &str) -> bool {
     let (first, rest) = text.split_once('/').map_or((text, None), |(first, rest)| (first, Some(rest)));
-    (OF_RESOURCES.contains(&first) && rest.is_some()) || text == UPLOADED_FILES
+    (OF_RESOURCES.contains(&first) && rest.is_some()) || is_uploaded_file(text)
 }
 
 #[cfg(test)]
@@ -119,7 +119,8 @@ mod tests {
             ("vi", true),
             ("vi/team/disk", false),
             ("cvi/disk", false),
-            ("uploads", false),
+            ("uploads/0190d5c6-0000-7000-8000-000000000000", false),
+            ("uploads", true),
             ("uploads/mine", true),
             ("my/vi/disk", true),
             ("vim/disk", true),
@@ -146,7 +147,7 @@ mod tests {
             (RetentionConfig { untagged_after: Some(59), ..good.clone() }, "the grace, 60 seconds"),
             (rule(&["images/**", "vi/**"]), "vi/** belong to VirtualImage resources"),
             (rule(&["cvi/*"]), "cvi/* belong"),
-            (rule(&["uploads"]), "uploads belong"),
+            (rule(&["uploads/0190d5c6-0000-7000-8000-000000000000"]), "belong to VirtualImage"),
             (rule(&["images/{user}"]), "images/{user} stands for a caller"),
         ] {
             let refused = check(&[good.clone(), rule], 60).unwrap_err();

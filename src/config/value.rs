@@ -132,8 +132,8 @@ where
 
 /// Networks in CIDR notation, or addresses: a list of them, or text with commas between them.
 pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
-    struct Networks;
-    impl<'de> Visitor<'de> for Networks {
+    struct List;
+    impl<'de> Visitor<'de> for List {
         type Value = Vec<IpNet>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -141,26 +141,40 @@ pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec
         }
 
         fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-            text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(network).collect()
+            text.parse().map(|Networks(all)| all).map_err(E::custom)
         }
 
         fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
             let mut networks = Vec::new();
             while let Some(text) = list.next_element::<String>()? {
-                networks.push(network(&text)?);
+                networks.push(network(&text).map_err(A::Error::custom)?);
             }
             Ok(networks)
         }
     }
-    deserializer.deserialize_any(Networks)
+    deserializer.deserialize_any(List)
 }
 
-fn network<E: Error>(text: &str) -> Result<IpNet, E> {
+/// Networks as a text, with commas between them; it may be empty.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Networks(pub Vec<IpNet>);
+
+impl FromStr for Networks {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+        parts.map(network).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+/// A network, or an address, which is one alone.
+fn network(text: &str) -> Result<IpNet, String> {
     let network = text.parse::<IpNet>().map(|network| network.trunc());
     let address = || text.parse::<IpAddr>().map(IpNet::from);
-    network.or_else(|_| address()).map_err(|_| {
-        E::custom(format!("{text:?} is neither a network, such as 10.0.0.0/8 or fd00::/8, nor an address"))
-    })
+    network
+        .or_else(|_| address())
+        .map_err(|_| format!("{text:?} is neither a network, such as 10.0.0.0/8 or fd00::/8, nor an address"))
 }
 
 #[cfg(test)]

@@ -211,7 +211,7 @@ mod tests {
                 name: "x".to_owned(),
                 uid: "u".to_owned(),
             };
-            let supply = Supply::Uploaded { tag: "u".parse().unwrap(), checksums: vec![] };
+            let supply = Supply::Uploaded { repository: "uploads/u".parse().unwrap(), checksums: vec![] };
             let task = Task::Import { supply, target: "r:5000/cvi/x:u".parse().unwrap() };
             Self {
                 imports: Imports::default(),

@@ -24,7 +24,7 @@ use crate::importer::{
     Cause, Checksum, FileSource, Gauge, HttpSource, ImportError, ImportOptions, Importer, Journal, Meter,
     RegistrySource, Source, UploadedSource, per_second, ratio,
 };
-use crate::oci::{ImageReference, RegistryHost, UPLOADED_FILES};
+use crate::oci::{ImageReference, RegistryHost};
 
 /// How long the first wait between two tries is.
 const FIRST_WAIT: Duration = Duration::from_secs(5);
@@ -347,8 +347,11 @@ impl Shared {
         let retries = Retries::default();
         let client = |authorities: &Option<Vec<u8>>, credentials| {
             let authorities = authorities.iter().cloned().collect();
-            let transport =
-                TransportOptions { authorities, egress: self.options.egress, ..TransportOptions::default() };
+            let transport = TransportOptions {
+                authorities,
+                egress: self.options.egress.clone(),
+                ..TransportOptions::default()
+            };
             Client::new(ClientOptions { transport, credentials, ..ClientOptions::default() })
         };
         Ok(match supply {
@@ -362,10 +365,9 @@ impl Shared {
                 let source = RegistrySource::new(client(authorities, credentials)?, image.clone(), None);
                 (Source::Registry(Box::new(source)), Vec::new())
             }
-            Supply::Uploaded { tag, checksums } => {
-                let name = UPLOADED_FILES.parse().map_err(|error| ClientError::Setup(format!("{error}")))?;
-                let repository = self.options.client.repository(&self.options.registry, &name);
-                (Source::Uploaded(UploadedSource::new(repository, tag.clone())), checksums.clone())
+            Supply::Uploaded { repository, checksums } => {
+                let repository = self.options.client.repository(&self.options.registry, repository);
+                (Source::Uploaded(UploadedSource::new(repository)), checksums.clone())
             }
             Supply::Claim(claim) => (Source::File(FileSource::new(self.volume(claim))), Vec::new()),
         })

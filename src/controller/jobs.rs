@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::{BoxStream, StreamExt as _};
+use ipnet::IpNet;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
@@ -47,6 +48,8 @@ pub struct JobOptions {
     pub plain_http: bool,
     /// Whether sources may be on loopback and link-local addresses.
     pub allow_local_sources: bool,
+    /// Networks that sources may not be in.
+    pub deny_networks: Vec<IpNet>,
     /// The service account of the pods, which needs no rights.
     pub service_account: Option<String>,
     /// Processors that a pod may use, as Kubernetes writes them.

@@ -11,7 +11,7 @@ use futures::stream::BoxStream;
 use super::image::{HttpFile, ImageId};
 use crate::disk::Format;
 use crate::importer::{Cause, Checksum, Meter};
-use crate::oci::{ImageReference, Tag};
+use crate::oci::{ImageReference, RepositoryName};
 
 /// Work for one image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,8 +63,8 @@ pub enum Supply {
     },
     /// A file that was uploaded to our registry.
     Uploaded {
-        /// Under which tag.
-        tag: Tag,
+        /// Its repository, which is its own.
+        repository: RepositoryName,
         /// What the file must hash to.
         checksums: Vec<Checksum>,
     },

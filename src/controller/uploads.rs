@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::crd::UploadUrls;
 use super::image::ImageId;
 use crate::client::{ClientError, Response, Transport};
+use crate::oci::{RepositoryName, uploaded_file};
 use crate::upload_token::UploadKey;
 
 /// How much of an answer is read.
@@ -97,6 +98,11 @@ impl Uploads {
     /// Removes what was uploaded for an image, and takes nothing for it any more.
     pub async fn close(&self, image: &ImageId) -> Result<(), ClientError> {
         self.ask("DELETE", image, Some("close=true")).await.map(drop)
+    }
+
+    /// Where the file of an image is kept.
+    pub fn repository(&self, image: &ImageId) -> Result<RepositoryName, ClientError> {
+        Ok(uploaded_file(uid(image)?))
     }
 
     /// Asks with a token that opens the door for a moment: the user's may have expired.

@@ -4,7 +4,7 @@ use futures::TryStreamExt;
 use storage_backends::Condition;
 
 use super::{Error, Page, Registry, Result, layout};
-use crate::oci::RepositoryName;
+use crate::oci::{RepositoryName, is_uploaded_file};
 
 impl Registry {
     /// Up to `limit` repositories after `last`, in byte order.
@@ -39,7 +39,12 @@ impl Registry {
     }
 
     /// Puts a repository on the list. Reading first spares nearly every push a write.
+    ///
+    /// That of an uploaded file is not for browsing, and empty soon: it is on no list.
     pub(super) async fn ensure_repository(&self, name: &RepositoryName) -> Result<()> {
+        if is_uploaded_file(name.as_str()) {
+            return Ok(());
+        }
         match self.require_repository(name).await {
             Err(Error::RepositoryUnknown { .. }) => {}
             other => return other,

@@ -15,7 +15,7 @@
 //! leases/<queue or other work>                         which process does that: tells what is in the queue, verifies, or compacts
 //! uploads/<uuid>                                       an upload session
 //! uploads/<uuid>!<uuid>                                extents of a session that has very many
-//! catalog/<encoded name>                               empty; there is such a repository
+//! catalog/<encoded name>                               empty; there is such a repository, and not only for an uploaded file
 //! repositories/<name>/_blobs/sha256/<hex>              the blob belongs to the repository
 //! repositories/<name>/_manifests/sha256/<hex>          a manifest: one line of JSON, then its bytes
 //! repositories/<name>/_tags/<tag>                      what a tag points to; empty: deleted

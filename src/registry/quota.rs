@@ -27,7 +27,7 @@ use storage_backends::Store;
 use tokio::time::Instant;
 
 use super::{BodyError, Error, Repositories, Result};
-use crate::oci::{Digest, RepositoryName, Tag, UPLOADED_FILES};
+use crate::oci::{Digest, RepositoryName, Tag, is_uploaded_file};
 use usage::{Item, Usage};
 
 /// How old a count may be that lets something in, before a new one is begun.
@@ -231,7 +231,7 @@ async fn check(quotas: &[Arc<Kept>], more: u64) -> Result<()> {
 
 impl Kept {
     fn has(&self, name: &RepositoryName) -> bool {
-        name.as_str() != UPLOADED_FILES && self.quota.repositories.has(name)
+        !is_uploaded_file(name.as_str()) && self.quota.repositories.has(name)
     }
 
     fn usage(&self) -> MutexGuard<'_, Usage> {

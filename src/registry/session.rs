@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::record::{Ending, Extent, Segment, SessionRecord};
 use super::{Error, Result, condemn, layout, record};
-use crate::oci::{Algorithm, Hasher, RepositoryName, UPLOADED_FILES};
+use crate::oci::{Algorithm, Hasher, RepositoryName, is_uploaded_file};
 
 /// The name of an upload session, unique in the registry: a UUID, as the spec asks of a location.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -256,7 +256,7 @@ impl Session {
     /// and a collection takes away when nobody has come for long.
     pub(super) async fn remove_unchanged(&self, store: &dyn Store) -> Result<bool> {
         let Some(version) = self.version.clone() else { return Ok(true) };
-        if self.record.repository.as_str() != UPLOADED_FILES {
+        if !is_uploaded_file(self.record.repository.as_str()) {
             return self.remove(store).await.map(|()| true);
         }
         if !condemn::bury(store, &layout::session(self.id.uuid()), version).await? {

@@ -21,8 +21,8 @@ use super::record::{Ending, SessionRecord};
 use super::session::{Session, SessionId};
 use super::{Append, Error, Registry, layout, record};
 use crate::oci::{
-    Algorithm, Digest, Hasher, InvalidName, MediaType, Reference, RepositoryName, SALT, SALTED_FILE, Tag,
-    UPLOADED_FILE, UPLOADED_FILES, salt,
+    Algorithm, Digest, Hasher, MediaType, Reference, RepositoryName, SALT, SALTED_FILE, UPLOADED_FILE, salt,
+    uploaded_file, uploaded_file_tag,
 };
 
 /// The config of a manifest that needs none (image specification, "Guidance for an Empty Descriptor").
@@ -112,9 +112,6 @@ pub enum StagingError {
     /// The engine refused or failed.
     #[error(transparent)]
     Registry(#[from] Error),
-    /// A constant of ours is none.
-    #[error(transparent)]
-    Name(#[from] InvalidName),
 }
 
 /// Uploaded files, by the id of the image that they are for.
@@ -167,7 +164,7 @@ impl Staging {
         if let Some((_, size)) = self.whole(id).await? {
             return Ok(Staged::Whole { size });
         }
-        let length = match self.registry.upload_status(&repository()?, SessionId::of(id)).await {
+        let length = match self.registry.upload_status(&uploaded_file(id), SessionId::of(id)).await {
             Ok(status) => status.length.saturating_sub(SALT),
             Err(Error::SessionUnknown { .. }) => 0,
             Err(error) => return Err(error.into()),
@@ -191,7 +188,7 @@ impl Staging {
         {
             return Err(StagingError::TooLong { total, length });
         }
-        let name = repository()?;
+        let name = uploaded_file(id);
         let session = SessionId::of(id);
         receiving.live.length.store(piece.start, Ordering::Relaxed);
         let body = counted(body, receiving.live.clone());
@@ -273,8 +270,8 @@ impl Staging {
         self.finish_sealing(id).await?;
         self.forget_session(id).await?;
         let Some((blob, _)) = self.whole(id).await? else { return Ok(()) };
-        let name = repository()?;
-        let manifest = self.registry.manifest(&name, &Reference::Tag(tag(id)?)).await?;
+        let name = uploaded_file(id);
+        let manifest = self.registry.manifest(&name, &Reference::Tag(uploaded_file_tag())).await?;
         // The blob first: without its manifest nobody would find it any more.
         gone(self.registry.delete_blob(&name, &blob).await)?;
         gone(self.registry.delete_manifest(&name, &manifest.digest).await)?;
@@ -296,13 +293,13 @@ impl Staging {
     }
 
     async fn forget_session(&self, id: Uuid) -> Result<(), StagingError> {
-        Ok(gone(self.registry.free_upload(&repository()?, SessionId::of(id)).await)?)
+        Ok(gone(self.registry.free_upload(&uploaded_file(id), SessionId::of(id)).await)?)
     }
 
     /// The session of a file, unless another replica has just begun one.
     async fn create(&self, id: Uuid) -> Result<Session, StagingError> {
         let (store, session) = (self.registry.store.as_ref(), SessionId::of(id));
-        let created = Session::create_as(store, &repository()?, Algorithm::Sha256, session).await?;
+        let created = Session::create_as(store, &uploaded_file(id), Algorithm::Sha256, session).await?;
         created.ok_or(StagingError::Busy)
     }
 
@@ -310,7 +307,7 @@ impl Staging {
     /// belongs to the blob that it becomes, and to no other attempt.
     async fn finish_sealing(&self, id: Uuid) -> Result<(), StagingError> {
         let store = self.registry.store.as_ref();
-        let length = match Session::load(store, &repository()?, SessionId::of(id)).await {
+        let length = match Session::load(store, &uploaded_file(id), SessionId::of(id)).await {
             Ok(Session {
                 record: SessionRecord { ending: Some(Ending::Finishing(_)), length, .. }, ..
             }) => length,
@@ -326,11 +323,12 @@ impl Staging {
 
     /// The blob and the size of a file that is whole.
     async fn whole(&self, id: Uuid) -> Result<Option<(Digest, u64)>, StagingError> {
-        let manifest = match self.registry.manifest(&repository()?, &Reference::Tag(tag(id)?)).await {
-            Ok(manifest) => manifest,
-            Err(Error::ManifestUnknown { .. } | Error::RepositoryUnknown { .. }) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
+        let manifest =
+            match self.registry.manifest(&uploaded_file(id), &Reference::Tag(uploaded_file_tag())).await {
+                Ok(manifest) => manifest,
+                Err(Error::ManifestUnknown { .. } | Error::RepositoryUnknown { .. }) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            };
         let document: serde_json::Value = serde_json::from_slice(&manifest.bytes).unwrap_or_default();
         let layer = &document["layers"][0];
         let digest = layer["digest"].as_str().and_then(|text| text.parse().ok());
@@ -341,7 +339,7 @@ impl Staging {
     /// Makes a session whose bytes are all there a file. The session is given up when the file is there: whoever finds it
     /// before does all of it again.
     async fn seal(&self, id: Uuid, size: u64) -> Result<(), StagingError> {
-        let (name, session) = (repository()?, SessionId::of(id));
+        let (name, session) = (uploaded_file(id), SessionId::of(id));
         let digest = self.registry.uploaded_digest(&name, session).await?;
         let mut published = self.registry.publish_upload(&name, session, &digest).await?;
         let config = Bytes::from_static(b"{}");
@@ -357,22 +355,13 @@ impl Staging {
             "layers": [{ "mediaType": SALTED_FILE, "digest": digest, "size": size.saturating_add(SALT) }],
         });
         let media_type = MediaType::IMAGE.parse().ok();
-        let reference = Reference::Tag(tag(id)?);
+        let reference = Reference::Tag(uploaded_file_tag());
         self.registry.push_manifest(&name, &reference, &[], media_type, manifest.to_string().into()).await?;
         if let Err(error) = published.give_up(self.registry.store.as_ref()).await {
             tracing::debug!(%error, image = %id, "the session of an uploaded file is not given up yet");
         }
         Ok(())
     }
-}
-
-fn repository() -> Result<RepositoryName, StagingError> {
-    Ok(UPLOADED_FILES.parse()?)
-}
-
-fn tag(id: Uuid) -> Result<Tag, StagingError> {
-    // Every UUID is a tag.
-    id.to_string().parse().map_err(|_| StagingError::Registry(Error::SessionUnknown { id: id.to_string() }))
 }
 
 /// The body, counted, until nobody wants it any more.

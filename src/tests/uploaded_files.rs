@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dvcr::oci::UPLOADED_FILES;
+use dvcr::oci::{Reference, uploaded_file, uploaded_file_tag};
 use dvcr::registry::{
     BodyError, Depth, Error, Piece, Registry, Rules, Staged, Staging, StagingError, Total, Verification,
 };
@@ -44,11 +44,11 @@ fn rest(file: &Bytes, start: usize) -> Piece {
 
 /// The file as an import reads it.
 async fn uploaded(registry: &Registry) -> Bytes {
-    let name = UPLOADED_FILES.parse().unwrap();
-    let manifest = registry.manifest(&name, &IMAGE.to_string().parse().unwrap()).await.unwrap();
+    let name = uploaded_file(IMAGE);
+    let manifest = registry.manifest(&name, &Reference::Tag(uploaded_file_tag())).await.unwrap();
     let document: serde_json::Value = serde_json::from_slice(&manifest.bytes).unwrap();
     let digest = document["layers"][0]["digest"].as_str().unwrap().parse().unwrap();
-    registry.pull(UPLOADED_FILES, &digest).await.unwrap().slice(SALT..)
+    registry.pull(name.as_str(), &digest).await.unwrap().slice(SALT..)
 }
 
 #[tokio::test]

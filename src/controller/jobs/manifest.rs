@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::JobOptions;
 use crate::controller::image::{HttpFile, ImageId, Kind};
 use crate::controller::provisioner::{Claim, Order, Supply, Task};
-use crate::oci::{Algorithm, Digest, UPLOADED_FILES};
+use crate::oci::{Algorithm, Digest};
 
 /// The annotation that says which order a Job is for.
 pub(super) const ORDER: &str = "dvcr.virtualization.deckhouse.io/order";
@@ -275,8 +275,11 @@ fn token(task: &Task, options: &JobOptions) -> Option<String> {
     let tokens = options.tokens.as_ref()?;
     let may = match task {
         Task::Import { supply, target } => {
-            let uploads = matches!(supply, Supply::Uploaded { .. }).then_some((UPLOADED_FILES, "pull"));
-            uploads.into_iter().chain([(target.repository.as_str(), "pull,push")]).collect()
+            let uploaded = match supply {
+                Supply::Uploaded { repository, .. } => Some((repository.as_str(), "pull")),
+                _ => None,
+            };
+            uploaded.into_iter().chain([(target.repository.as_str(), "pull,push")]).collect()
         }
         Task::Fill { image, .. } => vec![(image.repository.as_str(), "pull")],
     };
@@ -307,8 +310,8 @@ fn command(
                     }
                     (authorities, [].as_slice(), format!("docker://{image}"))
                 }
-                Supply::Uploaded { tag, checksums } => {
-                    let source = format!("uploaded://{}/{UPLOADED_FILES}:{tag}", target.registry);
+                Supply::Uploaded { repository, checksums } => {
+                    let source = format!("uploaded://{}/{repository}", target.registry);
                     (&None, checksums.as_slice(), source)
                 }
                 Supply::Claim(_) => (&None, [].as_slice(), mode.unwrap_or(VolumeMode::Filesystem).disk()),
@@ -321,6 +324,10 @@ fn command(
             let is_remote = matches!(supply, Supply::Http(_) | Supply::Registry { .. });
             if is_remote && !options.allow_local_sources {
                 words.push("--deny-local-addresses".to_owned());
+            }
+            if is_remote && !options.deny_networks.is_empty() {
+                let networks: Vec<_> = options.deny_networks.iter().map(ToString::to_string).collect();
+                words.push(format!("--deny-networks={}", networks.join(",")));
             }
             (target, vec![source, target.to_string()])
         }
@@ -391,6 +398,7 @@ mod tests {
             image: "dvcr:1".to_owned(),
             plain_http: true,
             allow_local_sources: false,
+            deny_networks: vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()],
             service_account: Some("dvcr-import".to_owned()),
             cpu_limit: "2".to_owned(),
             memory_limit: "1Gi".to_owned(),
@@ -432,14 +440,16 @@ mod tests {
         let text = serde_json::to_string(&job).unwrap();
         assert!(!text.contains("auths"), "{text}");
         assert!(words(&job).contains(&"--source-auth-file=/etc/dvcr/source/config.json".to_owned()));
-        assert!(words(&job).contains(&"--deny-local-addresses".to_owned()));
+        for word in ["--deny-local-addresses", "--deny-networks=10.0.0.0/8,fd00::/8"] {
+            assert!(words(&job).contains(&word.to_owned()), "{word}");
+        }
     }
 
     #[test]
     fn a_job_is_let_in_to_its_own_repository_by_a_secret() {
         let tokens = Tokens::new(TokenKey::random(), Duration::from_mins(5), Duration::from_hours(1));
         let options = JobOptions { tokens: Some(tokens), ..options() };
-        let supply = Supply::Uploaded { tag: "x".parse().unwrap(), checksums: Vec::new() };
+        let supply = Supply::Uploaded { repository: "uploads/x".parse().unwrap(), checksums: Vec::new() };
         let variable = |job: &Job| {
             let pod = job.spec.as_ref().unwrap().template.spec.clone().unwrap();
             let found = pod.containers[0].env.clone().unwrap().into_iter().find(|env| env.name == TOKEN);
@@ -456,7 +466,7 @@ mod tests {
         };
         let (ours, secret) = job(&order(import(supply)), "dvcr", None, &options);
         assert_eq!(variable(&ours)["valueFrom"]["secretKeyRef"]["key"], "token");
-        assert_eq!(claims(secret), json!([["uploads", "pull"], ["vi/default/x", "pull,push"]]));
+        assert_eq!(claims(secret), json!([["uploads/x", "pull"], ["vi/default/x", "pull,push"]]));
         let claim = Claim { namespace: "default".to_owned(), name: "c".to_owned() };
         let image = "dvcr.dvcr.svc:5000/vi/default/x:5".parse().unwrap();
         let fill = Task::Fill { image, claim, storage_class: None, size: 1 };
@@ -469,7 +479,7 @@ mod tests {
     fn no_job_reads_the_secret_of_the_one_before() {
         let tokens = Tokens::new(TokenKey::random(), Duration::from_mins(5), Duration::from_hours(1));
         let options = JobOptions { tokens: Some(tokens), ..options() };
-        let supply = Supply::Uploaded { tag: "x".parse().unwrap(), checksums: Vec::new() };
+        let supply = Supply::Uploaded { repository: "uploads/x".parse().unwrap(), checksums: Vec::new() };
         let order = order(import(supply));
         let [(first, _), (again, _)] = [0, 1].map(|_| job(&order, "dvcr", None, &options));
         assert_eq!(first.name_any(), again.name_any());

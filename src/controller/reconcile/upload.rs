@@ -13,7 +13,6 @@ use crate::controller::condition::{self, Reason, Type};
 use crate::controller::context::Context;
 use crate::controller::draft::Draft;
 use crate::controller::image::{Image, ImageId};
-use crate::controller::library::LibraryError;
 use crate::controller::provisioner::Supply;
 use crate::controller::quantity;
 use crate::controller::uploads::Uploaded;
@@ -96,9 +95,9 @@ async fn take<I: Image>(
     checksums: Vec<Checksum>,
     stage: Stage,
 ) -> Result<Option<Duration>, ReconcileError> {
-    let tag = subject.id.uid.parse().map_err(LibraryError::from)?;
+    let repository = context.uploads.repository(subject.id)?;
     let urls = draft.status.image_upload_urls.take();
-    let wait_for = import(subject, context, draft, Supply::Uploaded { tag, checksums }, stage).await?;
+    let wait_for = import(subject, context, draft, Supply::Uploaded { repository, checksums }, stage).await?;
     if condition::has_reason(&draft.status, Type::Ready, Reason::ProvisioningFailedTerminally) {
         let why = condition::find(&draft.status, Type::Ready).map(|condition| condition.message.clone());
         let why = why.unwrap_or_default();

@@ -222,6 +222,9 @@ async fn retrying<I: Image>(
     }
 }
 
+/// How the reason begins for which the registry does not let an image in.
+const DENIED: &str = "The registry does not take the image";
+
 /// The registry does not let the image in: its quota is full, say, and there may be room later. Gives when to try again.
 pub(super) async fn denied<I: Image>(
     subject: &Subject<'_, I>,
@@ -230,8 +233,9 @@ pub(super) async fn denied<I: Image>(
     error: &ClientError,
 ) -> Duration {
     let reason = lost_or(draft, Reason::ProvisioningFailed);
-    let is_news = !condition::has_reason(&draft.status, Type::Ready, Reason::ProvisioningFailed);
-    draft.advance(reason, format!("The registry does not take the image: {error}"), 0.0);
+    let is_news = !condition::find(&draft.status, Type::Ready)
+        .is_some_and(|condition| condition.message.starts_with(DENIED));
+    draft.advance(reason, format!("{DENIED}: {error}"), 0.0);
     if is_news {
         context.tell(&subject.reference, EventType::Warning, "DataSourceSyncFailed", error.to_string()).await;
     }

@@ -8,22 +8,21 @@ use super::Opened;
 use super::spooled::open_salted;
 use crate::client::{ClientError, Repository};
 use crate::importer::SourceError;
-use crate::oci::{Digest, Reference, SALT, SALTED_FILE, Tag};
+use crate::oci::{Digest, Reference, SALT, SALTED_FILE, uploaded_file_tag};
 
 /// An uploaded file.
 #[derive(Debug, Clone)]
 pub struct UploadedSource {
     repository: Repository,
-    tag: Tag,
     /// The blob and the bytes of the file, once they were asked for.
     found: Option<(Digest, u64)>,
 }
 
 impl UploadedSource {
-    /// The file that `repository` keeps under `tag`.
+    /// The file of `repository`, which is its own.
     #[must_use]
-    pub fn new(repository: Repository, tag: Tag) -> Self {
-        Self { repository, tag, found: None }
+    pub fn new(repository: Repository) -> Self {
+        Self { repository, found: None }
     }
 
     pub(super) async fn open(&mut self) -> Result<Opened, SourceError> {
@@ -35,8 +34,8 @@ impl UploadedSource {
     }
 
     async fn find(&self) -> Result<(Digest, u64), SourceError> {
-        let manifest = self.repository.manifest(&Reference::Tag(self.tag.clone())).await?;
-        let what = format!("{}/{}:{}", self.repository.registry(), self.repository.name(), self.tag);
+        let manifest = self.repository.manifest(&Reference::Tag(uploaded_file_tag())).await?;
+        let what = format!("{}/{}", self.repository.registry(), self.repository.name());
         let wrong =
             || ClientError::Protocol { url: what.clone(), reason: "it is no uploaded file".to_owned() };
         let parsed: ImageManifest = serde_json::from_slice(&manifest.bytes).map_err(|_| wrong())?;
