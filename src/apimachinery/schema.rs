@@ -13,6 +13,7 @@ mod default;
 mod format;
 mod lists;
 mod node;
+mod pattern;
 mod prune;
 mod rules;
 mod validate;

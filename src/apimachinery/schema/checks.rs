@@ -1,9 +1,9 @@
 //! The constraints on a value that do not depend on its children: numbers, strings, lengths, enumerations.
 
-use regex::Regex;
 use serde_json::{Number, Value};
 
 use super::node::{Kind, Node};
+use super::pattern::Pattern;
 use super::{Cause, format};
 
 /// The value validations of one node.
@@ -15,7 +15,7 @@ pub(crate) struct Checks {
     pub multiple_of: Option<Number>,
     pub max_length: Option<u64>,
     pub min_length: Option<u64>,
-    pub pattern: Option<Regex>,
+    pub pattern: Option<Pattern>,
     pub format: Option<String>,
     pub max_items: Option<u64>,
     pub min_items: Option<u64>,

@@ -6,12 +6,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use regex::Regex;
 use serde_json::{Map, Number, Value};
 
 use super::SchemaError;
 use super::checks::{Bound, Checks};
 use super::node::{Additional, Kind, ListKind, Node};
+use super::pattern::Pattern;
 use super::rules::Rule;
 use crate::apimachinery::depth;
 
@@ -205,7 +205,8 @@ impl<'a> Reader<'a> {
     }
 
     fn checks(&self) -> Result<Checks, SchemaError> {
-        let pattern = self.text("pattern")?.filter(|pattern| !pattern.is_empty()).map(Regex::new).transpose();
+        let pattern = self.text("pattern")?.filter(|pattern| !pattern.is_empty());
+        let pattern = pattern.map(Pattern::compile).transpose();
         Ok(Checks {
             enumeration: self.array("enum")?.cloned(),
             maximum: self.bound("maximum", "exclusiveMaximum")?,
