@@ -36,7 +36,7 @@ use imports::InProgress;
 use limits::Limited;
 use process::Process;
 use storing::{Chunked, StoreCalls};
-use verification::Verification;
+use verification::{Found, Verification};
 use webhooks::Webhooks;
 
 pub use http::Request;
@@ -165,6 +165,7 @@ impl Metrics {
     /// Tells also what a registry has counted.
     pub fn with_registry(&self, registry: &Registry) {
         self.add(Chunked(Arc::clone(registry.tally())));
+        self.add(Found(Arc::clone(registry.verify_tally())));
         self.add(quotas::Counted(Arc::clone(registry.quotas())));
     }
 

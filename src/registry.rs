@@ -86,7 +86,7 @@ pub use stats::{RepositoryStats, Stats};
 pub use storage_backends::{ByteStream, Error as StoreError};
 pub use tally::{Chunked, Tally};
 pub use upload::{Append, UploadStatus};
-pub use verify::{Checked, Depth, Finding, Kind, Verification, Verified, Verifier};
+pub use verify::{Checked, Depth, Finding, Kind, Verification, Verified, Verifier, VerifyTally};
 
 /// How often an operation tries again when others get in its way. Arbitrary: someone else succeeded each time.
 const ATTEMPTS: usize = 16;
@@ -130,6 +130,7 @@ pub struct Registry {
     claims: Arc<Claims>,
     quotas: Arc<Quotas>,
     listeners: Listeners,
+    verify_tally: Arc<VerifyTally>,
 }
 
 /// What a registry stores how, and what it refuses. The sizes are for production; tests make them small.
@@ -211,6 +212,7 @@ impl Registry {
             retention: Vec::new(),
             quotas,
             listeners: Listeners::default(),
+            verify_tally: Arc::default(),
             source,
             index,
             claims,
@@ -251,6 +253,12 @@ impl Registry {
     #[must_use]
     pub fn tally(&self) -> &Arc<Tally> {
         &self.index.tally
+    }
+
+    /// What verifications have read and found.
+    #[must_use]
+    pub fn verify_tally(&self) -> &Arc<VerifyTally> {
+        &self.verify_tally
     }
 
     /// Whether the store answers.

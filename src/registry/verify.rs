@@ -16,6 +16,7 @@ mod progress;
 mod records;
 mod schedule;
 mod seen;
+mod tally;
 
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,7 @@ use super::pace::Pace;
 use super::{Amount, Registry, Result};
 use crate::oci::{Digest, RepositoryName};
 pub use schedule::Verifier;
+pub use tally::VerifyTally;
 
 /// How much is read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -142,6 +144,8 @@ pub struct Checked {
 struct Report<'a> {
     lines: &'a mpsc::Sender<Verified>,
     tally: Checked,
+    /// That of all verifications.
+    of_all: &'a VerifyTally,
     only_look: bool,
     pace: Pace,
     /// Bytes of blobs that have been passed, as clients get them.
@@ -160,7 +164,11 @@ struct Unheard;
 impl Report<'_> {
     async fn found(&mut self, finding: Finding) -> Result<(), Unheard> {
         self.tally.findings += 1;
-        self.tally.unknown += u64::from(finding.kind == Kind::Unknown);
+        if finding.kind == Kind::Unknown {
+            self.tally.unknown += 1;
+        } else {
+            self.of_all.found();
+        }
         tracing::error!(
             key = finding.key,
             reason = finding.reason,
@@ -173,6 +181,7 @@ impl Report<'_> {
     /// Some of what is stored was read.
     async fn read(&mut self, bytes: u64) -> Result<(), Unheard> {
         self.tally.read += bytes;
+        self.of_all.read(bytes);
         tokio::select! {
             () = self.pace.read(bytes) => {}
             () = self.lines.closed() => return Err(Unheard),
@@ -206,6 +215,7 @@ impl Registry {
         let mut report = Report {
             lines,
             tally: Checked::default(),
+            of_all: &self.verify_tally,
             only_look: wanted.only_look,
             pace: Pace::new(wanted.rate),
             passed: 0,

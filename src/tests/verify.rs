@@ -274,6 +274,28 @@ async fn one_that_was_broken_off_goes_on_at_another_replica() {
 }
 
 #[tokio::test]
+async fn what_one_finds_is_counted_though_it_is_broken_off() {
+    let store = memory();
+    let registry = registry(&store, chunked_rules());
+    two_images(&registry).await;
+    for key in objects(&store, "data").await {
+        damage(&store, &key).await;
+    }
+    let (lines, mut come) = mpsc::channel(1);
+    let listening = async {
+        while !matches!(come.recv().await, Some(Verified::Found(_))) {}
+        drop(come);
+    };
+    let ((), verified) = tokio::join!(listening, registry.verify(at(Depth::Stored), &lines));
+    assert_eq!(verified.unwrap(), None);
+    let tally = registry.verify_tally();
+    assert!(tally.findings() > 0 && tally.read_bytes() > 0, "{tally:?}");
+    let counted = tally.read_bytes();
+    let (_, checked) = verify(&registry, at(Depth::Stored)).await;
+    assert_eq!(registry.verify_tally().read_bytes(), counted + checked.read);
+}
+
+#[tokio::test]
 async fn a_store_that_fails_is_not_taken_for_damage() {
     for rules in [rules(), chunked_rules()] {
         for call in 0.. {
