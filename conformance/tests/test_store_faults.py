@@ -14,6 +14,7 @@ from disk import MIB
 from store_proxy import INSUFFICIENT, QUOTA, StoreProxy
 from test_collect import collect, quick, stored
 from test_kills import SEED, SETTINGS, Trial
+from virtual_images import from_web, virtual_image
 from wire import Client, digest_of, encode, eventually
 
 NAME = "disks/ubuntu"
@@ -170,3 +171,52 @@ def test_a_full_disk_takes_nothing_loses_nothing_and_can_be_cleared(start, small
     assert client.finish(location, digest_of(rest), rest[10_000:]).status == 201
     push(client, images, "new", dice.randbytes(2 * MIB))
     assert_reads_go_on(client, images)
+
+
+def test_resources_on_a_full_disk_are_refused_and_taken_when_there_is_space_again(start, small_disk, web, images):
+    """Also when the server is killed on the full disk: it starts, and tells what it told before."""
+    server = start("filesystem", (["--data", str(small_disk / "data")], {}), DVCR_EMBEDDED_API="true")
+    client, group = Client(server.host), "/apis/virtualization.deckhouse.io/v1alpha2/namespaces/default/virtualimages"
+    url = web.add("/disk.img", images.disk().read_bytes())
+
+    def create(name, **annotations):
+        image = virtual_image(name, from_web(url))
+        image["metadata"]["annotations"] = annotations
+        return client.send("POST", group, encode(image), {"Content-Type": "application/json"})
+
+    def names():
+        answer = client.get(group)
+        assert answer.status == 200, answer
+        return {image["metadata"]["name"] for image in answer.json()["items"]}
+
+    def is_ready(name):
+        return client.get(f"{group}/{name}").json().get("status", {}).get("phase") == "Ready"
+
+    def fills_up(prefix):
+        """Creates images until there is no space for one, and gives the names of those that were taken."""
+        fill(small_disk)
+        for number in range(1000):
+            answer = create(f"{prefix}-{number}", large="x" * 100_000)
+            if answer.status != 201:
+                break
+            taken.add(f"{prefix}-{number}")
+        assert answer.status == 507 and "no space left" in answer.json()["message"], answer
+        assert names() == taken
+
+    taken = {"before"}
+    assert create("before").status == 201
+    eventually(lambda: is_ready("before"), 60)
+    fills_up("first")
+    server.kill()
+    server.start()
+    assert names() == taken
+    fills_up("second")
+    [tag] = client.get("/v2/vi/default/before/tags/list").json()["tags"]
+    assert client.get(f"/v2/vi/default/before/manifests/{tag}").status == 200
+    (small_disk / "filler").unlink()
+    taken.add("after")
+    assert create("after").status == 201
+    eventually(lambda: is_ready("after"), 60)
+    server.kill()
+    server.start()
+    assert names() == taken

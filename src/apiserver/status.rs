@@ -229,6 +229,13 @@ impl ApiError {
             .detail("retryAfterSeconds", 1)
     }
 
+    /// The disk is full.
+    pub(super) fn full() -> Self {
+        let message =
+            "the registry has no space left, so that nothing can be changed; what there is can be read";
+        Self::new(StatusCode::INSUFFICIENT_STORAGE, "InsufficientStorage", message)
+    }
+
     /// A bug, or a disk that fails. The cause goes to the log.
     pub(super) fn internal(error: &(dyn std::error::Error + 'static)) -> Self {
         tracing::error!(error, "a request failed");
@@ -270,7 +277,10 @@ impl IntoResponse for ApiError {
 
 impl From<WriteError> for ApiError {
     fn from(error: WriteError) -> Self {
-        Self::internal(&error)
+        match &error {
+            WriteError::Database(cause) if cause.is_full() => Self::full(),
+            _ => Self::internal(&error),
+        }
     }
 }
 

@@ -26,6 +26,7 @@ use state::State;
 use writer::{Job, Reply, Writer};
 
 pub(crate) use change::{Change, Object};
+pub(crate) use database::CommitError;
 pub(crate) use key::{Key, Range};
 pub(crate) use state::Snapshot;
 pub(crate) use transaction::Transaction;
@@ -85,7 +86,7 @@ pub enum OpenError {
 pub(crate) enum WriteError {
     /// The disk is full or broken.
     #[error("the database cannot be written")]
-    Database(#[source] Arc<redb::Error>),
+    Database(#[source] Arc<CommitError>),
     /// A bug: the write never came to an end.
     #[error("the write was given up")]
     Lost,

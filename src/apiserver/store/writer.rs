@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::database::Database;
 use super::transaction::Transaction;
-use super::{Change, Shared, Upkeep, WriteError};
+use super::{Change, Key, Shared, Upkeep, WriteError};
 
 /// Writes in one commit at most.
 const BATCH: usize = 256;
@@ -59,9 +59,9 @@ impl Writer {
         }
     }
 
-    fn commit(&self, jobs: impl Iterator<Item = Job>) -> Vec<Arc<Change>> {
+    fn commit(&mut self, jobs: impl Iterator<Item = Job>) -> Vec<Arc<Change>> {
         let mut replies: Vec<Reply> = Vec::new();
-        let committed = commit(&self.shared, &self.database, |transaction| {
+        let committed = commit(&self.shared, &mut self.database, |transaction| {
             for job in jobs {
                 let mark = transaction.mark();
                 // A bug in one write must not end the thread that all others need. Its caller sees that the
@@ -82,7 +82,7 @@ impl Writer {
 /// One commit: on the disk first, then for everybody to see.
 fn commit(
     shared: &Shared,
-    database: &Database,
+    database: &mut Database,
     write: impl FnOnce(&mut Transaction<'_>),
 ) -> Result<Vec<Arc<Change>>, WriteError> {
     let pending = {
@@ -91,7 +91,8 @@ fn commit(
         write(&mut transaction);
         transaction.into_pending()
     };
-    database.commit(&pending).map_err(|error| {
+    let kept = |key: &Key| shared.state.read().unwrap_or_else(PoisonError::into_inner).get(key);
+    database.commit(&pending, kept).map_err(|error| {
         tracing::error!(error = &error as &dyn std::error::Error, "failed to write to the database");
         WriteError::Database(Arc::new(error))
     })?;
