@@ -16,6 +16,8 @@ import pytest
 
 from conftest import s3_storage
 from dvcr import BINARY, free_port
+from layers import tar
+from test_auth import User, htpasswd
 from test_http import client, log, server  # noqa: F401
 from virtual_images import Embedded, SlowWeb, from_user, from_web, virtual_image
 from wire import Client, digest_of, encode, eventually
@@ -320,6 +322,32 @@ def test_who_did_what_is_kept(start, tmp_path):
     assert mounted["repository"] == "other" and mounted["from"] == NAME and mounted["reference"] == layer
     assert deleted["reference"] == digest
     assert path.stat().st_mode & 0o077 == 0o040
+
+
+def test_who_pulled_a_disk_without_its_image_is_kept(start, tmp_path, images):
+    path, users = tmp_path / "audit.log", tmp_path / "users"
+    htpasswd(users, {"alice": "secret", "bob": "secret"})
+    config = tmp_path / "dvcr.toml"
+    config.write_text('[[auth.rules]]\nusers = ["alice"]\nrepositories = ["**"]\nactions = ["pull", "push"]\n')
+    environment = {"DVCR_AUTH_HTPASSWD": str(users), "DVCR_CONFIG": str(config)}
+    server = start("filesystem", DVCR_AUDIT_LOG=str(path), DVCR_LOG_LEVEL="error", **environment)
+    alice, bob = User(server, "alice", "secret"), User(server, "bob", "secret")
+    digest = alice.push_image("disks/noble", "v1", tar(("disk/disk.img", images.disk().read_bytes())))
+    known, disk = len(audited(path)), "/disks/disks/noble/v1"
+    size = images.disk().stat().st_size
+    assert alice.get(disk).status == 200
+    assert alice.get(disk, Range="bytes=0-511").status == 206
+    for answer in (alice.get(disk, Range="bytes=512-1023"), alice.get(f"{disk}?extents"), alice.send("HEAD", disk)):
+        assert answer.status in (200, 206)
+    assert alice.get("/disks/disks/noble/v2").status == 404
+    assert bob.get(disk).status == 403
+    events = audited(path)[known:]
+    assert [(event["action"], event["outcome"], event["user"], event["reference"]) for event in events] == [
+        ("pull", "done", "alice", "v1"), ("pull", "done", "alice", "v1"), ("pull", "refused", "alice", "v2"), ("pull", "refused", "bob", "v1"),
+    ]  # fmt: skip
+    assert [event.get("digest") for event in events] == [digest, digest, None, None]
+    assert [event.get("size") for event in events] == [size, 512, None, None]
+    assert all(event["repository"] == "disks/noble" for event in events)
 
 
 def test_who_looked_after_the_registry_is_kept(start, tmp_path):

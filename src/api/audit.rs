@@ -103,7 +103,7 @@ impl Event {
             namespace = self.namespace,
             name,
             parameters = self.parameters,
-            digest = text("docker-content-digest"),
+            digest = text("docker-content-digest").or_else(|| text("content-location")?.rsplit('/').next()),
             from = self.from,
             size = if matches!(outcome, "done" | "partial") { size } else { None },
             outcome,

@@ -12,6 +12,7 @@
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LOCATION, CONTENT_TYPE};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -19,6 +20,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use percent_encoding::percent_decode_str;
 
 use super::Api;
+use super::audit::Event;
 use super::blobs::{etag, header};
 use super::content::Content;
 use super::error::ApiError;
@@ -30,16 +32,19 @@ use crate::oci::{Reference, RepositoryName};
 /// Where disks are.
 pub(super) const PATH: &str = "/disks/{*path}";
 
+/// What their paths begin with.
+pub(super) const PREFIX: &str = "/disks/";
+
 pub(super) async fn handle(State(api): State<Api>, request: Request) -> Response {
-    let answer = match *request.method() {
-        Method::GET | Method::HEAD => read(&api, request).await,
+    let (parts, _) = request.into_parts();
+    let answer = match parts.method {
+        Method::GET | Method::HEAD => read(&api, &parts).await,
         _ => Err(ApiError::method_not_allowed("GET, HEAD")),
     };
-    answer.unwrap_or_else(IntoResponse::into_response)
+    Event::told(Event::of_disk(&parts), answer.unwrap_or_else(IntoResponse::into_response))
 }
 
-async fn read(api: &Api, request: Request) -> Result<Response, ApiError> {
-    let (request, _) = request.into_parts();
+async fn read(api: &Api, request: &Parts) -> Result<Response, ApiError> {
     let (name, reference) = parse(request.uri.path())?;
     let query = Query::of(&request.uri);
     let platform = query.get("platform").map(platform).transpose()?;
@@ -60,7 +65,7 @@ async fn read(api: &Api, request: Request) -> Result<Response, ApiError> {
         headers.insert(CONTENT_DISPOSITION, header(&disposition));
     }
     let content = Content { what: "the disk", etag: &etag(&disk.layer), size: disk.file.size, headers };
-    content.answer(&request, |range| disk.stream(range))
+    content.answer(request, |range| disk.stream(range))
 }
 
 /// The extents of a disk as JSON, written while they are read: a large disk may have a million of them.
@@ -87,7 +92,7 @@ fn extents(disk: &BareDisk) -> Body {
 
 /// Reads a path: the last segment is the reference.
 pub(super) fn parse(path: &str) -> Result<(RepositoryName, Reference), ApiError> {
-    let path = path.strip_prefix("/disks/").unwrap_or(path);
+    let path = path.strip_prefix(PREFIX).unwrap_or(path);
     let path = percent_decode_str(path).decode_utf8().map_err(|_| ApiError::no_such_endpoint())?;
     let (name, reference) = path.rsplit_once('/').ok_or_else(ApiError::no_such_endpoint)?;
     Ok((name.parse()?, reference.parse()?))

@@ -1,7 +1,8 @@
 //! What a request wants that has to be told, by its method, path and headers.
 
+use axum::http::header::RANGE;
 use axum::http::request::Parts;
-use axum::http::{Method, Uri};
+use axum::http::{HeaderValue, Method, Uri};
 use percent_encoding::percent_decode_str;
 use uuid::Uuid;
 
@@ -10,7 +11,7 @@ use crate::api::access::{Need, Side};
 use crate::api::body::announced;
 use crate::api::query::Query;
 use crate::api::route::{Route, parse};
-use crate::api::{collect, rewrite, verify};
+use crate::api::{collect, disks, rewrite, verify};
 use crate::oci::RepositoryName;
 
 /// What is told of how the registry is looked after. Whatever else somebody writes behind `?` is not.
@@ -48,6 +49,9 @@ impl Event {
         if let Some(event) = Self::of_administration(request).or_else(|| Self::of_resource(request)) {
             return Some(event);
         }
+        if let Some(event) = Self::of_disk(request) {
+            return Some(event);
+        }
         let route = parse(request.uri.path().strip_prefix("/v2/")?).ok()?;
         match (&route, &request.method) {
             (Route::Uploads { name }, &Method::POST) if Query::of(&request.uri).get("mount").is_none() => {
@@ -56,6 +60,20 @@ impl Event {
             (Route::Upload { .. }, _) => None,
             _ => Self::of(&route, request),
         }
+    }
+
+    /// The pull of a disk without its image. It is told when its first byte is asked for: a machine that runs from a disk reads it in a
+    /// hundred thousand pieces.
+    pub(in crate::api) fn of_disk(request: &Parts) -> Option<Self> {
+        let begins = |range: &HeaderValue| range.as_bytes().starts_with(b"bytes=0-");
+        let reads_on = request.headers.get(RANGE).is_some_and(|range| !begins(range));
+        let asks_for_bytes =
+            request.method == Method::GET && Query::of(&request.uri).get("extents").is_none();
+        if !request.uri.path().starts_with(disks::PREFIX) || !asks_for_bytes || reads_on {
+            return None;
+        }
+        let (name, reference) = disks::parse(request.uri.path()).ok()?;
+        Some(Self::in_repository("pull", &name, reference.to_string(), request))
     }
 
     /// Looking after the registry.
