@@ -14,6 +14,7 @@ from disk import MIB
 from store_proxy import INSUFFICIENT, QUOTA, StoreProxy
 from test_collect import collect, quick, stored
 from test_kills import SEED, SETTINGS, Trial
+from test_metrics import scraped, total
 from virtual_images import from_web, virtual_image
 from wire import Client, digest_of, encode, eventually
 
@@ -54,6 +55,9 @@ def test_a_store_that_fails_at_random_loses_nothing(store, through):
 
         trial.round(trouble)
         trial.look()
+    calls = [scraped(server.host) for server in servers]
+    for answer in ("busy", "failed", "none"):
+        assert sum(total(found, "dvcr_store_requests_total", f'answer="{answer}"') for found in calls) > 0, answer
     trial.end()
     print(f"seed {SEED}: {trial.rounds} rounds, {trial.counts()}, {store.happened}")
     assert len(store.happened) >= 6, store.happened

@@ -1,19 +1,23 @@
 """dvcr verify: what is damaged or missing is found and told, nobody is given it, and a push heals it."""
 
 import contextlib
+import hashlib
 import http.client
 import json
 import os
 import pathlib
 import random
+import shutil
 import subprocess
 import threading
+import time
 
 import pytest
 
 from command import ASKED_WRONGLY, DONE, FAILED
 from disk import MIB
 from test_collect import collect
+from test_metrics import scraped, total
 from test_other_registries import other  # noqa: F401
 from test_rewrite import NAME, flip, push, versions  # noqa: F401
 from test_skopeo import PLAIN_FROM, PLAIN_TO, layout, skopeo  # noqa: F401
@@ -38,23 +42,52 @@ def largest(server, *folders):
     return max(files, key=lambda file: file.stat().st_size)
 
 
-def in_bucket(server, method, key):
-    """Does something with an object of the bucket, behind the server's back."""
+def in_bucket(server, method, key, data=None):
+    """Does something with an object of the bucket, behind the server's back. Gives the bytes that come."""
     bucket, prefix = server.storage[1].removeprefix("s3://").split("/", 1)
     login = ["--aws-sigv4", "aws:amz:us-east-1:s3", "--user", "dvcr-test:dvcr-test-secret"]
     url = f"{server.storage[3]}/{bucket}{key.format(prefix=prefix)}"
-    return subprocess.run(["curl", "-sf", *login, "-X", method, url], stdout=-1, check=True).stdout.decode()
+    # curl signs what it reads from a pipe as if it were nothing.
+    body = [] if data is None else ["--data-binary", "@-", "--header", f"x-amz-content-sha256: {hashlib.sha256(data).hexdigest()}"]
+    return subprocess.run(["curl", "-sf", *login, "-X", method, *body, url], input=data, stdout=-1, check=True).stdout
+
+
+def largest_in_bucket(server, folder):
+    listed = in_bucket(server, "GET", "?list-type=2&prefix={prefix}%2F" + folder + "%2F").decode()
+    entries = [entry.split("</Key>")[0] for entry in listed.split("<Key>")[1:]]
+    sizes = [int(entry.split("</Size>")[0]) for entry in listed.split("<Size>")[1:]]
+    return "/" + max(zip(sizes, entries, strict=True))[1]
 
 
 def lose_one(server, folder):
     """Deletes the largest object of a folder, on either backend."""
     if server.storage[0] == "--data":
         largest(server, folder).unlink()
+    else:
+        in_bucket(server, "DELETE", largest_in_bucket(server, folder))
+
+
+def damage_one(server, folder):
+    """Changes a byte in the middle of the largest object of a folder, on either backend."""
+    if server.storage[0] == "--data":
+        file = largest(server, folder)
+        flip(file, file.stat().st_size // 2)
         return
-    listed = in_bucket(server, "GET", "?list-type=2&prefix={prefix}%2F" + folder + "%2F")
-    entries = [entry.split("</Key>")[0] for entry in listed.split("<Key>")[1:]]
-    sizes = [int(entry.split("</Size>")[0]) for entry in listed.split("<Size>")[1:]]
-    in_bucket(server, "DELETE", "/" + max(zip(sizes, entries, strict=True))[1])
+    key = largest_in_bucket(server, folder)
+    data = bytearray(in_bucket(server, "GET", key))
+    data[len(data) // 2] ^= 0x10
+    in_bucket(server, "PUT", key, bytes(data))
+
+
+def copy_one(server, folder):
+    """Puts a copy of the largest object of a folder beside it, which nothing refers to."""
+    other = lambda name: name[:-1] + ("0" if name[-1] != "0" else "1")  # noqa: E731
+    if server.storage[0] == "--data":
+        file = largest(server, folder)
+        shutil.copy(file, file.with_name(other(file.name)))
+    else:
+        key = largest_in_bucket(server, folder)
+        in_bucket(server, "PUT", other(key), in_bucket(server, "GET", key))
 
 
 @contextlib.contextmanager
@@ -111,6 +144,39 @@ def test_a_damaged_disk_is_found_said_not_to_be_there_and_healed_by_a_push(start
     for digest in digests:
         assert digest_of(blob(server, digest).body) == digest
     assert digest_of(blob(server, untouched, "disks/untouched").body) == untouched
+
+
+def test_what_is_damaged_is_found_by_the_server_itself_counted_and_healed_by_an_import(start, backend, dvcr, tmp_path):
+    server = start(backend, DVCR_VERIFY_INTERVAL="1", DVCR_COLLECT_INTERVAL="0")
+    disk, reference = tmp_path / "disk.img", f"{server.host}/{NAME}:v1"
+    disk.write_bytes(os.urandom(3 * MIB))
+    dvcr.imports(disk, reference)
+    [layer] = Client(server.host).get(f"/v2/{NAME}/manifests/v1").json()["layers"]
+    path = f"/v2/{NAME}/blobs/{layer['digest']}"
+    assert Client(server.host).head(path).status == 200
+    damage_one(server, "data")
+    eventually(lambda: Client(server.host).head(path).status == 404, seconds=60)
+    assert total(scraped(server.host), "dvcr_verification_findings_total") >= 1
+    dvcr.imports(disk, reference)
+    assert digest_of(blob(server, layer["digest"]).body) == layer["digest"]
+    assert dvcr.pulls(reference, tmp_path / "back.img") and (tmp_path / "back.img").read_bytes() == disk.read_bytes()
+
+
+def test_what_nothing_refers_to_is_counted_and_is_no_damage(start, backend, dvcr):
+    server = start(backend, DVCR_GRACE="1", DVCR_COLLECT_INTERVAL="0")
+    digest = push(server, "v1", os.urandom(3 * MIB))
+    copy_one(server, "data")
+
+    def orphaned():
+        outcome = verify(dvcr, server)
+        assert outcome["findings"] == 0
+        return outcome["orphaned"]
+
+    # What was written lately may come to be needed.
+    found = eventually(lambda: (found := orphaned())["count"] and found)
+    assert found["count"] == 1 and found["bytes"] >= 3 * MIB
+    eventually(lambda: collect(server) and orphaned() == {"count": 0, "bytes": 0})
+    assert digest_of(blob(server, digest).body) == digest
 
 
 def test_a_push_to_another_replica_heals_too(start, dvcr, versions):
@@ -202,9 +268,11 @@ def test_one_that_is_stopped_goes_on_where_it_was(start, backend):
     for number in range(6):
         push(server, f"v{number}", random.Random(number).randbytes(MIB))
     with verifying(server, f"?rate={MIB}") as lines:
-        total = next(lines)["begins"]["bytes"]
-        while next(lines).get("passes", 0) < MIB:
+        begun, total = time.monotonic(), next(lines)["begins"]["bytes"]
+        while next(lines).get("passes", 0) < 3 * MIB:
             pass
+        # What is read first comes at once.
+        assert time.monotonic() - begun > 1
 
     def goes_on():
         answer = Client(server.host).send("POST", PATH)
@@ -212,7 +280,7 @@ def test_one_that_is_stopped_goes_on_where_it_was(start, backend):
         if answer.status == 409:
             return False
         begins, *_, ends = [json.loads(line) for line in answer.body.splitlines()]
-        assert MIB <= begins["begins"]["passed"] < total, begins
+        assert 3 * MIB <= begins["begins"]["passed"] < total, begins
         assert ends["ends"]["blobs"]["bytes"] == total - begins["begins"]["passed"]
         return True
 

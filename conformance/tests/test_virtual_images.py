@@ -879,6 +879,16 @@ def test_sources_on_this_machine_are_refused_when_that_is_wanted(start_world, we
     assert web.requests(method=None) == []
 
 
+def test_a_source_elsewhere_leads_nobody_to_this_machine(start_world, opened, outside, web, images):
+    world, away = start_world(DVCR_ALLOW_LOCAL_SOURCES="false"), opened(Web(outside))
+    disk = web.add("/disk", images.image("qcow2").read_bytes())
+    world.apply(virtual_image("disk", from_web(away.add("/moved", location=disk))))
+    said = condition_of(world.wait_phase("vi", "disk", "Failed"), "Ready")["message"]
+    assert "loopback" in said and web.requests(method=None) == []
+    world.apply(virtual_image("there", from_web(away.add("/disk", images.image("qcow2").read_bytes()))))
+    world.wait_phase("vi", "there", "Ready")
+
+
 def test_sources_in_networks_that_are_denied_are_refused(start_world, web, images):
     world = start_world(DVCR_DENY_NETWORKS="192.0.2.0/24,127.0.0.0/8")
     world.apply(virtual_image("disk", from_web(web.add("/disk", images.image("qcow2").read_bytes()))))

@@ -273,6 +273,16 @@ mod tests {
         assert_eq!(Egress::of_server(loopback, Some(false), &[]), not_local());
     }
 
+    #[test]
+    fn a_name_that_leads_to_one_forbidden_address_among_others_is_refused() {
+        let [public, local] = ["8.8.8.8:0", "127.0.0.1:0"].map(|text| text.parse().unwrap());
+        assert_eq!(not_local().filter("x", vec![public]), Ok(vec![public]));
+        for addresses in [[public, local], [local, public]] {
+            let refused = not_local().filter("x", addresses.to_vec()).unwrap_err();
+            assert_eq!(refused.reason, Refusal::Local("127.0.0.1".parse().unwrap()));
+        }
+    }
+
     #[tokio::test]
     async fn a_name_that_only_a_proxy_knows_is_refused() {
         let url = "http://metadata.invalid/".parse().unwrap();
