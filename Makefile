@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export CARGO_TERM_PROGRESS_WHEN ?= never
 
-.PHONY: help check test unit conformance soak-collect soak-clients soak-kills soak-power bench bench-import bench-series bench-cutters bench-floors bench-loops build clean
+.PHONY: help check advisories test unit conformance soak-collect soak-clients soak-kills soak-power bench bench-import bench-series bench-cutters bench-floors bench-loops build clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -16,6 +16,9 @@ check: ## Format, lints, documentation, licences
 	$(CARGO) clippy --workspace --all-targets --all-features --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked --quiet
 	conformance/deny
+
+advisories: ## Dependencies that are known to be vulnerable, by RustSec's database (from github.com)
+	conformance/deny advisories
 
 unit: ## Unit and engine tests, and the contract on every backend (starts an S3 server)
 	conformance/with-s3 $(CARGO) test --workspace --all-features --locked
