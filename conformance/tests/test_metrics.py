@@ -337,16 +337,19 @@ def test_who_pulled_a_disk_without_its_image_is_kept(start, tmp_path, images):
     size = images.disk().stat().st_size
     assert alice.get(disk).status == 200
     assert alice.get(disk, Range="bytes=0-511").status == 206
+    # All of it is given, or its beginning.
+    for whole in ("bytes=1-2,3-4", "items=1-2", f"bytes=-{size}"):
+        assert alice.get(disk, Range=whole).status in (200, 206)
     for answer in (alice.get(disk, Range="bytes=512-1023"), alice.get(f"{disk}?extents"), alice.send("HEAD", disk)):
         assert answer.status in (200, 206)
     assert alice.get("/disks/disks/noble/v2").status == 404
     assert bob.get(disk).status == 403
     events = audited(path)[known:]
     assert [(event["action"], event["outcome"], event["user"], event["reference"]) for event in events] == [
-        ("pull", "done", "alice", "v1"), ("pull", "done", "alice", "v1"), ("pull", "refused", "alice", "v2"), ("pull", "refused", "bob", "v1"),
+        *[("pull", "done", "alice", "v1")] * 5, ("pull", "refused", "alice", "v2"), ("pull", "refused", "bob", "v1"),
     ]  # fmt: skip
-    assert [event.get("digest") for event in events] == [digest, digest, None, None]
-    assert [event.get("size") for event in events] == [size, 512, None, None]
+    assert [event.get("digest") for event in events] == [digest] * 5 + [None, None]
+    assert [event.get("size") for event in events] == [size, 512, size, size, size, None, None]
     assert all(event["repository"] == "disks/noble" for event in events)
 
 

@@ -156,7 +156,7 @@ def test_what_is_damaged_is_found_by_the_server_itself_counted_and_healed_by_an_
     assert Client(server.host).head(path).status == 200
     damage_one(server, "data")
     eventually(lambda: Client(server.host).head(path).status == 404, seconds=60)
-    assert total(scraped(server.host), "dvcr_verification_findings_total") >= 1
+    eventually(lambda: total(scraped(server.host), "dvcr_verification_findings_total") >= 1)
     dvcr.imports(disk, reference)
     assert digest_of(blob(server, layer["digest"]).body) == layer["digest"]
     assert dvcr.pulls(reference, tmp_path / "back.img") and (tmp_path / "back.img").read_bytes() == disk.read_bytes()

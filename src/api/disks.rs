@@ -11,9 +11,9 @@
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LOCATION, CONTENT_TYPE};
+use axum::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LOCATION, CONTENT_RANGE, CONTENT_TYPE};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, Method};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
@@ -41,7 +41,16 @@ pub(super) async fn handle(State(api): State<Api>, request: Request) -> Response
         Method::GET | Method::HEAD => read(&api, &parts).await,
         _ => Err(ApiError::method_not_allowed("GET, HEAD")),
     };
-    Event::told(Event::of_disk(&parts), answer.unwrap_or_else(IntoResponse::into_response))
+    let answer = answer.unwrap_or_else(IntoResponse::into_response);
+    Event::told(Event::of_disk(&parts).filter(|_| !reads_on(&answer)), answer)
+}
+
+/// Whether it is a piece of a disk that somebody has begun to read: a machine that runs from a disk reads it in a hundred thousand pieces,
+/// of which the one with the first byte is told.
+fn reads_on(answer: &Response) -> bool {
+    let range = answer.headers().get(CONTENT_RANGE);
+    answer.status() == StatusCode::PARTIAL_CONTENT
+        && range.is_some_and(|range| !range.as_bytes().starts_with(b"bytes 0-"))
 }
 
 async fn read(api: &Api, request: &Parts) -> Result<Response, ApiError> {

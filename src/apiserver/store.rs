@@ -7,6 +7,7 @@
 
 mod change;
 mod database;
+mod file;
 mod key;
 mod state;
 mod transaction;
@@ -76,6 +77,14 @@ pub enum OpenError {
         /// The entry.
         key: String,
     },
+    /// After a failure it is not as this process left it: somebody else was there, and this process is to be started anew.
+    #[error("the database has version {found} and was left with {committed}; start again")]
+    Changed {
+        /// Its version.
+        found: u64,
+        /// That of the last commit.
+        committed: u64,
+    },
     /// There is no thread to be had.
     #[error("cannot start the thread that writes")]
     Thread(#[source] std::io::Error),
@@ -135,7 +144,7 @@ pub(crate) struct Store {
 impl Store {
     /// Opens or creates the database. The upkeep runs once before anybody reads.
     pub(crate) fn open(path: &Path, options: StoreOptions) -> Result<Self, OpenError> {
-        let database = Database::open(path)?;
+        let mut database = Database::open(path)?;
         let (objects, version) = database.load(path)?;
         let state = RwLock::new(State::new(objects, version, options.window));
         let shared = Arc::new(Shared { state, version: watch::Sender::new(version) });

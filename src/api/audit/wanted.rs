@@ -1,8 +1,7 @@
 //! What a request wants that has to be told, by its method, path and headers.
 
-use axum::http::header::RANGE;
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, Method, Uri};
+use axum::http::{Method, Uri};
 use percent_encoding::percent_decode_str;
 use uuid::Uuid;
 
@@ -62,14 +61,11 @@ impl Event {
         }
     }
 
-    /// The pull of a disk without its image. It is told when its first byte is asked for: a machine that runs from a disk reads it in a
-    /// hundred thousand pieces.
+    /// The pull of a disk without its image.
     pub(in crate::api) fn of_disk(request: &Parts) -> Option<Self> {
-        let begins = |range: &HeaderValue| range.as_bytes().starts_with(b"bytes=0-");
-        let reads_on = request.headers.get(RANGE).is_some_and(|range| !begins(range));
         let asks_for_bytes =
             request.method == Method::GET && Query::of(&request.uri).get("extents").is_none();
-        if !request.uri.path().starts_with(disks::PREFIX) || !asks_for_bytes || reads_on {
+        if !request.uri.path().starts_with(disks::PREFIX) || !asks_for_bytes {
             return None;
         }
         let (name, reference) = disks::parse(request.uri.path()).ok()?;

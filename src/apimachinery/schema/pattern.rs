@@ -1,7 +1,7 @@
 //! [`Pattern`]: a regular expression that means what it means to the API server, which has Go's.
 //!
 //! There `\w`, `\d`, `\s` and `\b` are about ASCII. Here they would be about all of Unicode, which takes more than is valid, and for
-//! `[\w.-]{0,127}` megabytes.
+//! `[\w.-]{0,127}` megabytes. Otherwise the syntax is that of the crate: within `[…]` it knows operators, as `&&`, that Go does not.
 
 use std::fmt;
 
@@ -32,7 +32,8 @@ impl fmt::Display for Pattern {
     }
 }
 
-/// The pattern with its classes spelled out, which may also be done within `[…]`: a class in a class belongs to it.
+/// The pattern with its classes spelled out, which may also be done within `[…]`: a class in a class belongs to it. Behind a `-` there they
+/// are left as they are: no class is the end of a range, and the crate says so.
 fn in_ascii(pattern: &str) -> String {
     let mut spelled = String::with_capacity(pattern.len());
     let mut characters = pattern.chars();
@@ -41,7 +42,11 @@ fn in_ascii(pattern: &str) -> String {
             spelled.push(character);
             continue;
         }
+        let may_end_a_range = spelled.ends_with('-') && !spelled.ends_with("[-") && !spelled.ends_with("[^-");
         match characters.next() {
+            Some(class @ ('d' | 'D' | 'w' | 'W' | 's' | 'S')) if may_end_a_range && is_in_class(&spelled) => {
+                spelled.extend(['\\', class]);
+            }
             Some('d') => spelled.push_str("[0-9]"),
             Some('D') => spelled.push_str("[^0-9]"),
             Some('w') => spelled.push_str("[0-9A-Za-z_]"),
@@ -49,11 +54,27 @@ fn in_ascii(pattern: &str) -> String {
             Some('s') => spelled.push_str(r"[\t\n\f\r ]"),
             Some('S') => spelled.push_str(r"[^\t\n\f\r ]"),
             Some('b') => spelled.push_str(r"(?-u:\b)"),
+            Some('B') => spelled.push_str(r"(?-u:\B)"),
             Some(escaped) => spelled.extend(['\\', escaped]),
             None => spelled.push('\\'),
         }
     }
     spelled
+}
+
+/// Whether the end of a pattern is within `[…]`.
+fn is_in_class(pattern: &str) -> bool {
+    let mut depth = 0_usize;
+    let mut characters = pattern.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '\\' => drop(characters.next()),
+            '[' => depth += 1,
+            ']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    depth > 0
 }
 
 #[cfg(test)]
@@ -70,6 +91,9 @@ mod tests {
             (r"^[\w.-]+$", "a.b-c", "a.ß"),
             (r"^[^\W\d]$", "a", "1"),
             (r"^\bab\b", "ab", "abc"),
+            (r"^ab\B", "abc", "abé"),
+            (r"^a-\d$", "a-1", "a-b"),
+            (r"^[-\w]$", "-", "é"),
             (r"^\\w$", r"\w", "a"),
         ] {
             let compiled = Pattern::compile(pattern).unwrap();
@@ -80,7 +104,7 @@ mod tests {
 
     #[test]
     fn what_is_no_pattern_is_refused() {
-        for pattern in ["(", r"a\", "[a"] {
+        for pattern in ["(", r"a\", "[a", r"[+-\w]"] {
             assert!(Pattern::compile(pattern).is_err(), "{pattern}");
         }
     }

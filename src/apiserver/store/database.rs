@@ -2,15 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
-use redb::backends::FileBackend;
 use redb::{Builder, Database as Redb, DatabaseError, Durability, ReadableDatabase, ReadableTable};
 use redb::{ReadOnlyTable, TableDefinition, TableError};
 
+use super::file::{self, DatabaseFile, SyncFailed};
 use super::transaction::Pending;
 use super::{Key, Object, OpenError};
 
@@ -26,11 +25,25 @@ const CURRENT_LAYOUT: u64 = 1;
 const PAGE_CACHE: usize = 4 << 20;
 
 pub(super) struct Database {
-    open: Box<dyn Fn() -> Result<Redb, OpenError> + Send>,
-    /// `None` after a failure: the library then wants to be opened anew.
+    open: Box<Open>,
+    /// `None` only when it could not be opened again. One that has failed is kept until then, for its lock.
     redb: Option<Redb>,
-    /// What commits that failed would have changed, or did: only the next one settles it.
+    has_failed: bool,
+    sync_failed: SyncFailed,
+    /// The version of the last commit that succeeded.
+    committed: u64,
+    /// Of commits that failed since, what they would have changed, or did, and their versions.
     undecided: BTreeSet<Key>,
+    failed: BTreeSet<u64>,
+}
+
+/// Opens the file, for the first time or again.
+type Open = dyn Fn(Occasion, &SyncFailed) -> Result<Redb, OpenError> + Send;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Occasion {
+    Start,
+    Again,
 }
 
 /// Why nothing was committed.
@@ -62,23 +75,22 @@ impl CommitError {
 impl Database {
     pub(super) fn open(path: &Path) -> Result<Self, OpenError> {
         let path = path.to_owned();
-        Self::opened_by(Box::new(move || open(&path)))
+        Self::opened_by(Box::new(move |occasion, sync_failed| open(&path, occasion, sync_failed)))
     }
 
-    fn opened_by(open: Box<dyn Fn() -> Result<Redb, OpenError> + Send>) -> Result<Self, OpenError> {
-        let redb = open()?;
-        Ok(Self { open, redb: Some(redb), undecided: BTreeSet::new() })
+    fn opened_by(open: Box<Open>) -> Result<Self, OpenError> {
+        let sync_failed = SyncFailed::default();
+        let redb = open(Occasion::Start, &sync_failed)?;
+        let (undecided, failed) = (BTreeSet::new(), BTreeSet::new());
+        Ok(Self { open, redb: Some(redb), has_failed: false, sync_failed, committed: 0, undecided, failed })
     }
 
     /// All objects and the newest version.
-    pub(super) fn load(&self, path: &Path) -> Result<(BTreeMap<Key, Arc<Object>>, u64), OpenError> {
+    pub(super) fn load(&mut self, path: &Path) -> Result<(BTreeMap<Key, Arc<Object>>, u64), OpenError> {
         let database =
             |error: redb::Error| OpenError::Database { path: path.into(), source: Box::new(error) };
-        let (table, version) = match &self.redb {
-            Some(redb) => tables(redb),
-            None => tables(&(self.open)()?),
-        }
-        .map_err(database)?;
+        let Some(redb) = &self.redb else { return Err(database(redb::Error::PreviousIo)) };
+        let (table, version) = tables(redb).map_err(database)?;
         let mut objects = BTreeMap::new();
         for entry in table.iter().map_err(|error| database(error.into()))? {
             let (key, json) = entry.map_err(|error| database(error.into()))?;
@@ -86,6 +98,7 @@ impl Database {
                 .ok_or_else(|| OpenError::Damaged { path: path.into(), key: key.value().to_owned() })?;
             objects.insert(object.key.clone(), Arc::new(object));
         }
+        self.committed = version;
         Ok((objects, version))
     }
 
@@ -98,10 +111,11 @@ impl Database {
         kept: impl Fn(&Key) -> Option<Arc<Object>>,
     ) -> Result<(), CommitError> {
         let Some(last) = pending.last() else { return Ok(()) };
-        let redb = match self.redb.take() {
-            Some(redb) => redb,
-            None => (self.open)().map_err(CommitError::Open)?,
-        };
+        // Not after a sync that failed: see `file.rs`.
+        if self.has_failed && !self.sync_failed.has() {
+            self.open_again().map_err(CommitError::Open)?;
+        }
+        let Some(redb) = &self.redb else { return Err(CommitError::Write(redb::Error::PreviousIo)) };
         let settled =
             self.undecided.iter().map(|key| (key, kept(key).map(|object| object.value.to_string())));
         let settled: Vec<_> = settled.collect();
@@ -109,17 +123,37 @@ impl Database {
         let changes = pending
             .iter()
             .map(|Pending { change, json }| (change.key(), (!change.deleted).then_some(json.as_slice())));
-        match write(&redb, before.chain(changes), last.change.version) {
+        match write(redb, before.chain(changes), last.change.version) {
             Ok(()) => {
+                self.committed = last.change.version;
                 self.undecided.clear();
-                self.redb = Some(redb);
+                self.failed.clear();
                 Ok(())
             }
             Err(error) => {
+                self.has_failed = true;
+                self.failed.insert(last.change.version);
                 self.undecided.extend(pending.iter().map(|pending| pending.change.key().clone()));
                 Err(CommitError::Write(error))
             }
         }
+    }
+
+    /// Opens the file again, which must be as the commits up to now have left it: whoever was there meanwhile is not written over.
+    fn open_again(&mut self) -> Result<(), OpenError> {
+        self.redb = None;
+        let redb = (self.open)(Occasion::Again, &self.sync_failed)?;
+        let found = tables(&redb).map(|(_, version)| version).unwrap_or_default();
+        if found == self.committed {
+            // Nothing of what failed is there.
+            self.undecided.clear();
+            self.failed.clear();
+        } else if !self.failed.contains(&found) {
+            return Err(OpenError::Changed { found, committed: self.committed });
+        }
+        self.redb = Some(redb);
+        self.has_failed = false;
+        Ok(())
     }
 }
 
@@ -129,10 +163,14 @@ impl fmt::Debug for Database {
     }
 }
 
-fn open(path: &Path) -> Result<Redb, OpenError> {
+fn open(path: &Path, occasion: Occasion, sync_failed: &SyncFailed) -> Result<Redb, OpenError> {
     let database = |error: redb::Error| OpenError::Database { path: path.into(), source: Box::new(error) };
-    let file = private_file(path).map_err(|error| OpenError::File { path: path.into(), source: error })?;
-    let opened = FileBackend::new(file)
+    let unopened = |source| OpenError::File { path: path.into(), source };
+    let file = file::private(path, occasion == Occasion::Start).map_err(unopened)?;
+    if occasion == Occasion::Again && file.metadata().map_err(unopened)?.len() == 0 {
+        return Err(unopened(ErrorKind::UnexpectedEof.into()));
+    }
+    let opened = DatabaseFile::new(file, sync_failed.clone())
         .and_then(|file| Builder::new().set_cache_size(PAGE_CACHE).create_with_backend(file));
     let redb = opened.map_err(|error| match error {
         DatabaseError::DatabaseAlreadyOpen => OpenError::InUse { path: path.into() },
@@ -190,15 +228,6 @@ fn write<'a>(
     Ok(())
 }
 
-/// Opens the file, which only its owner may read: secrets are in it.
-fn private_file(path: &Path) -> std::io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
-}
-
 fn decode(key: &str, json: &[u8]) -> Option<Object> {
     let value: serde_json::Value = serde_json::from_slice(json).ok()?;
     let version = value.pointer("/metadata/resourceVersion")?.as_str()?.parse().ok()?;
@@ -207,6 +236,8 @@ fn decode(key: &str, json: &[u8]) -> Option<Object> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::PathBuf;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use redb::StorageBackend;
@@ -215,9 +246,17 @@ mod tests {
     use super::*;
     use crate::apiserver::store::Change;
 
-    /// A file of which a sync says that it failed, though all is on the disk, while it is told to.
+    /// When a file says that it fails.
+    #[derive(Debug, Clone, Default)]
+    struct Trouble {
+        /// There is no space for what is written.
+        writing: Arc<AtomicBool>,
+        /// All is there, and nobody knows.
+        syncing: Arc<AtomicBool>,
+    }
+
     #[derive(Debug)]
-    struct Failing(FileBackend, Arc<AtomicBool>);
+    struct Failing(DatabaseFile, Trouble);
 
     impl StorageBackend for Failing {
         fn len(&self) -> std::io::Result<u64> {
@@ -234,12 +273,39 @@ mod tests {
 
         fn sync_data(&self) -> std::io::Result<()> {
             self.0.sync_data()?;
-            if self.1.load(Ordering::Relaxed) { Err(ErrorKind::StorageFull.into()) } else { Ok(()) }
+            if self.1.syncing.load(Ordering::Relaxed) { Err(ErrorKind::StorageFull.into()) } else { Ok(()) }
         }
 
         fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
+            if self.1.writing.load(Ordering::Relaxed) {
+                return Err(ErrorKind::StorageFull.into());
+            }
             self.0.write(offset, data)
         }
+    }
+
+    /// A database that gets into trouble once it is open, in a folder of its own.
+    fn troubled() -> (tempfile::TempDir, PathBuf, Trouble, Database) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("resources.redb");
+        drop(Database::open(&path).unwrap());
+        let trouble = Trouble::default();
+        let (opening, troubling) = (path.clone(), trouble.clone());
+        let mut database = Database::opened_by(Box::new(move |occasion, sync_failed| {
+            let waiting = [&troubling.writing, &troubling.syncing]
+                .map(|trouble| trouble.swap(false, Ordering::Relaxed));
+            let path = opening.clone();
+            let file = file::private(&path, occasion == Occasion::Start)
+                .map_err(|source| OpenError::File { path, source })?;
+            let backend = Failing(DatabaseFile::new(file, sync_failed.clone()).unwrap(), troubling.clone());
+            let redb = Builder::new().create_with_backend(backend).unwrap();
+            troubling.writing.store(waiting[0], Ordering::Relaxed);
+            troubling.syncing.store(waiting[1], Ordering::Relaxed);
+            Ok(redb)
+        }))
+        .unwrap();
+        database.commit(&[change("kept", 1, false)], nothing).unwrap();
+        (folder, path, trouble, database)
     }
 
     fn change(name: &str, version: u64, deleted: bool) -> Pending {
@@ -250,37 +316,102 @@ mod tests {
         Pending { change: Change { version, object, previous: None, deleted }, json }
     }
 
-    #[test]
-    fn what_failed_is_taken_back_by_what_comes_next() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("resources.redb");
-        drop(open(&path).unwrap());
-        let fails = Arc::new(AtomicBool::new(false));
-        let failing = Arc::clone(&fails);
-        let opening = path.clone();
-        let mut database = Database::opened_by(Box::new(move || {
-            let file = FileBackend::new(private_file(&opening).unwrap()).unwrap();
-            // It is opened whatever happens then.
-            let fails = failing.swap(false, Ordering::Relaxed);
-            let redb = Builder::new().create_with_backend(Failing(file, Arc::clone(&failing))).unwrap();
-            failing.store(fails, Ordering::Relaxed);
-            Ok(redb)
-        }))
-        .unwrap();
-        let kept = change("kept", 1, false);
-        let seen = Arc::clone(&kept.change.object);
-        let everybody_sees = |key: &Key| (*key == seen.key).then(|| Arc::clone(&seen));
-        database.commit(&[kept], everybody_sees).unwrap();
-        for failed in [change("kept", 2, true), change("new", 2, false)] {
-            fails.store(true, Ordering::Relaxed);
-            let error = database.commit(&[failed], everybody_sees).unwrap_err();
-            assert!(error.is_full(), "{error}");
-            fails.store(false, Ordering::Relaxed);
-        }
-        database.commit(&[change("next", 2, false)], everybody_sees).unwrap();
+    fn nothing(_: &Key) -> Option<Arc<Object>> {
+        None
+    }
+
+    /// What everybody sees: the first object.
+    fn kept(key: &Key) -> Option<Arc<Object>> {
+        let Pending { change, .. } = change("kept", 1, false);
+        (*key == change.object.key).then_some(change.object)
+    }
+
+    fn stored(database: Database, path: &Path) -> (Vec<String>, u64) {
         drop(database);
-        let (objects, version) = Database::open(&path).unwrap().load(&path).unwrap();
-        let names: Vec<_> = objects.keys().map(Key::as_str).collect();
-        assert_eq!((names, version), (vec!["kept", "next"], 2));
+        let (objects, version) = Database::open(path).unwrap().load(path).unwrap();
+        (objects.keys().map(|key| key.as_str().to_owned()).collect(), version)
+    }
+
+    #[test]
+    fn when_there_is_space_again_it_goes_on() {
+        let (_folder, path, trouble, mut database) = troubled();
+        for failed in [vec![change("kept", 2, true), change("new", 3, false)], vec![change("new", 2, false)]]
+        {
+            trouble.writing.store(true, Ordering::Relaxed);
+            assert!(database.commit(&failed, kept).unwrap_err().is_full());
+            trouble.writing.store(false, Ordering::Relaxed);
+        }
+        database.commit(&[change("next", 2, false)], kept).unwrap();
+        database.commit(&[change("more", 3, false)], kept).unwrap();
+        assert_eq!(
+            stored(database, &path),
+            (vec!["kept".to_owned(), "more".to_owned(), "next".to_owned()], 3)
+        );
+    }
+
+    #[test]
+    fn what_failed_and_is_there_is_taken_back_by_what_comes_next() {
+        let (_folder, path, trouble, mut database) = troubled();
+        trouble.syncing.store(true, Ordering::Relaxed);
+        for failed in
+            [vec![change("kept", 2, true), change("new", 3, false)], vec![change("other", 2, false)]]
+        {
+            assert!(database.commit(&failed, kept).unwrap_err().is_full());
+        }
+        trouble.syncing.store(false, Ordering::Relaxed);
+        database.commit(&[change("other", 2, false)], kept).unwrap();
+        assert_eq!(stored(database, &path), (vec!["kept".to_owned(), "other".to_owned()], 2));
+    }
+
+    #[test]
+    fn after_a_sync_that_failed_nothing_is_written() {
+        let (_folder, path, trouble, mut database) = troubled();
+        trouble.writing.store(true, Ordering::Relaxed);
+        database.commit(&[change("new", 2, false)], kept).unwrap_err();
+        trouble.writing.store(false, Ordering::Relaxed);
+        database.sync_failed.set();
+        for _ in 0..2 {
+            let error = database.commit(&[change("next", 2, false)], kept).unwrap_err();
+            assert!(matches!(error, CommitError::Write(redb::Error::PreviousIo)), "{error}");
+        }
+        assert_eq!(stored(database, &path), (vec!["kept".to_owned()], 1));
+    }
+
+    #[test]
+    fn a_file_that_is_gone_is_not_made_anew() {
+        let (_folder, path, trouble, mut database) = troubled();
+        trouble.writing.store(true, Ordering::Relaxed);
+        database.commit(&[change("new", 2, false)], kept).unwrap_err();
+        trouble.writing.store(false, Ordering::Relaxed);
+        fs::rename(&path, path.with_extension("moved")).unwrap();
+        let error = database.commit(&[change("next", 2, false)], kept).unwrap_err();
+        assert!(matches!(error, CommitError::Open(OpenError::File { .. })), "{error}");
+        assert!(!path.exists());
+        fs::rename(path.with_extension("moved"), &path).unwrap();
+        database.commit(&[change("next", 2, false)], kept).unwrap();
+        assert_eq!(stored(database, &path), (vec!["kept".to_owned(), "next".to_owned()], 2));
+    }
+
+    #[test]
+    fn what_somebody_else_wrote_meanwhile_is_not_written_over() {
+        let (_folder, path, trouble, mut database) = troubled();
+        trouble.writing.store(true, Ordering::Relaxed);
+        database.commit(&[change("new", 2, false)], kept).unwrap_err();
+        trouble.writing.store(false, Ordering::Relaxed);
+        let other = path.with_extension("other");
+        fs::copy(&path, &other).unwrap();
+        let mut second = Database::open(&other).unwrap();
+        second.load(&other).unwrap();
+        second.commit(&[change("theirs", 7, false)], nothing).unwrap();
+        drop(second);
+        fs::rename(&other, &path).unwrap();
+        for _ in 0..2 {
+            let error = database.commit(&[change("next", 2, false)], kept).unwrap_err();
+            assert!(
+                matches!(error, CommitError::Open(OpenError::Changed { found: 7, committed: 1 })),
+                "{error}"
+            );
+        }
+        assert_eq!(stored(database, &path).1, 7);
     }
 }
