@@ -8,6 +8,7 @@ import pytest
 
 from auth_proxy import PASSWORD, USER
 from command import ASKED_WRONGLY, FAILED, REFUSED, kept, nothing_tagged
+from flaky_http import Web
 from layers import DOCKER_IMAGE, DOCKER_INDEX, Image, compressed, push_disk, special, tar
 from wire import CONFIG, IMAGE, INDEX, LAYER, Client, descriptor, digest_of, encode
 
@@ -339,3 +340,14 @@ def test_a_file_of_secrets_that_is_none_is_named(refuses, tmp_path):
             path.write_text(content)
         error = refuses("--source-auth-file", path, code=None)
         assert str(path) in error
+
+
+def test_a_registry_that_sends_for_a_token_to_this_machine_is_refused(refused, opened, auth_proxy, authority, outside, elsewhere, disk):
+    push_disk(elsewhere.host, SOURCE, "v1", [tar(("disk/disk.img", disk))])
+    there = auth_proxy(elsewhere.host, "bearer", address=outside, tls=authority.certify(outside))
+    web = opened(Web(tls=authority.certify("127.0.0.1")))
+    there.web = web.url
+    source, ca = f"docker://{there.host}/{SOURCE}:v1", ("--source-ca-file", authority.certificate)
+    assert "loopback" in refused(source, *ca, "--deny-local-addresses", "--retries", "1")
+    assert web.requests(method=None) == []
+    assert there.turned_away > 0
