@@ -89,8 +89,9 @@ class Trial:
 
         def is_empty():
             assert collect(server)["unreadable"] == 0
-            # Of records there are tombstones left.
-            return not stored(server, *KINDS) and all(size <= 16 for size, *_ in stored(server, *RECORDS).values())
+            # Of records there are tombstones left: in a bucket more than a page of them, so that it is looked on a disk.
+            records = stored(server, *RECORDS) if server.storage[0] == "--data" else {}
+            return not stored(server, *KINDS) and all(size <= 16 for size, *_ in records.values())
 
         eventually(is_empty, seconds=60)
         assert {value for (kind, _, _), value in Look(self.ledger, server.host, grace=0).seen.items() if kind == "upload"} <= {GONE}
