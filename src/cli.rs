@@ -10,6 +10,7 @@ mod completion;
 mod controller;
 mod copy;
 mod crds;
+mod denied;
 mod embedded;
 mod healthcheck;
 mod import;

@@ -15,7 +15,6 @@ mod endpoint;
 mod schedule;
 mod signature;
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,7 +61,10 @@ pub struct Pace {
     pub poll: Duration,
     /// For how long a queue is served by nobody after a process was killed that did.
     pub lease: Duration,
-    /// For how long a deletion may be under way that nobody has confirmed.
+    /// For how long a deletion that nobody has confirmed is waited for. It holds up what has happened since, so that they are
+    /// told in their order.
+    pub settles: Duration,
+    /// For how long such a deletion may be under way.
     pub undecided: Duration,
     /// For how long a delivery may go on when the process is told to stop.
     pub grace: Duration,
@@ -76,6 +78,7 @@ impl Default for Pace {
             pause: Duration::from_mins(1),
             poll: Duration::from_secs(30),
             lease: Duration::from_secs(15),
+            settles: Duration::from_secs(2),
             undecided: Duration::from_mins(10),
             grace: Duration::from_secs(5),
         }
@@ -83,8 +86,8 @@ impl Default for Pace {
 }
 
 /// Delivers what is told to everybody who wants to hear it.
+#[derive(Debug)]
 pub struct Notifier {
-    queues: Vec<QueueName>,
     stop: CancellationToken,
     tasks: TaskTracker,
     grace: Duration,
@@ -123,10 +126,8 @@ impl Notifier {
             });
             Listener { queue: name, changes, repositories, wake }
         });
-        let listeners: Vec<_> = listeners.collect();
-        let queues = listeners.iter().map(|listener| listener.queue.clone()).collect();
-        registry.set_listeners(listeners);
-        Self { queues, stop, tasks, grace: pace.grace }
+        registry.set_listeners(listeners.collect());
+        Self { stop, tasks, grace: pace.grace }
     }
 
     /// Ends the deliveries that are under way, or gives them up soon: they are in the store.
@@ -135,11 +136,5 @@ impl Notifier {
         self.tasks.close();
         // A store that stands still keeps nobody from ending.
         let _ = timeout(2 * self.grace, self.tasks.wait()).await;
-    }
-}
-
-impl fmt::Debug for Notifier {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.queues.iter().map(QueueName::as_str)).finish()
     }
 }

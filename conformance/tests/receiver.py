@@ -70,9 +70,16 @@ class Receiver:
     def ids(self):
         return [event.id for event in self.took]
 
+    def events(self):
+        """Each event that it was told of, in the order in which they came: one may come again."""
+        events = {}
+        for event in list(self.took):
+            events.setdefault(event.id, event)
+        return list(events.values())
+
     def told(self):
         """What it was told, in the order in which it came."""
-        return [(event.type.removeprefix("dvcr."), event.body["subject"]) for event in self.took]
+        return [(event.type.removeprefix("dvcr."), event.body["subject"]) for event in self.events()]
 
     def is_signed(self, headers, body):
         """As the specification of Standard Webhooks has it."""

@@ -44,11 +44,11 @@ def serve(start, tmp_path):
 
 
 def is_told(receiver, *expected, seconds=WHILE):
-    """Waits until it was told just this, once, and everything was signed."""
-    eventually(lambda: len(receiver.took) >= len(expected), seconds)
+    """Waits until it was told just this, and everything was signed."""
+    eventually(lambda: len(receiver.events()) >= len(expected), seconds)
     assert receiver.told() == list(expected)
     assert not receiver.wrong
-    return receiver.took
+    return receiver.events()
 
 
 def is_delivered(server, seconds=WHILE):
@@ -97,7 +97,7 @@ def test_pushes_and_deletions_are_told(serve, backend, receiver):
         assert (event.data["action"], event.data["digest"], event.data["size"]) == ("delete", digest, len(manifest))
     assert len(set(receiver.ids())) == 5
     is_delivered(server)
-    assert receiver.told() == [(event.type.removeprefix("dvcr."), event.body["subject"]) for event in receiver.tried]
+    assert {event.id for event in receiver.tried} == set(receiver.ids())
 
 
 def test_who_did_it_is_told(start, receiver, tmp_path):
@@ -223,7 +223,7 @@ def test_what_was_answered_is_told_after_a_restart(serve, receiver, how):
     getattr(server, how)()
     receiver.status = 204
     server.start()
-    eventually(lambda: len(receiver.took) == 2, WHILE)
+    eventually(lambda: len(receiver.events()) == 2, WHILE)
     assert {kind for kind, _ in receiver.told()} == {"manifest.pushed", "manifest.deleted"}
     assert not receiver.wrong
     is_delivered(server)
@@ -257,7 +257,7 @@ def test_what_a_rule_takes_away_is_told(serve, backend, receiver):
         ("tag.deleted", f"{NAME}:v1"),
         ("manifest.deleted", f"{NAME}@{pushed[0]}"),
     ]
-    eventually(lambda: collect(server) and len(receiver.took) >= len(expected), WHILE)
+    eventually(lambda: collect(server) and len(receiver.events()) >= len(expected), WHILE)
     *_, tag, manifest = is_told(receiver, *expected)
     for event in (tag, manifest):
         assert event.data["reason"].startswith("rule of retention 1: ")

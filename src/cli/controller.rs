@@ -12,13 +12,14 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::auth::ControllerTokens;
+use super::denied::DeniedArgs;
 use super::leader::{Leader, LeaderOptions};
 use super::registry::RegistryArgs;
 use super::{Failure, StopSignals, runtime};
 use crate::api::{Server, ServerOptions, exposition};
 use crate::auth::{TokenKey, Tokens};
 use crate::client::{Credentials, Retries, TransportOptions};
-use crate::config::{LogFormat, Networks};
+use crate::config::LogFormat;
 use crate::controller::{self, Context, JobOptions, Jobs, Library, Uploads};
 use crate::metrics::Metrics;
 use crate::oci::RegistryHost;
@@ -71,15 +72,8 @@ pub(super) struct Controller {
     /// Let sources be on loopback and link-local addresses of the pods that import them.
     #[arg(long, env = "DVCR_ALLOW_LOCAL_SOURCES", value_parser = clap::builder::FalseyValueParser::new())]
     allow_local_sources: bool,
-    /// Let no sources be in these networks, such as 10.0.0.0/8: those of pods, services and nodes.
-    #[arg(
-        long,
-        value_name = "NETWORKS",
-        env = "DVCR_DENY_NETWORKS",
-        default_value = "",
-        hide_default_value = true
-    )]
-    deny_networks: Networks,
+    #[command(flatten)]
+    denied: DeniedArgs,
     /// The service account of the Jobs in the controller's own namespace; it needs no rights.
     #[arg(long, value_name = "NAME", env = "DVCR_JOB_SERVICE_ACCOUNT")]
     job_service_account: Option<String>,
@@ -278,7 +272,7 @@ impl Controller {
             image,
             plain_http: scheme == "http",
             allow_local_sources: self.allow_local_sources,
-            deny_networks: self.deny_networks.0.clone(),
+            deny_networks: self.denied.deny_networks.0.clone(),
             service_account: self.job_service_account.clone(),
             cpu_limit: self.job_cpu.clone(),
             memory_limit: self.job_memory.clone(),

@@ -12,6 +12,7 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::Serialize;
 use url::Url;
 
+use super::denied::DeniedArgs;
 use super::output::{OutputArgs, bytes, fields};
 use super::progress::{ProgressArgs, Snapshot};
 use super::registry::{RegistryArgs, credentials};
@@ -19,7 +20,6 @@ use super::size::Size;
 use super::{Failure, runtime, target_format, told_to_stop};
 use crate::artifact::{FileName, LABEL_FORMAT, LABEL_SIZE, LABEL_VIRTUAL_SIZE, Platform};
 use crate::client::{Client, Egress, Retries, TransportOptions};
-use crate::config::Networks;
 use crate::disk::{Format, Limits};
 use crate::importer::{
     Checksum, Ending, FileSource, Gauge, HttpSource, ImportError, ImportOptions, Imported, Importer, Journal,
@@ -120,15 +120,8 @@ struct SourceArgs {
     /// of others.
     #[arg(long, env = "DVCR_DENY_LOCAL_ADDRESSES", value_parser = clap::builder::FalseyValueParser::new())]
     deny_local_addresses: bool,
-    /// Refuse sources in these networks too, with a comma between them, such as 10.0.0.0/8.
-    #[arg(
-        long,
-        value_name = "NETWORKS",
-        env = "DVCR_DENY_NETWORKS",
-        default_value = "",
-        hide_default_value = true
-    )]
-    deny_networks: Networks,
+    #[command(flatten)]
+    denied: DeniedArgs,
     /// Seconds after which a silent server, the source's or the registry, counts as a broken connection.
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     idle_timeout: u64,
@@ -338,7 +331,7 @@ impl Import {
 
     fn source_client(&self, retries: Retries) -> Result<Client, Failure> {
         let (authorities, insecure) = self.registry.authorities(&self.of_source.source_ca_file)?;
-        let egress = Egress::new(self.of_source.deny_local_addresses, &self.of_source.deny_networks.0);
+        let egress = Egress::new(self.of_source.deny_local_addresses, &self.of_source.denied.deny_networks.0);
         let patience = Duration::from_secs(self.of_source.idle_timeout);
         let transport =
             TransportOptions { authorities, insecure, egress, patience, ..TransportOptions::default() };

@@ -179,13 +179,10 @@ pub(super) struct Resolver {
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let egress = self.egress.clone();
         let is_proxy = self.proxies.iter().any(|proxy| proxy.eq_ignore_ascii_case(name.as_str()));
+        let egress = if is_proxy { Egress::default() } else { self.egress.clone() };
         Box::pin(async move {
             let addresses = resolve(name.as_str()).await?;
-            if is_proxy {
-                return Ok(Box::new(addresses.into_iter()) as Addrs);
-            }
             let allowed = egress.filter(name.as_str(), addresses)?;
             Ok(Box::new(allowed.into_iter()) as Addrs)
         })

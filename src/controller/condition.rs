@@ -172,6 +172,12 @@ pub(super) fn has_reason(status: &ImageStatus, kind: Type, reason: Reason) -> bo
     find(status, kind).is_some_and(|condition| condition.reason == reason.as_str())
 }
 
+/// Whether the message of a condition begins with this now.
+#[must_use]
+pub(super) fn begins_with(status: &ImageStatus, kind: Type, text: &str) -> bool {
+    find(status, kind).is_some_and(|condition| condition.message.starts_with(text))
+}
+
 /// Whether a condition holds.
 #[must_use]
 pub(super) fn holds(status: &ImageStatus, kind: Type) -> bool {

@@ -25,9 +25,7 @@ const WINDOW: usize = 10_000;
 /// The shortest time between two listings of a queue.
 const BREATH: Duration = Duration::from_secs(1);
 
-/// For how long a deletion that is just going on holds up what has happened since, so that they are told in their order; and how often
-/// it is looked meanwhile.
-const SETTLES: Duration = Duration::from_secs(2);
+/// How often it is looked whether a deletion that is just going on is confirmed.
 const SOON: Duration = Duration::from_millis(20);
 
 pub(super) struct Deliverer {
@@ -164,17 +162,20 @@ impl Deliverer {
             }
             Err(error) => return Err(error),
         };
-        if posted.unconfirmed && !self.registry.has_happened(&posted.event).await? {
-            if age > self.pace.undecided {
-                tracing::info!(webhook = %self.queue, event = %id, "an event is dropped: what it tells did not happen");
-                return self.take_out(id, schedule).await;
-            }
-            if age < SETTLES {
+        if posted.unconfirmed {
+            // Most likely whoever deletes confirms it in a moment: told before that, it would be told again.
+            if age < self.pace.settles {
                 sleep(SOON).await;
-            } else {
-                schedule.put_off(id, Instant::now());
+                return Ok(());
             }
-            return Ok(());
+            if !self.registry.has_happened(&posted.event).await? {
+                if age > self.pace.undecided {
+                    tracing::info!(webhook = %self.queue, event = %id, "an event is dropped: what it tells did not happen");
+                    return self.take_out(id, schedule).await;
+                }
+                schedule.put_off(id, Instant::now());
+                return Ok(());
+            }
         }
         // While nobody answers, what is too old is not worth a try.
         if age > self.give_up_after && schedule.is_down() {

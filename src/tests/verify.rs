@@ -59,6 +59,13 @@ async fn damage(store: &Arc<dyn Store>, key: &Key) {
     store.put(key, bytes.into(), Condition::None).await.unwrap();
 }
 
+/// Changes a byte of each object that holds data.
+async fn damage_data(store: &Arc<dyn Store>) {
+    for key in objects(store, "data").await {
+        damage(store, &key).await;
+    }
+}
+
 /// Two images with much in common, and the layers.
 async fn two_images(registry: &Registry) -> [Bytes; 2] {
     let layers = [sample(60_000), Bytes::from([&sample(60_000)[..], b"and more"].concat())];
@@ -146,9 +153,7 @@ async fn what_is_damaged_is_served_to_nobody_and_said_not_to_be_there() {
         let layers = two_images(&registry).await;
         other.learn_chunks().await;
         registry.mount(&name("b"), &sha256(&layers[0]), Some(&name("a"))).await.unwrap();
-        for key in objects(&store, "data").await {
-            damage(&store, &key).await;
-        }
+        damage_data(&store).await;
         let (found, _) = verify(&registry, at(Depth::Stored)).await;
         let blobs: Vec<_> = found.iter().filter(|found| found.kind == Kind::Blob).collect();
         assert_eq!(blobs.len(), 2, "{found:?}");
@@ -239,9 +244,7 @@ async fn a_look_tells_the_same_and_changes_nothing() {
     let store = memory();
     let registry = registry(&store, chunked_rules());
     two_images(&registry).await;
-    for key in objects(&store, "data").await {
-        damage(&store, &key).await;
-    }
+    damage_data(&store).await;
     let looked = verify(&registry, Verification { only_look: true, ..at(Depth::Stored) }).await.0;
     assert!(objects(&store, "quarantine").await.is_empty());
     assert!(looked.iter().all(|found| !found.quarantined));
@@ -278,9 +281,7 @@ async fn what_one_finds_is_counted_though_it_is_broken_off() {
     let store = memory();
     let registry = registry(&store, chunked_rules());
     two_images(&registry).await;
-    for key in objects(&store, "data").await {
-        damage(&store, &key).await;
-    }
+    damage_data(&store).await;
     let (lines, mut come) = mpsc::channel(1);
     let listening = async {
         while !matches!(come.recv().await, Some(Verified::Found(_))) {}

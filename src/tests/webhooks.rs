@@ -30,6 +30,7 @@ const PACE: Pace = Pace {
     pause: Duration::from_millis(60),
     poll: Duration::from_millis(30),
     lease: Duration::from_millis(600),
+    settles: Duration::from_millis(100),
     undecided: Duration::from_mins(10),
     grace: Duration::from_millis(10),
 };
@@ -545,7 +546,7 @@ async fn a_deletion_that_did_not_happen_is_not_told() {
     let (store, receiver) = (memory(), Receiver::new(Mood::Takes));
     let registry = Arc::new(registry(&store));
     let digest = registry.push_image("a", "v1", &sample(300)).await.unwrap();
-    let pace = Pace { undecided: Duration::from_millis(100), ..PACE };
+    let pace = Pace { settles: Duration::from_millis(20), undecided: Duration::from_millis(100), ..PACE };
     let _notifier = notifier_at(&registry, vec![webhook("ci", &receiver)], pace);
     for gone in [event(Change::ManifestDeleted, "a", Some(&digest)), event(Change::TagDeleted, "a", None)] {
         let failed = registry.deleting(gone, async { Err(Error::Full) }).await;
@@ -566,6 +567,25 @@ async fn a_deletion_that_did_not_happen_is_not_told() {
     assert!(registry.deleting(gone, deletion).await.is_err());
     eventually("it is told", async || receiver.took().len() == 1).await;
     assert_eq!(receiver.took()[0]["type"], "dvcr.tag.deleted");
+}
+
+#[tokio::test]
+async fn a_deletion_that_is_being_confirmed_is_told_once() {
+    let (store, receiver) = (memory(), Receiver::new(Mood::Takes));
+    let registry = Arc::new(registry(&store));
+    registry.push_image("a", "v1", &sample(300)).await.unwrap();
+    let pace = Pace { settles: Duration::from_mins(1), ..PACE };
+    let _notifier = notifier_at(&registry, vec![webhook("ci", &receiver)], pace);
+    let deletion = async {
+        registry.delete_tag(&name("a"), &"v1".parse().unwrap()).await?;
+        // It has happened, and its event is seen several times before it is confirmed.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!((receiver.tries(), waiting(&store).await), (0, 1));
+        Ok(true)
+    };
+    assert!(registry.deleting(event(Change::TagDeleted, "a", None), deletion).await.unwrap());
+    eventually("it is told", async || waiting(&store).await == 0).await;
+    assert_eq!(receiver.tries(), 1);
 }
 
 #[tokio::test]

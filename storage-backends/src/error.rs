@@ -108,11 +108,16 @@ impl Error {
     }
 }
 
+/// Whether the system says that there is no space, or no more for us.
+pub(crate) fn is_out_of_space(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+}
+
 /// Whether "no space" is anywhere in the chain of causes: backends bury it under their own errors.
 fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
     std::iter::successors(Some(error), |e| e.source()).any(|e| {
         if let Some(io) = e.downcast_ref::<std::io::Error>() {
-            return matches!(io.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
+            return is_out_of_space(io);
         }
         // Of what an S3 server answers there is only the text.
         e.is::<object_store::Error>() && FULL.iter().any(|code| e.to_string().contains(code))

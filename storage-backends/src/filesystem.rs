@@ -27,8 +27,9 @@ use futures::StreamExt;
 
 use self::names::Names;
 use self::publish::Publisher;
-use self::reserve::{Reserve, is_full};
+use self::reserve::Reserve;
 use self::sync::Directories;
+use crate::error::is_out_of_space;
 use crate::lock::KeyLocks;
 use crate::store::Stamp;
 use crate::{
@@ -142,7 +143,7 @@ impl Store for Filesystem {
         let outcome = blocking(move || {
             let publish = || publisher.publish(&directories, &path, &content, replace);
             let outcome = publish()
-                .or_else(|error| if is_full(&error) { reserve.give_to(publish) } else { Err(error) });
+                .or_else(|error| if is_out_of_space(&error) { reserve.give_to(publish) } else { Err(error) });
             drop(guard);
             outcome
         })

@@ -45,10 +45,8 @@ impl Event {
 
     /// The same of a request that is refused before anything is looked at: a push ends where its first upload begins.
     pub(in crate::api) fn of_refused(request: &Parts) -> Option<Self> {
-        if let Some(event) = Self::of_administration(request).or_else(|| Self::of_resource(request)) {
-            return Some(event);
-        }
-        if let Some(event) = Self::of_disk(request) {
+        let elsewhere = Self::of_administration(request).or_else(|| Self::of_resource(request));
+        if let Some(event) = elsewhere.or_else(|| Self::of_disk(request)) {
             return Some(event);
         }
         let route = parse(request.uri.path().strip_prefix("/v2/")?).ok()?;

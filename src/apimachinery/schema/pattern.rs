@@ -36,15 +36,22 @@ impl fmt::Display for Pattern {
 /// are left as they are: no class is the end of a range, and the crate says so.
 fn in_ascii(pattern: &str) -> String {
     let mut spelled = String::with_capacity(pattern.len());
+    // Of `[…]`, how deep it is.
+    let mut depth = 0_usize;
     let mut characters = pattern.chars();
     while let Some(character) = characters.next() {
         if character != '\\' {
+            match character {
+                '[' => depth += 1,
+                ']' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
             spelled.push(character);
             continue;
         }
-        let may_end_a_range = spelled.ends_with('-') && !spelled.ends_with("[-") && !spelled.ends_with("[^-");
+        let is_behind_dash = spelled.ends_with('-') && !spelled.ends_with("[-") && !spelled.ends_with("[^-");
         match characters.next() {
-            Some(class @ ('d' | 'D' | 'w' | 'W' | 's' | 'S')) if may_end_a_range && is_in_class(&spelled) => {
+            Some(class @ ('d' | 'D' | 'w' | 'W' | 's' | 'S')) if is_behind_dash && depth > 0 => {
                 spelled.extend(['\\', class]);
             }
             Some('d') => spelled.push_str("[0-9]"),
@@ -60,21 +67,6 @@ fn in_ascii(pattern: &str) -> String {
         }
     }
     spelled
-}
-
-/// Whether the end of a pattern is within `[…]`.
-fn is_in_class(pattern: &str) -> bool {
-    let mut depth = 0_usize;
-    let mut characters = pattern.chars();
-    while let Some(character) = characters.next() {
-        match character {
-            '\\' => drop(characters.next()),
-            '[' => depth += 1,
-            ']' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    depth > 0
 }
 
 #[cfg(test)]

@@ -28,7 +28,6 @@ pub(super) struct Database {
     open: Box<Open>,
     /// `None` only when it could not be opened again. One that has failed is kept until then, for its lock.
     redb: Option<Redb>,
-    has_failed: bool,
     sync_failed: SyncFailed,
     /// The version of the last commit that succeeded.
     committed: u64,
@@ -82,7 +81,7 @@ impl Database {
         let sync_failed = SyncFailed::default();
         let redb = open(Occasion::Start, &sync_failed)?;
         let (undecided, failed) = (BTreeSet::new(), BTreeSet::new());
-        Ok(Self { open, redb: Some(redb), has_failed: false, sync_failed, committed: 0, undecided, failed })
+        Ok(Self { open, redb: Some(redb), sync_failed, committed: 0, undecided, failed })
     }
 
     /// All objects and the newest version.
@@ -112,7 +111,7 @@ impl Database {
     ) -> Result<(), CommitError> {
         let Some(last) = pending.last() else { return Ok(()) };
         // Not after a sync that failed: see `file.rs`.
-        if self.has_failed && !self.sync_failed.has() {
+        if !self.failed.is_empty() && !self.sync_failed.has() {
             self.open_again().map_err(CommitError::Open)?;
         }
         let Some(redb) = &self.redb else { return Err(CommitError::Write(redb::Error::PreviousIo)) };
@@ -131,7 +130,6 @@ impl Database {
                 Ok(())
             }
             Err(error) => {
-                self.has_failed = true;
                 self.failed.insert(last.change.version);
                 self.undecided.extend(pending.iter().map(|pending| pending.change.key().clone()));
                 Err(CommitError::Write(error))
@@ -152,7 +150,6 @@ impl Database {
             return Err(OpenError::Changed { found, committed: self.committed });
         }
         self.redb = Some(redb);
-        self.has_failed = false;
         Ok(())
     }
 }
@@ -326,6 +323,14 @@ mod tests {
         (*key == change.object.key).then_some(change.object)
     }
 
+    /// Commits where there is no space.
+    fn refused(database: &mut Database, trouble: &Trouble, pending: &[Pending]) -> CommitError {
+        trouble.writing.store(true, Ordering::Relaxed);
+        let error = database.commit(pending, kept).unwrap_err();
+        trouble.writing.store(false, Ordering::Relaxed);
+        error
+    }
+
     fn stored(database: Database, path: &Path) -> (Vec<String>, u64) {
         drop(database);
         let (objects, version) = Database::open(path).unwrap().load(path).unwrap();
@@ -337,9 +342,7 @@ mod tests {
         let (_folder, path, trouble, mut database) = troubled();
         for failed in [vec![change("kept", 2, true), change("new", 3, false)], vec![change("new", 2, false)]]
         {
-            trouble.writing.store(true, Ordering::Relaxed);
-            assert!(database.commit(&failed, kept).unwrap_err().is_full());
-            trouble.writing.store(false, Ordering::Relaxed);
+            assert!(refused(&mut database, &trouble, &failed).is_full());
         }
         database.commit(&[change("next", 2, false)], kept).unwrap();
         database.commit(&[change("more", 3, false)], kept).unwrap();
@@ -366,9 +369,7 @@ mod tests {
     #[test]
     fn after_a_sync_that_failed_nothing_is_written() {
         let (_folder, path, trouble, mut database) = troubled();
-        trouble.writing.store(true, Ordering::Relaxed);
-        database.commit(&[change("new", 2, false)], kept).unwrap_err();
-        trouble.writing.store(false, Ordering::Relaxed);
+        refused(&mut database, &trouble, &[change("new", 2, false)]);
         database.sync_failed.set();
         for _ in 0..2 {
             let error = database.commit(&[change("next", 2, false)], kept).unwrap_err();
@@ -380,9 +381,7 @@ mod tests {
     #[test]
     fn a_file_that_is_gone_is_not_made_anew() {
         let (_folder, path, trouble, mut database) = troubled();
-        trouble.writing.store(true, Ordering::Relaxed);
-        database.commit(&[change("new", 2, false)], kept).unwrap_err();
-        trouble.writing.store(false, Ordering::Relaxed);
+        refused(&mut database, &trouble, &[change("new", 2, false)]);
         fs::rename(&path, path.with_extension("moved")).unwrap();
         let error = database.commit(&[change("next", 2, false)], kept).unwrap_err();
         assert!(matches!(error, CommitError::Open(OpenError::File { .. })), "{error}");
@@ -395,9 +394,7 @@ mod tests {
     #[test]
     fn what_somebody_else_wrote_meanwhile_is_not_written_over() {
         let (_folder, path, trouble, mut database) = troubled();
-        trouble.writing.store(true, Ordering::Relaxed);
-        database.commit(&[change("new", 2, false)], kept).unwrap_err();
-        trouble.writing.store(false, Ordering::Relaxed);
+        refused(&mut database, &trouble, &[change("new", 2, false)]);
         let other = path.with_extension("other");
         fs::copy(&path, &other).unwrap();
         let mut second = Database::open(&other).unwrap();

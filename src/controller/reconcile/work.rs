@@ -210,8 +210,7 @@ async fn retrying<I: Image>(
     attempt: u32,
     wait: Duration,
 ) {
-    let is_news = !condition::find(&draft.status, Type::Ready)
-        .is_some_and(|condition| condition.message.starts_with(&format!("Try {attempt} ")));
+    let is_news = !condition::begins_with(&draft.status, Type::Ready, &format!("Try {attempt} "));
     let reason = lost_or(draft, Reason::ProvisioningFailed);
     let message = format!("Try {attempt} failed, and the next one is in {} s: {error}", wait.as_secs());
     draft.advance(reason, message, draft.status.progress.as_deref().map_or(0.0, quantity::fraction));
@@ -233,8 +232,7 @@ pub(super) async fn denied<I: Image>(
     error: &ClientError,
 ) -> Duration {
     let reason = lost_or(draft, Reason::ProvisioningFailed);
-    let is_news = !condition::find(&draft.status, Type::Ready)
-        .is_some_and(|condition| condition.message.starts_with(DENIED));
+    let is_news = !condition::begins_with(&draft.status, Type::Ready, DENIED);
     draft.advance(reason, format!("{DENIED}: {error}"), 0.0);
     if is_news {
         context.tell(&subject.reference, EventType::Warning, "DataSourceSyncFailed", error.to_string()).await;
