@@ -92,7 +92,8 @@ impl DataWriter for FileWriter {
     async fn write(&mut self, pieces: Vec<Bytes>) -> Result<()> {
         let (file, reserve) = (Arc::clone(&self.file), Arc::clone(&self.reserve));
         // What was given up is for what makes space, not for more data.
-        let write = move || if reserve.fill() { write_all(&file, &pieces) } else { Err(full()) };
+        let length = self.length;
+        let write = move || if reserve.fill() { write_all(&file, length, &pieces) } else { Err(full()) };
         let written = blocking(write).await.map_err(|e| Error::unavailable("write", self.key.as_str(), e))?;
         self.length += written;
         Ok(())
@@ -127,26 +128,74 @@ fn full() -> io::Error {
     io::ErrorKind::StorageFull.into()
 }
 
-/// Writes all pieces with as few calls as the system allows, and says how many bytes that was.
-fn write_all(mut file: &File, pieces: &[Bytes]) -> io::Result<u64> {
+/// Writes end where the file has a multiple of so many bytes. Linux makes pages of the cache as large as a write, and up to 32 KiB it
+/// takes them from what a processor has freed lately. Larger ones are new memory: where a host takes back what its virtual machines do
+/// not use, writing a GiB took 0.3 s of a processor by 32 KiB, and 2 to 3 s by 64 KiB or more.
+const STEP: usize = 32 * 1024;
+
+/// Writes all pieces to a file that has `length` bytes, and says how many they were.
+fn write_all(file: &File, length: u64, pieces: &[Bytes]) -> io::Result<u64> {
     /// Linux takes at most this many slices a call (`IOV_MAX`).
     const MAX_SLICES: usize = 1024;
-    let mut total = 0;
-    for group in pieces.chunks(MAX_SLICES) {
-        let mut slices: Vec<IoSlice<'_>> =
-            group.iter().filter(|piece| !piece.is_empty()).map(|piece| IoSlice::new(piece)).collect();
-        let mut rest = slices.as_mut_slice();
+    let mut slices = Vec::new();
+    let mut room = STEP - usize::try_from(length % STEP as u64).unwrap_or_default();
+    for piece in pieces {
+        let mut rest = piece.as_ref();
         while !rest.is_empty() {
-            match file.write_vectored(rest) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(n) => {
-                    total += n as u64;
-                    IoSlice::advance_slices(&mut rest, n);
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+            let (now, later) = rest.split_at(rest.len().min(room));
+            slices.push(IoSlice::new(now));
+            (rest, room) = (later, room - now.len());
+            if room == 0 || slices.len() == MAX_SLICES {
+                write_slices(file, &mut slices)?;
+                slices.clear();
+                room = if room == 0 { STEP } else { room };
             }
         }
     }
-    Ok(total)
+    write_slices(file, &mut slices)?;
+    Ok(pieces.iter().map(|piece| piece.len() as u64).sum())
+}
+
+fn write_slices(mut file: &File, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
+    while !slices.is_empty() {
+        match file.write_vectored(slices) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => IoSlice::advance_slices(&mut slices, n),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn pieces_of_any_length_are_written_behind_one_another(
+            before in 0_usize..2 * STEP,
+            lengths in proptest::collection::vec(prop_oneof![0_usize..100, 0..3 * STEP], 0..6),
+            tiny in 0_usize..3000,
+        ) {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("data");
+            let mut number = 0_u8;
+            let mut bytes = |length: usize| -> Bytes {
+                std::iter::repeat_with(|| { number = number.wrapping_add(7); number }).take(length).collect()
+            };
+            let (before, mut pieces) = (bytes(before), lengths.into_iter().map(&mut bytes).collect::<Vec<_>>());
+            // More than one call takes.
+            pieces.extend((0..tiny).map(|_| bytes(1)));
+            let file = File::create(&path).unwrap();
+            let first = write_all(&file, 0, std::slice::from_ref(&before)).unwrap();
+            let written = write_all(&file, first, &pieces).unwrap();
+            let expected = [before.to_vec(), pieces.concat()].concat();
+            prop_assert_eq!(first + written, expected.len() as u64);
+            prop_assert!(std::fs::read(&path).unwrap() == expected);
+        }
+    }
 }
