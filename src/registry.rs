@@ -34,6 +34,7 @@ mod mount;
 mod outbox;
 mod pace;
 mod packs;
+mod places;
 mod quarantine;
 mod quota;
 mod read;

@@ -4,8 +4,7 @@
 //! then. Reading never asks it. It learns from the recipes of blobs that are published: of this process's own at once, of
 //! other replicas' and of those before the last start by the entries below `index/`.
 
-use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -13,6 +12,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use storage_backends::Condition;
 use uuid::{NoContext, Timestamp, Uuid};
 
+use super::places::{self, Places};
 use super::recipe::{Entry, Page, Place, Recipe};
 use super::record::IndexEntry;
 use super::source::Source;
@@ -23,43 +23,12 @@ use crate::chunk::ChunkId;
 /// How often it is looked for what other replicas have stored.
 const REFRESH: Duration = Duration::from_secs(10);
 
-/// Recipes of a blob that are read at once: in a bucket each is a round trip.
+/// Recipes of a blob that are read at once, a quarter of a MiB each: in a bucket each is a round trip.
 const AHEAD: usize = 8;
+const AHEAD_ON_DISK: usize = 2;
 
 /// By how much the clocks of replicas may differ. When they do by more, chunks are stored again.
 const CLOCKS: Duration = Duration::from_hours(1);
-
-/// What an entry takes in a table that is half full, which is as empty as a table is that has grown: key, slot, one byte.
-const ENTRY: u64 = 66;
-
-/// Half of a chunk's id.
-type Key = [u8; 16];
-
-/// Ids are hashes already. Behind the length of a key its bytes are written, which is what stays.
-#[derive(Debug, Default)]
-struct First(u64);
-
-impl Hasher for First {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        if let Some(first) = bytes.first_chunk() {
-            self.0 = u64::from_le_bytes(*first);
-        }
-    }
-}
-
-type Table = HashMap<Key, Slot, BuildHasherDefault<First>>;
-
-#[derive(Debug, Clone, Copy)]
-struct Slot {
-    pack: u32,
-    offset: u32,
-    stored: u32,
-    length: u32,
-}
 
 /// Which chunks are stored, and where.
 #[derive(Debug)]
@@ -74,12 +43,10 @@ pub(super) struct ChunkIndex {
 /// What was used lately, and what was used before that. When the first is full it becomes the second.
 #[derive(Debug)]
 struct Tables {
-    young: Table,
-    old: Table,
+    young: Places,
+    old: Places,
     /// Entries of each, at most.
     limit: usize,
-    packs: Vec<Uuid>,
-    numbers: HashMap<Uuid, u32>,
     /// Of what may be known.
     generation: u64,
 }
@@ -95,7 +62,7 @@ struct Refreshing {
 impl ChunkIndex {
     /// An index that takes at most so many bytes of memory.
     pub(super) fn new(source: Arc<Source>, memory: u64) -> Self {
-        let limit = usize::try_from(memory / 2 / ENTRY).unwrap_or(usize::MAX).max(1);
+        let limit = usize::try_from(memory / 2 / places::ENTRY).unwrap_or(usize::MAX).max(1);
         let tables = RwLock::new(Tables::new(limit));
         Self { tally: Arc::default(), source, tables, refreshing: Mutex::default() }
     }
@@ -103,13 +70,8 @@ impl ChunkIndex {
     /// Where a chunk is, if it is known to be stored.
     pub(super) fn find(&self, id: &ChunkId) -> Option<Place> {
         let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
-        let key = id.half();
-        let slot = tables.young.get(&key).or_else(|| tables.old.get(&key))?;
-        let pack = *tables.packs.get(usize::try_from(slot.pack).ok()?)?;
-        if !self.source.packs.is_trusted(pack) {
-            return None;
-        }
-        Some(Place { pack, offset: slot.offset, stored: slot.stored, length: slot.length })
+        let place = tables.young.find(id).or_else(|| tables.old.find(id))?;
+        self.source.packs.is_trusted(place.pack).then_some(place)
     }
 
     /// Learns the chunks of a recipe that belongs to a published blob, or of some of its pages, and those pages.
@@ -117,18 +79,18 @@ impl ChunkIndex {
         let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
         for entry in recipe.entries() {
             if let Entry::Chunk { id, place } = entry {
-                tables.insert(id.half(), place);
+                tables.insert(id, place);
             }
         }
         for Page { id, place } in pages {
-            tables.insert(id.half(), place);
+            tables.insert(id, place);
         }
     }
 
     /// The pages whose chunks were not learnt lately.
     fn unlearnt(&self, pages: Vec<Page>) -> Vec<Page> {
         let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
-        pages.into_iter().filter(|page| !tables.young.contains_key(&page.id.half())).collect()
+        pages.into_iter().filter(|page| !tables.young.has(&page.id)).collect()
     }
 
     /// Tells the other replicas of a published blob's recipes, and learns them. What goes wrong costs nothing but space.
@@ -185,9 +147,10 @@ impl ChunkIndex {
     }
 
     async fn learn_all(&self, ids: Vec<Uuid>) {
+        let ahead = if self.source.store.capabilities().shared { AHEAD } else { AHEAD_ON_DISK };
         // Most pages of a version are those of the one before.
         let mut read =
-            stream::iter(ids).map(|id| async move { (id, self.unlearnt_of(id).await) }).buffered(AHEAD);
+            stream::iter(ids).map(|id| async move { (id, self.unlearnt_of(id).await) }).buffered(ahead);
         while let Some((id, recipe)) = read.next().await {
             match recipe {
                 Ok((recipe, pages)) => self.learn(&recipe, &pages),
@@ -225,27 +188,14 @@ impl ChunkIndex {
 
 impl Tables {
     fn new(limit: usize) -> Self {
-        Self {
-            young: Table::default(),
-            old: Table::default(),
-            limit,
-            packs: Vec::new(),
-            numbers: HashMap::new(),
-            generation: 0,
-        }
+        Self { young: Places::default(), old: Places::default(), limit, generation: 0 }
     }
 
-    fn insert(&mut self, key: Key, place: &Place) {
+    fn insert(&mut self, id: &ChunkId, place: &Place) {
         if self.young.len() >= self.limit {
             self.old = std::mem::take(&mut self.young);
         }
-        let Ok(next) = u32::try_from(self.packs.len()) else { return };
-        let number = *self.numbers.entry(place.pack).or_insert(next);
-        if number == next {
-            self.packs.push(place.pack);
-        }
-        let slot = Slot { pack: number, offset: place.offset, stored: place.stored, length: place.length };
-        self.young.insert(key, slot);
+        self.young.insert(id, place);
     }
 }
 
@@ -288,7 +238,7 @@ mod tests {
 
     #[test]
     fn when_it_is_full_what_was_not_used_lately_goes() {
-        let index = index(100 * 2 * ENTRY);
+        let index = index(100 * 2 * places::ENTRY);
         index.learn(&recipe(0..1), &[]);
         for start in (1..1000).step_by(50) {
             index.learn(&recipe(start..start + 50), &[]);

@@ -209,6 +209,8 @@ impl Registry {
         if is_first && !unneeded.is_empty() && session.give_up(store).await.is_ok() {
             self.discard_extents(&unneeded).await;
         }
+        // The blob's record keeps its packs from now on, and what the index reads takes memory too.
+        drop(ingest);
         self.index.publish(recipes).await;
         Ok(session)
     }

@@ -4,7 +4,6 @@
 //! on the blocking threads; what comes out is stored in order again. A chunk that is stored already, by whatever blob, is
 //! named and not stored.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -19,6 +18,7 @@ use super::runs::{Span, scattered};
 use crate::chunk::{ChunkId, Encoder, Part, Sizes, Splitter};
 use crate::registry::blocking::blocking;
 use crate::registry::chunk_index::ChunkIndex;
+use crate::registry::places::Places;
 use crate::registry::recipe::{Entry, Page, PagedRecipe, Place, Recipe};
 use crate::registry::record::Extent;
 use crate::registry::{Result, Rules, layout, recipe_page};
@@ -27,8 +27,8 @@ use crate::registry::{Result, Rules, layout, recipe_page};
 const AHEAD: usize = 1;
 
 /// Chunks of this upload that are remembered, in case they come again: the index knows those of published blobs only. They are
-/// those of some 2 GiB, and take 8 MiB of memory.
-const REMEMBERED: usize = 64 << 10;
+/// those of some 3 GiB, and as many as a table of 2 MiB takes before it grows.
+const REMEMBERED: usize = 56 << 10;
 
 /// The chunks of a blob on their way into packs.
 pub(super) struct Chunking {
@@ -42,7 +42,7 @@ pub(super) struct Chunking {
     recipe: Recipe,
     /// The same, as far as it is stored.
     paged: PagedRecipe,
-    remembered: HashMap<ChunkId, Place>,
+    remembered: Places,
     /// Recipes written by this request that no session refers to yet.
     written: Vec<Uuid>,
 }
@@ -80,7 +80,7 @@ impl Chunking {
             encoders: Vec::new(),
             recipe: Recipe::default(),
             paged: PagedRecipe::default(),
-            remembered: HashMap::new(),
+            remembered: Places::default(),
             written: Vec::new(),
         }
     }
@@ -242,16 +242,27 @@ impl Chunking {
         stored: Bytes,
         length: u32,
     ) -> Result<Place> {
-        // A page has the same id as a chunk of the same bytes, and is not compressed.
-        if let Some(place) = self.remembered.get(&id).filter(|place| place.stored as usize == stored.len()) {
+        if let Some(place) = self.remembered.find(&id).filter(|place| place.length == length) {
             self.index.tally.add_known(length);
-            return Ok(*place);
+            return Ok(place);
         }
+        self.store_again(objects, pending, id, stored, length).await
+    }
+
+    /// Gives a chunk a place of its own.
+    async fn store_again(
+        &mut self,
+        objects: &mut Objects,
+        pending: &mut Pending,
+        id: ChunkId,
+        stored: Bytes,
+        length: u32,
+    ) -> Result<Place> {
         let place = pending.add(objects, stored, length, self.rules.pack).await?;
         self.index.tally.add_new(length, place.stored);
         self.paged.owns(place.pack);
         if self.remembered.len() < REMEMBERED {
-            self.remembered.insert(id, place);
+            self.remembered.insert(&id, &place);
         }
         Ok(place)
     }
@@ -270,13 +281,17 @@ impl Chunking {
         for entries in recipe_page::pages(recipe.entries()) {
             let page = recipe_page::encode(entries);
             let (id, length) = (ChunkId::of(&page), u32::try_from(page.len()).unwrap_or(u32::MAX));
-            let place = match self.index.find(&id) {
-                // Unless somebody's disk has a page of ours in it, and was compressed.
-                Some(place) if place.length == length && place.stored == length => {
+            // A page has the same id as a chunk of the same bytes, and is never compressed.
+            let is_plain = |place: &Place| place.length == length && place.stored == length;
+            let place = match self.index.find(&id).filter(is_plain) {
+                Some(place) => {
                     objects.claim.add(place.pack);
                     place
                 }
-                _ => self.store_once(objects, pending, id, page, length).await?,
+                None if self.remembered.find(&id).is_some_and(|place| !is_plain(&place)) => {
+                    self.store_again(objects, pending, id, page, length).await?
+                }
+                None => self.store_once(objects, pending, id, page, length).await?,
             };
             self.paged.pages.push(Page { id, place });
         }
