@@ -13,10 +13,24 @@ use super::{ChunkId, MAX_CHUNK};
 #[error("chunk {0} is damaged")]
 pub struct DamagedChunk(pub ChunkId);
 
+/// Of so many bytes one has to be saved, or a chunk is stored as it is: to decompress it at each reading costs more than that.
+const LEAST_SAVED: usize = 32;
+
+/// Behind so many chunks that do not compress it is tried with samples whether the next one might.
+const DOUBTFUL: u32 = 4;
+
+/// Bytes of a sample. There are two of them, so that what is half noise is found out in most cases.
+const SAMPLE: usize = 4 << 10;
+
 /// Compresses chunks, one after the other. What it takes to do so, some hundred KiB, is kept for the next one.
+///
+/// What does not compress, such as films, archives and encrypted disks, comes in long stretches: there most chunks are looked at by
+/// samples alone, an eighth of the work.
 pub struct Encoder {
     compressor: Option<Compressor<'static>>,
     scratch: Vec<u8>,
+    /// Chunks in a row, up to the last one, that did not compress.
+    in_vain: u32,
 }
 
 impl std::fmt::Debug for Encoder {
@@ -31,20 +45,35 @@ impl Encoder {
     pub fn new(level: i32) -> Self {
         // Only memory can be lacking; without a compressor chunks are stored as they are.
         let compressor = (level != 0).then(|| Compressor::new(level).ok()).flatten();
-        Self { compressor, scratch: Vec::new() }
+        Self { compressor, scratch: Vec::new(), in_vain: 0 }
     }
 
     /// The bytes to store: fewer than the chunk has, or the chunk itself.
     pub fn encode(&mut self, chunk: &Bytes) -> Bytes {
-        let Some(compressor) = &mut self.compressor else { return chunk.clone() };
-        self.scratch.clear();
-        self.scratch.reserve(zstd::zstd_safe::compress_bound(chunk.len()));
-        match compressor.compress_to_buffer(chunk, &mut self.scratch) {
+        let is_doubtful = self.in_vain >= DOUBTFUL && chunk.len() > 4 * SAMPLE;
+        let is_worth_it = !is_doubtful || samples(chunk).into_iter().any(|sample| self.compress(sample));
+        if is_worth_it && self.compress(chunk) {
+            self.in_vain = 0;
             // Copied, so that what waits to be written takes no more memory than it has bytes.
-            Ok(length) if length < chunk.len() => Bytes::copy_from_slice(&self.scratch),
-            _ => chunk.clone(),
+            return Bytes::copy_from_slice(&self.scratch);
         }
+        self.in_vain = self.in_vain.saturating_add(1);
+        chunk.clone()
     }
+
+    /// Compresses into the scratch, and says whether that is less enough.
+    fn compress(&mut self, bytes: &[u8]) -> bool {
+        let Some(compressor) = &mut self.compressor else { return false };
+        self.scratch.clear();
+        self.scratch.reserve(zstd::zstd_safe::compress_bound(bytes.len()));
+        let compressed = compressor.compress_to_buffer(bytes, &mut self.scratch);
+        compressed.is_ok_and(|length| length + bytes.len().div_ceil(LEAST_SAVED) <= bytes.len())
+    }
+}
+
+/// Samples of a chunk of more than four of them, out of the midst of its halves.
+fn samples(chunk: &[u8]) -> [&[u8]; 2] {
+    [1, 3].map(|quarter| &chunk[chunk.len() / 4 * quarter..][..SAMPLE])
 }
 
 /// Reads chunks, one after the other.
@@ -83,19 +112,46 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn what_does_not_compress_is_stored_as_it_is() {
+    fn noise(length: usize) -> Vec<u8> {
         let mut number = 1_u32;
-        let noise: Bytes = std::iter::repeat_with(|| {
+        std::iter::repeat_with(|| {
             number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             number.to_be_bytes()[0]
         })
-        .take(10_000)
-        .collect();
+        .take(length)
+        .collect()
+    }
+
+    #[test]
+    fn what_does_not_compress_is_stored_as_it_is() {
+        let noise = Bytes::from(noise(10_000));
         assert_eq!(Encoder::new(1).encode(&noise), noise);
         let text = Bytes::from(b"disk ".repeat(2_000));
         assert!(Encoder::new(1).encode(&text).len() < 100);
         assert_eq!(Encoder::new(0).encode(&text), text, "level 0");
+    }
+
+    #[test]
+    fn what_hardly_compresses_is_stored_as_it_is() {
+        for (zeros, is_less) in [(1_000, false), (4_000, true)] {
+            let chunk = Bytes::from([noise(60_000), vec![0; zeros]].concat());
+            assert_eq!(Encoder::new(1).encode(&chunk).len() < chunk.len(), is_less, "{zeros}");
+        }
+    }
+
+    #[test]
+    fn behind_noise_what_compresses_is_found_out() {
+        let mut encoder = Encoder::new(1);
+        for _ in 0..20 {
+            let noise = Bytes::from(noise(60_000));
+            assert_eq!(encoder.encode(&noise), noise);
+        }
+        let halves = [[noise(30_000), vec![7; 30_000]], [vec![7; 30_000], noise(30_000)]];
+        for chunk in halves.map(|halves| halves.concat()).into_iter().chain([vec![7; 8_192]]) {
+            let chunk = Bytes::from(chunk);
+            assert!(encoder.encode(&chunk).len() < chunk.len() * 2 / 3);
+            encoder.in_vain = DOUBTFUL;
+        }
     }
 
     proptest! {
