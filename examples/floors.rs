@@ -90,7 +90,7 @@ impl Chunks {
         let ids: Vec<ChunkId> =
             floors.measure("blake3", length, || chunks.iter().map(|chunk| ChunkId::of(chunk)).collect())?;
         let stored: Vec<Bytes> = floors
-            .measure("zstd-1", length, || chunks.iter().map(|chunk| self.encoder.encode(chunk)).collect())?;
+            .measure("encode", length, || chunks.iter().map(|chunk| self.encoder.encode(chunk)).collect())?;
         let packed = stored.concat();
         floors.measure("write", packed.len(), || self.file.write_all(&packed))??;
         floors.measure("decode", length, || {

@@ -19,6 +19,9 @@ const LEAST_SAVED: usize = 32;
 /// Behind so many chunks that do not compress it is tried with samples whether the next one might.
 const DOUBTFUL: u32 = 4;
 
+/// One of so many is tried whole all the same: samples may miss what there is.
+const TRIED: u32 = 16;
+
 /// Bytes of a sample. There are two of them, so that what is half noise is found out in most cases.
 const SAMPLE: usize = 4 << 10;
 
@@ -50,7 +53,8 @@ impl Encoder {
 
     /// The bytes to store: fewer than the chunk has, or the chunk itself.
     pub fn encode(&mut self, chunk: &Bytes) -> Bytes {
-        let is_doubtful = self.in_vain >= DOUBTFUL && chunk.len() > 4 * SAMPLE;
+        let is_tried = self.in_vain < DOUBTFUL || self.in_vain.is_multiple_of(TRIED);
+        let is_doubtful = !is_tried && chunk.len() > 4 * SAMPLE;
         let is_worth_it = !is_doubtful || samples(chunk).into_iter().any(|sample| self.compress(sample));
         if is_worth_it && self.compress(chunk) {
             self.in_vain = 0;
@@ -61,7 +65,7 @@ impl Encoder {
         chunk.clone()
     }
 
-    /// Compresses into the scratch, and says whether that is less enough.
+    /// Compresses into the scratch, and says whether enough is saved.
     fn compress(&mut self, bytes: &[u8]) -> bool {
         let Some(compressor) = &mut self.compressor else { return false };
         self.scratch.clear();
@@ -142,16 +146,34 @@ mod tests {
     #[test]
     fn behind_noise_what_compresses_is_found_out() {
         let mut encoder = Encoder::new(1);
-        for _ in 0..20 {
+        for _ in 0..=DOUBTFUL {
             let noise = Bytes::from(noise(60_000));
             assert_eq!(encoder.encode(&noise), noise);
         }
         let halves = [[noise(30_000), vec![7; 30_000]], [vec![7; 30_000], noise(30_000)]];
+        // A short one is always tried.
         for chunk in halves.map(|halves| halves.concat()).into_iter().chain([vec![7; 8_192]]) {
             let chunk = Bytes::from(chunk);
             assert!(encoder.encode(&chunk).len() < chunk.len() * 2 / 3);
             encoder.in_vain = DOUBTFUL;
         }
+    }
+
+    #[test]
+    fn behind_noise_samples_decide_but_for_one_of_some_chunks() {
+        // Noise where samples are taken, and nothing else.
+        let mut chunk = vec![7; 64_000];
+        for quarter in [1, 3] {
+            chunk[16_000 * quarter..][..SAMPLE].copy_from_slice(&noise(SAMPLE));
+        }
+        let chunk = Bytes::from(chunk);
+        let mut encoder = Encoder::new(1);
+        assert!(encoder.encode(&chunk).len() < chunk.len());
+        encoder.in_vain = DOUBTFUL;
+        for _ in DOUBTFUL..TRIED {
+            assert_eq!(encoder.encode(&chunk), chunk);
+        }
+        assert!(encoder.encode(&chunk).len() < chunk.len());
     }
 
     proptest! {

@@ -145,7 +145,8 @@ impl Deliverer {
         if schedule.is_told(id) {
             return self.take_out(id, schedule).await;
         }
-        let age = age(id);
+        let since = since(id);
+        let age = since.unwrap_or_default();
         let posted = match self.registry.posted(&self.queue, id).await {
             Ok(Some(posted)) => posted,
             Ok(None) => {
@@ -163,8 +164,9 @@ impl Deliverer {
             Err(error) => return Err(error),
         };
         if posted.unconfirmed {
-            // Most likely whoever deletes confirms it in a moment: told before that, it would be told again.
-            if age < self.pace.settles {
+            // Most likely whoever deletes confirms it in a moment: told before that, it would be told again. One of the future is not
+            // waited for: there is no telling how long.
+            if since.is_some_and(|since| since < self.pace.settles) {
                 sleep(SOON).await;
                 return Ok(());
             }
@@ -237,8 +239,13 @@ impl Deliverer {
     }
 }
 
-/// For how long an event has been there. Clocks may differ: one of the future is new.
-fn age(id: Uuid) -> Duration {
+/// For how long an event has been there; `None`: clocks differ, and it is of the future.
+fn since(id: Uuid) -> Option<Duration> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    now.saturating_sub(Duration::from_millis(written_at(id).unwrap_or_default()))
+    now.checked_sub(Duration::from_millis(written_at(id).unwrap_or_default()))
+}
+
+/// The same, where one of the future is new.
+fn age(id: Uuid) -> Duration {
+    since(id).unwrap_or_default()
 }

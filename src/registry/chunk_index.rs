@@ -25,6 +25,8 @@ const REFRESH: Duration = Duration::from_secs(10);
 
 /// Recipes of a blob that are read at once, a quarter of a MiB each: in a bucket each is a round trip.
 const AHEAD: usize = 8;
+
+/// The same on a disk, which has no round trips.
 const AHEAD_ON_DISK: usize = 2;
 
 /// By how much the clocks of replicas may differ. When they do by more, chunks are stored again.

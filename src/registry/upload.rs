@@ -209,7 +209,7 @@ impl Registry {
         if is_first && !unneeded.is_empty() && session.give_up(store).await.is_ok() {
             self.discard_extents(&unneeded).await;
         }
-        // The blob's record keeps its packs from now on, and what the index reads takes memory too.
+        // It claims nothing since it was announced, and what it remembers takes as much memory as what the index reads.
         drop(ingest);
         self.index.publish(recipes).await;
         Ok(session)

@@ -242,6 +242,7 @@ impl Chunking {
         stored: Bytes,
         length: u32,
     ) -> Result<Place> {
+        // Perhaps compressed there and not here, or the other way round: samples decide.
         if let Some(place) = self.remembered.find(&id).filter(|place| place.length == length) {
             self.index.tally.add_known(length);
             return Ok(place);
@@ -249,7 +250,7 @@ impl Chunking {
         self.store_again(objects, pending, id, stored, length).await
     }
 
-    /// Gives a chunk a place of its own.
+    /// Gives a chunk a place of its own, wherever else it may be.
     async fn store_again(
         &mut self,
         objects: &mut Objects,

@@ -128,9 +128,9 @@ fn full() -> io::Error {
     io::ErrorKind::StorageFull.into()
 }
 
-/// Writes end where the file has a multiple of so many bytes. Linux makes pages of the cache as large as a write, and up to 32 KiB it
-/// takes them from what a processor has freed lately. Larger ones are new memory: where a host takes back what its virtual machines do
-/// not use, writing a GiB took 0.3 s of a processor by 32 KiB, and 2 to 3 s by 64 KiB or more.
+/// Writes end where the file has a multiple of so many bytes. On ext4 and XFS Linux makes pages of the cache as large as a write, and up
+/// to 32 KiB it takes them from what a processor has freed lately. Larger ones are new memory: in a virtual machine whose host takes
+/// back what is not used (Linux 6.18, ext4) writing a GiB took 0.3 s of a processor by 32 KiB, and 2 to 3 s by 64 KiB or more.
 const STEP: usize = 32 * 1024;
 
 /// Writes all pieces to a file that has `length` bytes, and says how many they were.

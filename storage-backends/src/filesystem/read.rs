@@ -15,11 +15,11 @@ use crate::{ByteStream, Error, Key, Result};
 /// Measured: 64 KiB costs up to 1.9 times the CPU of 256 KiB; larger gains nothing that shows.
 const PIECE: u64 = 256 * 1024;
 
-/// A range of at most so many bytes is read in one piece as it is opened: each job for another thread costs, and who reads what is
-/// stored in chunks wants it in one piece.
-const WHOLE: u64 = 2 * 1024 * 1024;
+/// A range of at most so many bytes is read in one piece as it is opened: each job for another thread costs, and what is stored in
+/// chunks is read by so many and wanted in one piece.
+const WHOLE: u64 = 1024 * 1024;
 
-/// Pieces in memory for one reader: the one being sent and the one being read.
+/// Pieces in memory for one reader of a longer range: the one being sent and the one being read.
 const AHEAD: usize = 2;
 
 pub(super) async fn read(path: PathBuf, key: Key, range: Range<u64>) -> Result<ByteStream> {
