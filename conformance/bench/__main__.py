@@ -47,15 +47,21 @@ def list_names(settings):
                 print(f"{scene.name}/{row:14} {what}")
 
 
-def write(raw, out):
+def draw(runs, out):
+    """The table and the plots of runs."""
     out.mkdir(parents=True, exist_ok=True)
-    (out / "raw.json").write_text(json.dumps(raw, indent=1))
-    (out / "table.md").write_text(markdown(raw))
+    (out / "table.md").write_text(markdown(*runs))
     # Plots of other runs would say that they are of this one.
     shutil.rmtree(out / "plots", ignore_errors=True)
     (out / "plots").mkdir()
-    for name, svg in plots(raw).items():
+    for name, svg in plots(*runs).items():
         (out / "plots" / name).write_text(svg)
+
+
+def write(raw, out):
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "raw.json").write_text(json.dumps(raw, indent=1))
+    draw([raw], out)
 
 
 def run(settings):
@@ -88,13 +94,14 @@ def run(settings):
 
 def main():
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    parser.add_argument("--draw", metavar="RAW.JSON", type=pathlib.Path, help="draw tables and plots of a run again")
+    how = "draw the tables and plots of a run again, or of several runs of one machine together"
+    parser.add_argument("--draw", metavar="RAW.JSON", type=pathlib.Path, nargs="+", help=how)
     arguments = parser.parse_args()
     # Or whoever ends this process leaves its servers and gigabytes of data behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: ended"))
     settings = Settings()
     if arguments.draw:
-        write(json.loads(arguments.draw.read_text()), settings.out)
+        draw([json.loads(path.read_text()) for path in arguments.draw], settings.out)
     elif settings.rows == ["list"]:
         list_names(settings)
     else:

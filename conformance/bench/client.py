@@ -114,6 +114,8 @@ class Client(http.client.HTTPConnection):
         """Fetches `size` bytes, from `start` on if that is said, and discards them."""
         wants_range = {} if start is None else {"Range": f"bytes={start}-{start + size - 1}"}
         self.request("GET", path, headers=wants_range)
+        # A server that closes behind its answer takes the connection's from it, and not the bytes that are on their way.
+        sock = self.sock
         response = self.getresponse()
         want = 200 if start is None else 206
         if response.status != want or response.length != size:
@@ -124,7 +126,7 @@ class Client(http.client.HTTPConnection):
             raise Refused(f"GET {path}: more than {size} bytes")
         scratch = bytearray(PIECE)
         while left:
-            got = self.sock.recv_into(scratch, min(left, PIECE), socket.MSG_TRUNC)
+            got = sock.recv_into(scratch, min(left, PIECE), socket.MSG_TRUNC)
             if not got:
                 raise Refused(f"GET {path}: {left} bytes are missing")
             left -= got

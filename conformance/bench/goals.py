@@ -79,13 +79,13 @@ def growth(raw):
                 yield row, peer, large.median / little.median
 
 
-def markdown(raw):
+def markdown(*runs):
     lines = []
-    for goal, row, ratio, ok in reached(raw):
+    for goal, row, ratio, ok in (verdict for raw in runs for verdict in reached(raw)):
         most = "at least" if BY_KEY[goal.metric].more_is_better else "at most"
         lines.append(f"| {goal.what}, to {goal.to} | {row} | {most} {goal.limit:g} | {ratio:.2f} | {'ok' if ok else 'behind'} |")
     text = ["## Goals", "", "| goal | row | limit | reached | |", "| --- | --- | --: | --: | --- |", *lines, ""] if lines else []
-    if grown := list(growth(raw)):
+    if grown := [times for raw in runs for times in growth(raw)]:
         text += [
             "## Growth",
             "",

@@ -151,7 +151,7 @@ class Nginx(Peer):
         file.write_text(
             f"daemon off; master_process off; pid {server.folder}/nginx.pid; error_log stderr error;\n"
             "events { worker_connections 1024; }\n"
-            f"http {{ sendfile on; tcp_nopush on; access_log off; {temporary}\n"
+            f"http {{ sendfile on; tcp_nopush on; access_log off; keepalive_requests 1000000; {temporary}\n"
             f"  server {{ listen {address}; {tls} root {server.store.folder}; }} }}\n"
         )
         return [self.program(), "-c", file, "-p", server.folder, "-e", server.folder / "log"], {}

@@ -70,10 +70,19 @@ def plot(title, metric, results):
 PLOTTED = ("speed", "requests", "p99", "cpu", "cpu_each", "peak", "stored", "seconds")
 
 
-def plots(raw):
-    """The plots of a run, by file name: one for each group, store and metric."""
+def together(runs):
+    """The groups of several runs, with the rows of all of them."""
+    groups = {}
+    for raw in runs:
+        for name, group in raw["groups"].items():
+            groups.setdefault(name, {"title": group["title"], "results": {}})["results"].update(group["results"])
+    return groups
+
+
+def plots(*runs):
+    """The plots of runs, by file name: one for each group, store and metric."""
     drawn = {}
-    for group in raw["groups"].values():
+    for group in together(runs).values():
         # A scene is the first two words of a row's name: push/filesystem, small/seaweedfs.
         parts = {}
         for row, peers in group["results"].items():

@@ -18,8 +18,8 @@ def cell(metric, measurements, ours):
     return text if times is None else f"{text} ×{times:.2f}"
 
 
-def section(title, results, described, reasons):
-    """A table of one group. Columns that nobody has are left out."""
+def section(title, said, results, described, reasons):
+    """A table of one group, with the settings of its run. Columns that nobody has are left out."""
     columns = [
         metric
         for metric in METRICS
@@ -30,26 +30,28 @@ def section(title, results, described, reasons):
         ours = peers.get(OURS, [])
         for peer, measurements in peers.items():
             lines.append([row, peer, *(cell(metric, measurements, ours) for metric in columns)])
-    text = [f"## {title}", "", *("| " + " | ".join(line) + " |" for line in lines)]
+    of = f"Large blobs of {said['size_mib']} MiB; median of {said['rounds']} turns."
+    text = [f"## {title}", "", of, "", *("| " + " | ".join(line) + " |" for line in lines)]
     text += ["", *(f"- `{row}`: {what}" for row, what in described.items() if row in results)]
     missing = [f"- {peer} has no `{scene}`: {reason}" for scene, peers in reasons.items() for peer, reason in peers.items()]
     return "\n".join([*text, *missing, ""])
 
 
-def markdown(raw):
-    """The whole run, with what it ran on."""
-    machine = raw["machine"]
+def markdown(*runs):
+    """Runs of one machine after each other, with what they ran on."""
+    machine, versions = runs[0]["machine"], {name: said for raw in runs for name, said in raw["versions"].items()}
     text = [
         "# Speed beside the peers",
         "",
         f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB of memory, Linux {machine['kernel']}, "
         f"{machine['file_system']}. Servers on cores {machine['server_cores']}; clients, S3 servers on {machine['client_cores']}.",
-        f"Large blobs of {raw['settings']['size_mib']} MiB. Median of {raw['settings']['rounds']} turns (least to most); × is a "
-        "multiple of DVCR's. Bytes written, read and stored are for each byte of the blob, with what an S3 server does.",
+        "Medians (least to most); × is a multiple of DVCR's. Bytes written, read and stored are for each byte of the blob, with what "
+        "an S3 server does.",
         "",
-        *(f"- {name}: {version}" for name, version in raw["versions"].items()),
+        *(f"- {name}: {version}" for name, version in versions.items()),
         "",
     ]
-    for group in raw["groups"].values():
-        text.append(section(group["title"], group["results"], group["described"], group["reasons"]))
-    return "\n".join([*text, goals.markdown(raw)])
+    for raw in runs:
+        for group in raw["groups"].values():
+            text.append(section(group["title"], raw["settings"], group["results"], group["described"], group["reasons"]))
+    return "\n".join([*text, goals.markdown(*runs)])

@@ -65,6 +65,14 @@ def test_a_small_run_has_every_row_of_every_peer_that_is_there(bench, tmp_path):
     assert (tmp_path / "again/table.md").read_text() == written
 
 
+def test_runs_of_parts_are_drawn_together():
+    small, large = run_of({"dvcr": [1], "distribution": [2]}), run_of({"dvcr": [3], "distribution": [4]})
+    large["settings"] = large["settings"] | {"size_mib": 4096}
+    written = table.markdown(small, large)
+    assert "Large blobs of 1024 MiB; median of 3 turns." in written and "Large blobs of 4096 MiB;" in written
+    assert written.count("## Goals") == 1 and written.count("| time of a push, to the best peer |") == 2
+
+
 def test_a_name_that_nothing_has_is_refused_and_the_names_are_listed(bench):
     assert "nothing is called pusch" in bench(BENCH="pusch", code=1).stderr
     assert "no peer is called nexus" in bench(BENCH_PEERS="nexus", code=1).stderr
