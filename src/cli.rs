@@ -9,9 +9,11 @@ mod collect;
 mod completion;
 mod controller;
 mod copy;
+mod copy_volume;
 mod crds;
 mod denied;
 mod embedded;
+mod golden;
 mod healthcheck;
 mod import;
 mod inspect;
@@ -67,10 +69,13 @@ enum Command {
     Ls(ls::Ls),
     Rm(rm::Rm),
     Copy(copy::Copy),
+    #[command(hide = true)]
+    CopyVolume(copy_volume::CopyVolume),
     Stats(stats::Stats),
     Collect(collect::Collect),
     Verify(verify::Verify),
     Rewrite(rewrite::Rewrite),
+    Golden(golden::GoldenCommand),
     Crds(crds::Crds),
     Healthcheck(healthcheck::Healthcheck),
     Completion(completion::Completion),
@@ -136,10 +141,12 @@ pub fn run() -> ExitCode {
         Command::Ls(ls) => ls.run(),
         Command::Rm(rm) => rm.run(),
         Command::Copy(copy) => copy.run(),
+        Command::CopyVolume(copy) => copy.run(),
         Command::Stats(stats) => stats.run(),
         Command::Collect(collect) => collect.run(),
         Command::Verify(verify) => verify.run(),
         Command::Rewrite(rewrite) => rewrite.run(),
+        Command::Golden(golden) => golden.run(),
         Command::Crds(crds::Crds {}) => crds::run(),
         Command::Healthcheck(healthcheck) => healthcheck.run(),
         Command::Completion(completion) => completion.run(),

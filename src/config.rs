@@ -6,6 +6,7 @@
 
 mod auth;
 mod environment;
+mod golden;
 mod limits;
 mod quotas;
 mod retention;
@@ -25,6 +26,7 @@ use url::Url;
 use crate::oci::RegistryHost;
 use crate::upload_token::UploadKey;
 use environment::Environment;
+pub use golden::GoldenConfig;
 pub use limits::LimitsConfig;
 pub use quotas::QuotaConfig;
 pub use tls::{ClientCertificates, TlsConfig};
@@ -154,6 +156,8 @@ pub struct Config {
     pub auth: Option<AuthConfig>,
     /// Who is told of pushes and deletions.
     pub webhooks: Vec<WebhookConfig>,
+    /// Operating systems that disks are made from by name.
+    pub golden: GoldenConfig,
     /// What one client may.
     pub limits: LimitsConfig,
     /// How much repositories may hold.
@@ -271,6 +275,7 @@ impl Default for Config {
             without_auth: false,
             auth: None,
             webhooks: Vec::new(),
+            golden: GoldenConfig::default(),
             limits: LimitsConfig::default(),
             quotas: Vec::new(),
             s3: S3Config::default(),
@@ -386,6 +391,7 @@ impl Config {
             ));
         }
         webhooks::check(&self.webhooks).map_err(Error::Refused)?;
+        self.golden.check().map_err(Error::Refused)?;
         self.limits.check().map_err(Error::Refused)?;
         quotas::check(&self.quotas).map_err(Error::Refused)?;
         self.tls.check().map_err(|reason| Error::Refused(reason.to_owned()))?;

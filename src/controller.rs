@@ -1,4 +1,4 @@
-//! The controller: makes disk images of `VirtualImage` and `ClusterVirtualImage` resources.
+//! The controller: makes disk images of `VirtualImage` and `ClusterVirtualImage` resources, and disks of `VMDisk` resources.
 //!
 //! A name becomes a tag: `vi/<namespace>/<name>:<uid>` or `cvi/<name>:<uid>` in our registry. The reconciler talks to
 //! an API server through [`kube::Client`] and to the registry as any client does, and so is the same in a cluster and
@@ -14,6 +14,7 @@ mod context;
 #[expect(unreachable_pub, reason = "the derived schemas repeat the types inside of functions")]
 pub mod crd;
 mod draft;
+mod golden;
 mod image;
 mod imports;
 mod in_process;
@@ -25,6 +26,7 @@ mod reads;
 mod reconcile;
 mod uploads;
 mod users;
+mod web;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +41,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use census::Census;
 pub use context::Context;
+pub use golden::{Catalogue, CatalogueError, Golden, GoldenError, GoldenImage, Medium, Refreshed};
 pub use image::{Image, ImageId, Kind};
 pub use imports::Imports;
 pub use in_process::{InProcess, InProcessOptions};
@@ -49,7 +52,7 @@ pub use reads::{Read, reads};
 pub use reconcile::ReconcileError;
 pub use uploads::Uploads;
 
-use crd::{ClusterVirtualImage, VirtualImage};
+use crd::{ClusterVirtualImage, VirtualImage, VmDisk};
 
 /// Images that are reconciled at one time; each is a matter of milliseconds.
 const CONCURRENCY: u16 = 16;
@@ -60,14 +63,42 @@ const AGAIN: Duration = Duration::from_secs(3);
 /// How soon one is tried again that somebody else came before.
 const CONFLICT: Duration = Duration::from_millis(100);
 
+/// How soon it is looked for new versions of golden images when the controller has started.
+const FIRST_LOOK: Duration = Duration::from_mins(10);
+
 /// How long reconciliations that are under way may take when the controller is told to stop.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Reconciles both resources until it is told to stop.
+/// Reconciles all resources until it is told to stop.
 pub async fn run(context: Arc<Context>, stop: CancellationToken) {
     let images = watch(Api::<VirtualImage>::all(context.client.clone()), Arc::clone(&context), stop.clone());
-    let cluster = watch(Api::<ClusterVirtualImage>::all(context.client.clone()), context, stop);
-    tokio::join!(images, cluster);
+    let cluster =
+        watch(Api::<ClusterVirtualImage>::all(context.client.clone()), Arc::clone(&context), stop.clone());
+    let disks = async {
+        if context.makes_disks {
+            let disks = Api::<VmDisk>::all(context.client.clone());
+            watch(disks, Arc::clone(&context), stop.clone()).await;
+        }
+    };
+    let golden = keep_fresh(&context, stop.clone());
+    tokio::join!(images, cluster, disks, golden);
+}
+
+/// Looks for new versions of golden images, until it is told to stop.
+async fn keep_fresh(context: &Context, stop: CancellationToken) {
+    let Some(interval) = context.golden.interval else { return };
+    // A controller that is started anew each day looks too.
+    let mut wait = interval.min(FIRST_LOOK);
+    let refresh = async {
+        loop {
+            tokio::time::sleep(wait).await;
+            wait = interval;
+            if let Err(error) = context.golden.refresh_all().await {
+                tracing::warn!(%error, "cannot look for new versions of golden images");
+            }
+        }
+    };
+    stop.run_until_cancelled(Box::pin(refresh)).await;
 }
 
 /// Waits until a controller that was told to stop has ended.

@@ -7,7 +7,9 @@
 mod destination;
 mod error;
 mod export;
+mod volume;
 
 pub use destination::Destination;
 pub use error::ExportError;
 pub use export::{ExportOptions, Exported, Exporter};
+pub use volume::{Missing, copy_volume, grow_volume, make_blank};

@@ -21,24 +21,28 @@ from wire import eventually
 NAMESPACE = "dvcr"
 LEASES = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases"
 IMAGES = [f"/apis/{GROUP}/{VERSION}/{plural}" for plural in ["virtualimages", "clustervirtualimages"]]
+APPS = "apps.cozystack.io"
+DISKS = [f"/apis/{APPS}/v1alpha1/{plural}" for plural in ["vmdisks", "vminstances"]]
 OTHERS = [f"/apis/{GROUP}/{VERSION}/{plural}" for plural in ["virtualdisks", "virtualmachines"]]
-MADE = [*IMAGES, *OTHERS, JOBS, PODS, CLAIMS, "/api/v1/secrets", "/api/v1/events"]
+MADE = [*DISKS, *IMAGES, *OTHERS, JOBS, PODS, CLAIMS, "/api/v1/secrets", "/api/v1/events"]
 """What tests, the controller and Jobs make."""
 OURS = ["dvcr-upload-key", "dvcr-data"]
 """What the installation has of these kinds."""
 
-def storage_class(name, annotations=None):
+def storage_class(name, annotations=None, grows=False):
     return {
         "apiVersion": "storage.k8s.io/v1",
         "kind": "StorageClass",
         "metadata": {"name": name, "annotations": annotations or {}},
         "provisioner": "example.com/disks",
+        "allowVolumeExpansion": grows,
     }
 
 
 STORAGE_CLASSES = [
     storage_class("local", {"storageclass.kubernetes.io/is-default-class": "true"}),
     storage_class("fast"),
+    storage_class("replicated", grows=True),
     storage_class("block", {"virtualdisk.virtualization.deckhouse.io/volume-mode": "Block"}),
 ]
 
@@ -83,6 +87,7 @@ class Cluster:
         for made in [
             definition("VirtualDisk", GROUP, VERSION),
             definition("VirtualMachine", GROUP, VERSION),
+            definition("VMInstance", APPS, "v1alpha1"),
             *STORAGE_CLASSES,
         ]:
             kubectl("apply", "-f", "-", input=made)
@@ -152,7 +157,7 @@ class Controller:
 class InCluster(World):
     """Registry, controller and kubelet stand-in around a real API server. `room` is how many Pods run at one time."""
 
-    others = frozenset({"VirtualDisk", "VirtualMachine"})
+    others = frozenset({"VirtualDisk", "VirtualMachine", "VMInstance"})
 
     def __init__(self, cluster, server, tmp_path, settings, room=None):
         self.cluster = cluster

@@ -290,8 +290,9 @@ class JobRunner:
                     self.forget(key)
                 self.provide(claim)
                 self.claims[key] = meta["uid"]
-            if claim["status"].get("phase") != "Bound":
-                storage = claim["spec"]["resources"]["requests"]["storage"]
+            storage = claim["spec"]["resources"]["requests"]["storage"]
+            # Also what was asked to grow: the API lets nobody ask for less, nor for more where the class does not allow it.
+            if claim["status"].get("phase") != "Bound" or claim["status"]["capacity"]["storage"] != storage:
                 modes = claim["spec"]["accessModes"]
                 status = {"phase": "Bound", "capacity": {"storage": storage}, "accessModes": modes}
                 self.patch(CLAIMS, claim, {"status": status}, "/status")

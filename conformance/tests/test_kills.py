@@ -16,7 +16,7 @@ from conftest import s3_storage
 from crowd import Layers, Person, crowd
 from ledger import GONE, Ledger, Look, resume
 from test_collect import collect, stored
-from wire import Client
+from wire import Client, eventually
 
 SEED = int(os.environ.get("CONFORMANCE_SEED", "1"))
 SECONDS = float(os.environ.get("CONFORMANCE_SECONDS", "45"))
@@ -89,18 +89,18 @@ class Trial:
             if kind == "manifest" and value:
                 assert client.delete(f"/v2/{name}/manifests/{what}").status == 202
 
-        until, collections = time.monotonic() + WHILE, []
-        while True:
-            collections.append(collect(server))
-            assert collections[-1]["unreadable"] == 0
+        left = {}
+
+        def is_empty():
+            nonlocal left
+            assert collect(server)["unreadable"] == 0
             left = stored(server, *KINDS)
             if server.storage[0] == "--data":
                 # In a bucket records are more than a page of them. Of each there is a tombstone left.
                 left |= {key: found for key, found in stored(server, *RECORDS).items() if found[0] > 16}
-            if not left:
-                break
-            assert time.monotonic() < until, f"seed {self.seed}: after {len(collections)} collections there is {left}"
-            time.sleep(0.1)
+            return not left
+
+        eventually(is_empty, WHILE, otherwise=lambda: f"seed {self.seed}: there is {left}")
         assert {value for (kind, _, _), value in Look(self.ledger, server.host, grace=0).seen.items() if kind == "upload"} <= {GONE}
 
 

@@ -24,8 +24,10 @@ from kubernetes import Kubectl
 from wire import Client
 
 GROUP, VERSION = "virtualization.deckhouse.io", "v1alpha2"
-KINDS = {"vi": "VirtualImage", "cvi": "ClusterVirtualImage"}
-PLURALS = {"vi": "virtualimages", "cvi": "clustervirtualimages"}
+KINDS = {"vi": "VirtualImage", "cvi": "ClusterVirtualImage", "vmdisk": "VMDisk"}
+PLURALS = {"vi": "virtualimages", "cvi": "clustervirtualimages", "vmdisk": "vmdisks"}
+APIS = {"vmdisk": "apps.cozystack.io/v1alpha1"}
+"""Where kinds of other groups are."""
 FIRST = "watched-from-here"
 """The image by which a watch shows that it has begun."""
 
@@ -60,6 +62,11 @@ def from_user(**checksum):
 def bundle(certificate):
     """A certificate as `caBundle` has it."""
     return base64.b64encode(pathlib.Path(certificate).read_bytes()).decode()
+
+
+def kind_of(image):
+    """A kind as kubectl takes it; that of documents that write it otherwise is the same."""
+    return next(short for short, kind in KINDS.items() if image["kind"] in (kind, f"{kind}s"))
 
 
 # What an image says of itself.
@@ -118,8 +125,8 @@ class World:
         return done.stderr
 
     def path(self, kind, name=None, namespace="default"):
-        place = f"/apis/{GROUP}/{VERSION}"
-        if kind == "vi":
+        place = f"/apis/{APIS.get(kind, f'{GROUP}/{VERSION}')}"
+        if kind != "cvi":
             place += f"/namespaces/{namespace}"
         return f"{place}/{PLURALS[kind]}" + (f"/{name}" if name else "")
 
@@ -159,20 +166,18 @@ class World:
     def ready(self, manifest, timeout=60):
         """Applies a manifest, and gives the image when it is Ready."""
         made = self.apply(manifest)
-        kind = "vi" if made["kind"] == "VirtualImage" else "cvi"
-        there = made["metadata"]
+        kind, there = kind_of(made), made["metadata"]
         return self.wait_phase(kind, there["name"], "Ready", timeout, there.get("namespace", "default"))
 
     def waiting_for_upload(self, manifest):
         """Applies a manifest, and gives the image when it waits for its user."""
         made = self.apply(manifest)
-        kind = "vi" if made["kind"] == "VirtualImage" else "cvi"
-        there = made["metadata"]
+        kind, there = kind_of(made), made["metadata"]
         return self.wait_phase(kind, there["name"], "WaitForUserUpload", namespace=there.get("namespace", "default"))
 
     def delete(self, kind, name, *arguments, namespace="default"):
         """Deletes an image, and waits until it is gone."""
-        place = ["-n", namespace] if kind == "vi" else []
+        place = [] if kind == "cvi" else ["-n", namespace]
         return self.kubectl("delete", kind, name, *place, *arguments)
 
     def events(self, name, namespace="default"):

@@ -150,12 +150,12 @@ class Client:
         return digest_of(manifest)
 
 
-def eventually(check, seconds=10):
-    """What `check` gives once it is true: for what a server does after it has answered."""
+def eventually(check, seconds=10, otherwise=lambda: None):
+    """What `check` gives once it is true: for what a server does after it has answered. `otherwise` says what there is instead."""
     deadline = time.monotonic() + seconds
     while not (found := check()) and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert found
+    assert found, otherwise()
     return found
 
 

@@ -158,13 +158,17 @@ fn kubernetes(method: &Method, path: &str) -> Option<Need> {
     let in_namespace = |namespace: &str, name: &str, actions| of(format!("vi/{namespace}/{name}"), actions);
     Some(match rest {
         // What the controller says of an image is nobody else's to say.
-        [.., "virtualimages" | "clustervirtualimages", _, "status"] if !is_read => Need::Admin,
+        [.., "virtualimages" | "clustervirtualimages" | "vmdisks" | "vmdiskses", _, "status"] if !is_read => {
+            Need::Admin
+        }
         ["namespaces" | "events"] => in_namespace("*", "*", open),
         ["namespaces", namespace]
         | ["namespaces", namespace, "status"]
         | ["namespaces", namespace, "events", ..] => in_namespace(namespace, "*", open),
-        ["virtualimages" | "secrets"] => in_namespace("*", "*", closed),
-        ["namespaces", namespace, "virtualimages"] | ["namespaces", namespace, "secrets", ..] => {
+        ["virtualimages" | "vmdisks" | "vmdiskses" | "secrets"] => in_namespace("*", "*", closed),
+        // A disk is in no repository: it belongs to all who have the namespace.
+        ["namespaces", namespace, "virtualimages"]
+        | ["namespaces", namespace, "vmdisks" | "vmdiskses" | "secrets", ..] => {
             in_namespace(namespace, "*", closed)
         }
         ["namespaces", namespace, "virtualimages", name, ..] => in_namespace(namespace, name, closed),
@@ -251,6 +255,9 @@ mod tests {
             ("PUT", format!("{group}/namespaces/a/virtualimages/x/status"), "Admin"),
             ("DELETE", format!("{group}/namespaces/a/virtualimages/x"), "push,delete vi/a/x"),
             ("DELETE", format!("{group}/namespaces/a/virtualimages"), "push,delete vi/a/*"),
+            ("GET", format!("{group}/namespaces/a/vmdisks/x"), "push vi/a/*"),
+            ("POST", format!("{group}/namespaces/a/vmdiskses"), "push vi/a/*"),
+            ("PUT", format!("{group}/namespaces/a/vmdisks/x/status"), "Admin"),
             ("GET", format!("{group}/virtualimages"), "push vi/*/*"),
             ("GET", format!("{group}/clustervirtualimages"), "push cvi/*"),
             ("DELETE", format!("{group}/clustervirtualimages/x"), "push,delete cvi/x"),

@@ -15,6 +15,7 @@ mod lists;
 mod node;
 mod pattern;
 mod prune;
+mod quantity;
 mod rules;
 mod validate;
 

@@ -88,6 +88,7 @@ impl Resource {
     pub(super) fn served<'a>(&self, stored: &'a Value) -> Cow<'a, Value> {
         match self.builtin {
             Some(Builtin::Event) => Cow::Owned(events::from_core(stored)),
+            _ if self.alias_of.is_some() => Cow::Owned(with_kind(stored.clone(), &self.kind)),
             _ => Cow::Borrowed(stored),
         }
     }
@@ -96,9 +97,15 @@ impl Resource {
     pub(super) fn stored(&self, served: Value) -> Value {
         match self.builtin {
             Some(Builtin::Event) => events::to_core(&served),
+            _ if self.alias_of.is_some() => with_kind(served, self.stored_kind()),
             _ => served,
         }
     }
+}
+
+fn with_kind(mut object: Value, kind: &str) -> Value {
+    object["kind"] = json!(kind);
+    object
 }
 
 /// A built-in resource of the core group.
@@ -127,6 +134,7 @@ fn core(
         kind: kind.to_owned(),
         list_kind: format!("{kind}List"),
         storage: format!("/{plural}"),
+        alias_of: None,
         plural,
         singular,
         short_names: short_names.iter().map(|&name| name.to_owned()).collect(),

@@ -30,7 +30,13 @@ pub struct Resource {
     pub(super) storage: String,
     /// The kinds that the server itself knows.
     pub(super) builtin: Option<Builtin>,
+    /// The kind that the objects have in the store, if this one is another name of it.
+    pub(super) alias_of: Option<String>,
 }
+
+/// The annotation of a definition with other names of its kind, with a comma between them: names that documents use and no cluster
+/// knows.
+const KIND_ALIASES: &str = "dvcr.virtualization.deckhouse.io/kind-aliases";
 
 /// Why a definition cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -86,10 +92,46 @@ impl Resource {
             selectable: selectable(version),
             storage: format!("{group}/{plural}"),
             builtin: None,
+            alias_of: None,
             group,
             kind,
             plural,
         })
+    }
+
+    /// The resources that a definition and its aliases define.
+    pub fn all_from_crd(crd: &Value) -> Result<Vec<Self>, ResourceError> {
+        let resource = Self::from_crd(crd)?;
+        let aliases = crd.pointer("/metadata/annotations").and_then(|all| all.get(KIND_ALIASES)?.as_str());
+        let aliases: Vec<_> = aliases
+            .into_iter()
+            .flat_map(|aliases| aliases.split(','))
+            .map(|kind| resource.alias(kind.trim()))
+            .collect();
+        Ok(std::iter::once(resource).chain(aliases).collect())
+    }
+
+    /// The same objects by another kind, and so by another path: clients find the path of a kind in the discovery, and insist that
+    /// what they get has the kind that they have sent.
+    fn alias(&self, kind: &str) -> Self {
+        let lower = kind.to_lowercase();
+        Self {
+            kind: kind.to_owned(),
+            list_kind: format!("{kind}List"),
+            plural: format!("{lower}es"),
+            // Not the plural of the other kind, by which clients would find this one.
+            singular: format!("{lower}es"),
+            short_names: Vec::new(),
+            // Or `kubectl get` of a category has everything twice.
+            categories: Vec::new(),
+            alias_of: Some(self.kind.clone()),
+            ..self.clone()
+        }
+    }
+
+    /// The kind that the objects have in the store.
+    pub(super) fn stored_kind(&self) -> &str {
+        self.alias_of.as_deref().unwrap_or(&self.kind)
     }
 
     /// As in `apiVersion`.

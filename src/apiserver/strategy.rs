@@ -210,7 +210,8 @@ impl Strategy {
     }
 
     fn admit(&self, new: &Value, old: Option<&Value>) -> Result<(), ApiError> {
-        let refused = self.admission.as_ref().and_then(|asked| asked.refuses(&self.resource.kind, old, new));
+        let refused =
+            self.admission.as_ref().and_then(|asked| asked.refuses(self.resource.stored_kind(), old, new));
         match refused {
             Some(why) => Err(ApiError::forbidden(&self.resource, metadata::text(new, "name"), &why)),
             None => Ok(()),

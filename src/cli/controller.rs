@@ -13,6 +13,7 @@ use url::Url;
 
 use super::auth::ControllerTokens;
 use super::denied::DeniedArgs;
+use super::golden::{self, GoldenArgs};
 use super::leader::{Leader, LeaderOptions};
 use super::registry::RegistryArgs;
 use super::{Failure, StopSignals, runtime};
@@ -29,7 +30,7 @@ use crate::upload_token::UploadKey;
 /// What the container of the controller is called in its pod.
 const CONTAINER: &str = "controller";
 
-/// Make images of the VirtualImage and ClusterVirtualImage resources of a Kubernetes cluster.
+/// Make images of the VirtualImage and ClusterVirtualImage resources of a Kubernetes cluster, and disks of its `VMDisk` resources.
 ///
 /// Imports run in Jobs, one per image, and push to the registry that `dvcr serve` runs. Any number of replicas may run;
 /// one of them, which has the Lease, works. The cluster is that of KUBECONFIG, or the one in which the process runs.
@@ -72,6 +73,14 @@ pub(super) struct Controller {
     /// Let sources be on loopback and link-local addresses of the pods that import them.
     #[arg(long, env = "DVCR_ALLOW_LOCAL_SOURCES", value_parser = clap::builder::FalseyValueParser::new())]
     allow_local_sources: bool,
+    /// Make disks of `VMDisk` resources; false where somebody else does, such as Cozystack itself.
+    #[arg(long, value_name = "true|false", env = "DVCR_VM_DISKS", default_value_t = true, action = clap::ArgAction::Set)]
+    vm_disks: bool,
+    #[command(flatten)]
+    golden: GoldenArgs,
+    /// Seconds after which publishers are asked for new builds of golden images; 0: they are not.
+    #[arg(long, value_name = "SECONDS", env = "DVCR_GOLDEN_INTERVAL", default_value_t = 86_400)]
+    golden_interval: u64,
     #[command(flatten)]
     denied: DeniedArgs,
     /// The service account of the Jobs in the controller's own namespace; it needs no rights.
@@ -281,6 +290,12 @@ impl Controller {
             tokens,
         };
         let jobs = Arc::new(Jobs::new(client.clone(), library.clone(), transport, options));
-        Ok(Context::new(client, jobs, library, uploads, Duration::from_secs(self.presence_interval)))
+        let presence_interval = Duration::from_secs(self.presence_interval);
+        let mut golden = golden::open(client.clone(), &self.golden.of_server())?;
+        golden.interval = (self.golden_interval > 0).then(|| Duration::from_secs(self.golden_interval));
+        let namespace = namespace.to_owned();
+        let mut context = Context::new(client, jobs, library, uploads, namespace, golden, presence_interval);
+        context.makes_disks = self.vm_disks;
+        Ok(context)
     }
 }

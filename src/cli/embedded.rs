@@ -16,9 +16,9 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use url::Url;
 
-use super::Failure;
 use super::admission::OwnRights;
 use super::auth::ControllerTokens;
+use super::{Failure, golden};
 use crate::api::Tls;
 use crate::apiserver::{ApiServer, ApiServerOptions, Resource};
 use crate::auth::Tokens;
@@ -28,6 +28,9 @@ use crate::controller::{self, Context, InProcess, InProcessOptions, Library, Upl
 use crate::metrics::Metrics;
 use crate::oci::RegistryHost;
 use crate::upload_token::UploadKey;
+
+/// Where images are that disks of several namespaces share; in a cluster, that of the controller.
+const SHARED_NAMESPACE: &str = "dvcr";
 
 /// Resources and their controller, ready to run.
 pub(super) struct Embedded {
@@ -101,11 +104,15 @@ impl Embedded {
             in_cluster: Some(url()?),
             transport: library.client.transport().clone(),
         };
+        let mut golden = golden::open(in_process(&server), &(&config.golden).into())?;
+        golden.interval = (config.golden.interval > 0).then(|| Duration::from_secs(config.golden.interval));
         let context = Context::new(
             in_process(&server),
             Arc::clone(&work) as Arc<_>,
             library,
             uploads,
+            SHARED_NAMESPACE.to_owned(),
+            golden,
             Duration::from_secs(config.presence_interval),
         );
         Ok(Some(Self { server, context, work, is_local: address.ip().is_loopback() }))
@@ -175,7 +182,7 @@ fn resources() -> Result<Vec<Resource>, Failure> {
     let mut resources = Vec::new();
     for definition in crd::definitions() {
         let definition = serde_json::to_value(&definition).map_err(|error| broken(&error))?;
-        resources.push(Resource::from_crd(&definition).map_err(|error| broken(&error))?);
+        resources.extend(Resource::all_from_crd(&definition).map_err(|error| broken(&error))?);
     }
     Ok(resources)
 }

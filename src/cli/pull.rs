@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::output::{Format as OutputFormat, bytes, fields};
 use super::progress::{ProgressArgs, Snapshot};
 use super::registry::RegistryArgs;
+use super::size::Size;
 use super::{Failure, run_to_end, target_format};
 use crate::artifact::{Base, Fetch, Platform, RemoteImage};
 use crate::client::Connections;
@@ -41,6 +42,9 @@ pub(super) struct Pull {
     /// Convert to this format with qemu-img: raw or qcow2.
     #[arg(long, value_name = "FORMAT", value_parser = target_format)]
     format: Option<Format>,
+    /// Make a raw file this large at least, such as 20Gi: the disk grows by zeros at its end.
+    #[arg(long, value_name = "SIZE")]
+    size: Option<Size>,
     /// Replace a file that is there.
     #[arg(short, long)]
     force: bool,
@@ -110,7 +114,8 @@ impl Pull {
         };
         let base = self.base_of(&path)?;
         let connections = Connections(usize::from(self.connections));
-        let options = ExportOptions { format: self.format, fetch: Fetch { connections, base: base.clone() } };
+        let fetch = Fetch { connections, base: base.clone() };
+        let options = ExportOptions { format: self.format, fetch, size: self.size.map(|size| size.0) };
         let exporter = Exporter::default();
         let look = || {
             let (done, total) = exporter.progress();

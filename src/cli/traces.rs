@@ -34,6 +34,8 @@ impl Command {
             Self::Rewrite(_) => "rewrite",
             Self::Serve(_)
             | Self::Controller(_)
+            | Self::CopyVolume(_)
+            | Self::Golden(_)
             | Self::Crds(_)
             | Self::Healthcheck(_)
             | Self::Completion(_) => return None,

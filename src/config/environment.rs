@@ -20,7 +20,7 @@ impl Environment {
 /// Variables that are no settings of the server: the path of the file itself, what the other commands take, and
 /// those that Kubernetes makes in every container for a service that is called `dvcr`.
 fn is_foreign(key: &str) -> bool {
-    matches!(key, "config" | "auth_file" | "source_user" | "deny_local_addresses" | "port")
+    matches!(key, "config" | "auth_file" | "source_user" | "deny_local_addresses" | "port" | "server")
         || matches!(key, "registry" | "registry_token" | "image" | "namespace" | "upload_key_secret")
         || key.starts_with("job_")
         || key.starts_with("port_")
@@ -28,7 +28,7 @@ fn is_foreign(key: &str) -> bool {
 }
 
 /// The tables of the file.
-const SECTIONS: [&str; 4] = ["auth", "limits", "s3", "tls"];
+const SECTIONS: [&str; 5] = ["auth", "golden", "limits", "s3", "tls"];
 
 impl Provider for Environment {
     fn metadata(&self) -> Metadata {

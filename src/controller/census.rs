@@ -25,7 +25,7 @@ impl Census {
     #[must_use]
     pub fn count(&self) -> Vec<(&'static str, &'static str, u64)> {
         let mut counts: BTreeMap<(&str, &str), u64> = BTreeMap::new();
-        for kind in [Kind::VirtualImage, Kind::ClusterVirtualImage] {
+        for kind in Kind::ALL {
             for phase in Phase::ALL {
                 counts.insert((kind.as_str(), phase.as_str()), 0);
             }

@@ -17,6 +17,8 @@ pub(super) enum Type {
     InUse,
     /// It is being deleted, and something is in the way.
     Terminating,
+    /// Its claim is being made larger.
+    Resizing,
 }
 
 impl Type {
@@ -29,6 +31,7 @@ impl Type {
             Self::StorageClassReady => "StorageClassReady",
             Self::InUse => "InUse",
             Self::Terminating => "Terminating",
+            Self::Resizing => "Resizing",
         }
     }
 }
@@ -37,6 +40,9 @@ impl Type {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reason {
     DatasourceReady,
+    SourceUnreachable,
+    GoldenImageNotFound,
+    DiskNotReady,
     ContainerRegistrySecretNotFound,
     ImageNotReady,
     ClusterImageNotReady,
@@ -49,6 +55,9 @@ pub(super) enum Reason {
     Provisioning,
     ProvisioningFailed,
     ProvisioningFailedTerminally,
+    DiskTooSmall,
+    Resizing,
+    ResizeFailed,
     Ready,
     ImageLost,
     PvcLost,
@@ -67,6 +76,9 @@ impl Reason {
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::DatasourceReady => "DatasourceReady",
+            Self::SourceUnreachable => "SourceUnreachable",
+            Self::GoldenImageNotFound => "GoldenImageNotFound",
+            Self::DiskNotReady => "DiskNotReady",
             Self::ContainerRegistrySecretNotFound => "ContainerRegistrySecretNotFound",
             Self::ImageNotReady => "ImageNotReady",
             Self::ClusterImageNotReady => "ClusterImageNotReady",
@@ -79,6 +91,9 @@ impl Reason {
             Self::Provisioning => "Provisioning",
             Self::ProvisioningFailed => "ProvisioningFailed",
             Self::ProvisioningFailedTerminally => "ProvisioningFailedTerminally",
+            Self::DiskTooSmall => "DiskTooSmall",
+            Self::Resizing => "Resizing",
+            Self::ResizeFailed => "ResizeFailed",
             Self::Ready => "Ready",
             Self::ImageLost => "ImageLost",
             Self::PvcLost => "PVCLost",
@@ -201,6 +216,7 @@ pub(super) fn phase(status: &ImageStatus, is_deleted: bool) -> Phase {
         Phase::Provisioning
     } else if is(Reason::ProvisioningFailedTerminally)
         || is(Reason::WaitForUserUploadTimeout)
+        || is(Reason::DiskTooSmall)
         || is(Reason::InvalidSpec)
     {
         Phase::Failed
@@ -240,6 +256,7 @@ mod tests {
             (Said::no(Reason::ProvisioningFailed, ""), Phase::Provisioning),
             (Said::no(Reason::ProvisioningFailedTerminally, ""), Phase::Failed),
             (Said::no(Reason::WaitForUserUploadTimeout, ""), Phase::Failed),
+            (Said::no(Reason::DiskTooSmall, ""), Phase::Failed),
             (Said::yes(Reason::Ready), Phase::Ready),
             (Said::no(Reason::ImageLost, ""), Phase::ImageLost),
             (Said::no(Reason::PvcLost, ""), Phase::PvcLost),

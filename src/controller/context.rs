@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use tokio::sync::Semaphore;
 
 use super::census::Census;
+use super::golden::Golden;
 use super::image::ImageId;
 use super::imports::Imports;
 use super::library::Library;
@@ -28,15 +30,26 @@ pub struct Context {
     pub library: Library,
     /// Where users upload images.
     pub uploads: Uploads,
+    /// Where images are that disks of several namespaces share.
+    pub shared_namespace: String,
+    /// Golden images.
+    pub golden: Golden,
     /// How often it is checked that an image that is ready is still there.
     pub presence_interval: Duration,
+    /// Whether `VMDisk` resources are ours.
+    pub makes_disks: bool,
     /// How many images are in which phase.
     pub census: Arc<Census>,
     /// How imports end, and whether those that go on move.
     pub imports: Arc<Imports>,
+    /// Who may ask somebody else's server now: one that does not answer must not keep all reconciliations waiting.
+    pub(super) asking: Semaphore,
     recorder: Recorder,
     pace: Mutex<HashMap<ImageId, Instant>>,
 }
+
+/// How many reconciliations may ask somebody else's server at one time, of those that there are.
+const ASKING: usize = 8;
 
 /// How often at most a status is written for no other reason than progress.
 const PACE: Duration = Duration::from_millis(900);
@@ -49,6 +62,8 @@ impl Context {
         provisioner: Arc<dyn Provisioner>,
         library: Library,
         uploads: Uploads,
+        shared_namespace: String,
+        golden: Golden,
         presence_interval: Duration,
     ) -> Self {
         let recorder = Recorder::new(client.clone(), Reporter::from(FIELD_MANAGER));
@@ -57,9 +72,13 @@ impl Context {
             provisioner,
             library,
             uploads,
+            shared_namespace,
+            golden,
             presence_interval,
+            makes_disks: true,
             census: Arc::default(),
             imports: Arc::default(),
+            asking: Semaphore::new(ASKING),
             recorder,
             pace: Mutex::default(),
         }

@@ -1,6 +1,6 @@
-//! The resources: `VirtualImage` and `ClusterVirtualImage`, as Rust types and as custom resource definitions.
+//! The resources: `VirtualImage`, `ClusterVirtualImage` and `VMDisk`, as Rust types and as custom resource definitions.
 //!
-//! Manifests written for Deckhouse apply unchanged: group, version, fields, columns, phases and conditions are the
+//! Manifests written for Deckhouse and for Cozystack apply unchanged: group, version, fields, columns, phases and conditions are the
 //! same. What Deckhouse leaves to a webhook is a CEL rule here, so that a plain API server enforces it. The
 //! definitions in `deploy/crds/` and what the embedded API serves are both made of these types.
 
@@ -9,6 +9,7 @@ mod cluster_virtual_image;
 mod data_source;
 mod status;
 mod virtual_image;
+mod vm_disk;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt as _;
@@ -22,10 +23,11 @@ pub use data_source::{
     ContainerImage, DataSource, DataSourceType, HttpDataSource, ObjectRef, ObjectRefKind, PullSecret,
     UploadDataSource,
 };
-pub use status::{DownloadSpeed, ImageStatus, Phase, Size, Target, UploadUrls};
+pub use status::{DownloadSpeed, ImageStatus, MadeFrom, Phase, Size, Target, UploadUrls};
 pub use virtual_image::{PersistentVolumeClaimSpec, Storage, VirtualImage, VirtualImageSpec};
+pub use vm_disk::{APPS_GROUP, DiskSize, DiskSource, NamedSource, UploadedDisk, VmDisk, VmDiskSpec};
 
-/// The API group of the resources.
+/// The API group of images.
 pub const GROUP: &str = "virtualization.deckhouse.io";
 
 /// The only version of the group.
@@ -39,5 +41,5 @@ pub fn to_yaml(definition: &CustomResourceDefinition) -> Result<String, serde_sa
 /// The custom resource definitions, as `deploy/crds/` has them.
 #[must_use]
 pub fn definitions() -> Vec<CustomResourceDefinition> {
-    vec![VirtualImage::crd(), ClusterVirtualImage::crd()]
+    vec![VirtualImage::crd(), ClusterVirtualImage::crd(), VmDisk::crd()]
 }

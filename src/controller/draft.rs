@@ -1,6 +1,6 @@
 //! [`Draft`]: the status that an image is to get.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 
 use super::condition::{self, Reason, Said, Type};
 use super::crd::{DownloadSpeed, ImageStatus, Size, Target};
@@ -31,6 +31,11 @@ impl Draft {
     /// The spec has changed, and what was begun for the one before has not ended yet.
     pub(super) fn hold(&mut self) {
         self.is_held = true;
+    }
+
+    /// Whether this object is what the image is being made from: it is used to the end, also when it is to go meanwhile.
+    pub(super) fn takes_from(&self, object: &ObjectMeta) -> bool {
+        self.status.source_uid.is_some() && self.status.source_uid == object.uid
     }
 
     pub(super) fn say(&mut self, kind: Type, said: Said) {

@@ -1,38 +1,50 @@
-//! [`Image`]: `VirtualImage` and `ClusterVirtualImage` seen alike, so that there is one reconciler.
+//! [`Image`]: `VirtualImage`, `ClusterVirtualImage` and `VMDisk` seen alike, so that there is one reconciler. A disk is an image that is
+//! kept in a claim of the size that its user asks for.
+
+mod vm_disk;
 
 use std::fmt;
+use std::time::Duration;
 
 use base64::Engine as _;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{DeleteParams, Preconditions};
 use kube::{Api, Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use url::Url;
 
+use super::condition::{self, Type};
 use super::crd::{
-    ChecksumSpec, ClusterVirtualImage, DataSourceType, HttpDataSource, ImageStatus, ObjectRefKind, Storage,
-    UploadDataSource, VirtualImage,
+    ChecksumSpec, ClusterVirtualImage, DataSourceType, HttpDataSource, ImageStatus, ObjectRefKind, Phase,
+    Storage, UploadDataSource, VirtualImage,
 };
 use crate::client::check_authorities;
 use crate::importer::Checksum;
 use crate::oci::{ImageReference, InvalidName, RepositoryName};
 
-/// Which of the two resources.
+/// Which of the resources.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     /// Of one namespace.
     VirtualImage,
     /// For all namespaces.
     ClusterVirtualImage,
+    /// A disk, of one namespace.
+    VmDisk,
 }
 
 impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::VirtualImage, Self::ClusterVirtualImage, Self::VmDisk];
+
     /// As it is written.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::VirtualImage => "VirtualImage",
             Self::ClusterVirtualImage => "ClusterVirtualImage",
+            Self::VmDisk => "VMDisk",
         }
     }
 }
@@ -42,7 +54,7 @@ impl Kind {
 pub struct ImageId {
     /// Which resource.
     pub kind: Kind,
-    /// The namespace of a `VirtualImage`.
+    /// The namespace, of those that have one.
     pub namespace: Option<String>,
     /// The name.
     pub name: String,
@@ -63,13 +75,15 @@ impl fmt::Display for ImageId {
 const LONGEST_REPOSITORY: usize = 190;
 
 impl ImageId {
-    /// The repository of the image: `vi/<namespace>/<name>` or `cvi/<name>`.
+    /// The repository of the image: `vi/<namespace>/<name>` or `cvi/<name>`. What a disk has in the registry on its way into its claim
+    /// is in `vi/<namespace>/vm-disk-<name>`, to which the rules of its namespace apply.
     ///
     /// A name that is too long is cut, and ends in a hash of the whole.
     pub fn repository(&self) -> Result<RepositoryName, InvalidName> {
-        let full = match &self.namespace {
-            Some(namespace) => format!("vi/{namespace}/{}", self.name),
-            None => format!("cvi/{}", self.name),
+        let full = match (&self.namespace, self.kind) {
+            (Some(namespace), Kind::VmDisk) => format!("vi/{namespace}/vm-disk-{}", self.name),
+            (Some(namespace), _) => format!("vi/{namespace}/{}", self.name),
+            (None, _) => format!("cvi/{}", self.name),
         };
         if full.len() <= LONGEST_REPOSITORY {
             return full.parse();
@@ -134,9 +148,36 @@ pub enum Origin {
         /// Its name.
         name: String,
     },
+    /// A file on a web server, of which all disks share one image.
+    Shared {
+        /// Where it is.
+        file: HttpFile,
+        /// The same as it is written, for the image that is shared.
+        spec: Box<HttpDataSource>,
+    },
+    /// An image that is kept ready for all, by its name.
+    Golden(String),
+    /// Another disk of the namespace, by its name.
+    Disk(String),
+    /// Nothing: an empty disk.
+    Empty,
 }
 
-/// What `VirtualImage` and `ClusterVirtualImage` have in common.
+/// How old an image that has failed is made again for whoever needs it then.
+const STALE: Duration = Duration::from_mins(10);
+
+/// Removes an image, and none that has its name meanwhile. One that is gone is removed.
+pub(super) async fn remove<I: Image>(client: &Client, image: &I) -> Result<(), kube::Error> {
+    let id = image.id();
+    let preconditions = Some(Preconditions { uid: Some(id.uid), resource_version: None });
+    let parameters = DeleteParams { preconditions, ..DeleteParams::default() };
+    match I::api(client, id.namespace.as_deref()).delete(&id.name, &parameters).await {
+        Err(kube::Error::Api(error)) if matches!(error.code, 404 | 409) => Ok(()),
+        deleted => deleted.map(drop),
+    }
+}
+
+/// What the resources have in common.
 pub trait Image:
     Resource<DynamicType = ()> + Clone + fmt::Debug + Serialize + DeserializeOwned + Send + Sync + 'static
 {
@@ -144,6 +185,9 @@ pub trait Image:
     const KIND: Kind;
     /// Keeps the resource until what belongs to it is gone.
     const CLEANUP: &str;
+    /// Whether it is made again from its source when it is lost. A disk is not: what machines have written is lost with it, and an
+    /// empty one in its place would look as if nothing had happened.
+    const HEALS: bool = true;
 
     /// The interface to these resources in one namespace; the namespace is of no meaning to cluster-wide ones.
     fn api(client: &Client, namespace: Option<&str>) -> Api<Self>;
@@ -153,10 +197,36 @@ pub trait Image:
     fn storage(&self) -> Storage;
     /// The storage class that it asks for.
     fn storage_class(&self) -> Option<&str>;
+    /// The bytes that its claim is to have, if that is not for the image to say.
+    fn size(&self) -> Option<u64> {
+        None
+    }
     /// Its status.
     fn status(&self) -> Option<&ImageStatus>;
     /// Its status, to be written.
     fn set_status(&mut self, status: ImageStatus);
+
+    /// Whether it can be used.
+    fn is_ready(&self) -> bool {
+        self.status().is_some_and(|status| condition::holds(status, Type::Ready))
+    }
+
+    /// Whether it can never be made as it is.
+    fn has_failed(&self) -> bool {
+        self.status().is_some_and(|status| status.phase == Some(Phase::Failed))
+    }
+
+    /// Whether it is there for so long.
+    fn is_older(&self, than: Duration) -> bool {
+        let created = self.meta().creation_timestamp.as_ref();
+        let age = created.map(|created| jiff::Timestamp::now().duration_since(created.0));
+        age.is_some_and(|age| Duration::try_from(age).is_ok_and(|age| age >= than))
+    }
+
+    /// Whether it has failed, and that so long ago that it may be made by now: whoever needs it has it made again.
+    fn is_worth_another_try(&self) -> bool {
+        self.has_failed() && self.is_older(STALE)
+    }
 
     /// Which image it is.
     fn id(&self) -> ImageId {
@@ -180,7 +250,7 @@ impl Image for VirtualImage {
         let source = &self.spec.data_source;
         let namespace = self.metadata.namespace.clone().unwrap_or_default();
         match source.kind {
-            DataSourceType::Http => http(source.http.as_ref()),
+            DataSourceType::Http => http(source.http.as_ref(), "spec.dataSource.http").map(Origin::Http),
             DataSourceType::ContainerImage => {
                 let container =
                     source.container_image.as_ref().ok_or("spec.dataSource.containerImage is missing")?;
@@ -226,7 +296,7 @@ impl Image for ClusterVirtualImage {
     fn origin(&self) -> Result<Origin, String> {
         let source = &self.spec.data_source;
         match source.kind {
-            DataSourceType::Http => http(source.http.as_ref()),
+            DataSourceType::Http => http(source.http.as_ref(), "spec.dataSource.http").map(Origin::Http),
             DataSourceType::ContainerImage => {
                 let container =
                     source.container_image.as_ref().ok_or("spec.dataSource.containerImage is missing")?;
@@ -269,14 +339,15 @@ impl Image for ClusterVirtualImage {
     }
 }
 
-fn http(source: Option<&HttpDataSource>) -> Result<Origin, String> {
-    let source = source.ok_or("spec.dataSource.http is missing")?;
-    let url = source.url.parse().map_err(|error| format!("spec.dataSource.http.url: {error}"))?;
-    Ok(Origin::Http(HttpFile {
+/// `field` is where it is written.
+fn http(source: Option<&HttpDataSource>, field: &str) -> Result<HttpFile, String> {
+    let source = source.ok_or_else(|| format!("{field} is missing"))?;
+    let url = source.url.parse().map_err(|error| format!("{field}.url: {error}"))?;
+    Ok(HttpFile {
         url,
         authorities: authorities(source.ca_bundle.as_deref())?,
         checksums: checksums(source.checksum.as_ref())?,
-    }))
+    })
 }
 
 fn registry(image: &str, bundle: Option<&str>, secret: Option<SecretRef>) -> Result<Origin, String> {

@@ -14,15 +14,19 @@ use tokio_util::task::TaskTracker;
 use super::backoff::backoff;
 use super::image::{HttpFile, ImageId};
 use super::provisioner::{
-    Claim, Failure, Imported, NotReady, Order, ProvisionError, Provisioner, Report, Supply, Task,
+    Claim, Content, Failure, Imported, NoClaim, NotReady, Order, ProvisionError, Provisioner, Report, Supply,
+    Task,
 };
+use super::web;
 use crate::artifact::RemoteImage;
-use crate::client::{Client, ClientError, ClientOptions, Credentials, Egress, Retries, TransportOptions};
+use crate::client::{Client, ClientError, Credentials, Egress, Retries};
 use crate::disk::Format;
-use crate::exporter::{Destination, ExportOptions, Exporter};
+use crate::exporter::{
+    Destination, ExportError, ExportOptions, Exporter, Missing, copy_volume, grow_volume, make_blank,
+};
 use crate::importer::{
-    Cause, Checksum, FileSource, Gauge, HttpSource, ImportError, ImportOptions, Importer, Journal, Meter,
-    RegistrySource, Source, UploadedSource, per_second, ratio,
+    Cause, Checksum, FileSource, Gauge, ImportError, ImportOptions, Importer, Journal, Meter, RegistrySource,
+    Source, SourceError, UploadedSource, per_second, ratio,
 };
 use crate::oci::{ImageReference, RegistryHost};
 
@@ -211,13 +215,41 @@ impl Provisioner for InProcess {
         ))))
     }
 
+    async fn make_claim(
+        &self,
+        _image: &ImageId,
+        claim: &Claim,
+        _storage_class: Option<&str>,
+        size: u64,
+    ) -> Result<Result<(), NoClaim>, ProvisionError> {
+        if self.has_claim(claim).await? {
+            return Ok(Ok(()));
+        }
+        let broken = |failure| match failure {
+            Failed::Finally(failure) | Failed::ForNow(failure) => ProvisionError::Broken(failure.error),
+        };
+        let path = self.shared.with_folder(self.shared.volume(claim)).await.map_err(broken)?;
+        Ok(make_blank(path, size).await.map_err(|error| NoClaim::ForNow(error.to_string())))
+    }
+
+    async fn version(&self, file: &HttpFile) -> Result<Option<String>, SourceError> {
+        web::source(file, &self.shared.options.egress, Retries { attempts: 1 })?.version().await
+    }
+
+    async fn grow_claim(&self, claim: &Claim, size: u64) -> Result<Result<bool, String>, ProvisionError> {
+        Ok(grow_volume(self.shared.volume(claim), size)
+            .await
+            .map(|()| true)
+            .map_err(|error| error.to_string()))
+    }
+
     async fn has_claim(&self, claim: &Claim) -> Result<bool, ProvisionError> {
         let path = self.shared.volume(claim);
         let exists = tokio::fs::try_exists(&path).await;
         exists.map_err(|error| ProvisionError::File { path: path.display().to_string(), error })
     }
 
-    async fn remove_claim(&self, claim: &Claim) -> Result<bool, ProvisionError> {
+    async fn remove_claim(&self, _image: &ImageId, claim: &Claim) -> Result<bool, ProvisionError> {
         let path = self.shared.volume(claim);
         let Some(folder) = path.parent() else { return Ok(true) };
         match tokio::fs::remove_dir_all(folder).await {
@@ -331,38 +363,41 @@ impl Shared {
                 set(state, State::Importing(Arc::clone(&importer), Gauge::default()));
                 import(&importer, source, cancelled, &self.halted).await
             }
-            Task::Fill { image, claim, .. } => {
+            Task::Fill { from: Content::Image(image), claim, size, .. } => {
                 let exporter = Arc::new(Exporter::default());
                 set(state, State::Filling(Arc::clone(&exporter), Instant::now()));
                 tokio::select! {
                     () = cancelled.cancelled() => None,
                     () = self.halted.cancelled() => None,
-                    outcome = self.fill(&exporter, image, claim) => Some(outcome),
+                    outcome = self.fill(&exporter, image, claim, *size) => Some(outcome),
+                }
+            }
+            Task::Fill { from: Content::Claim(from), claim, size, .. } => {
+                let from = self.volume(from);
+                let copied = async {
+                    let to = Destination::at(self.with_folder(self.volume(claim)).await?, true);
+                    copy_volume(from, to, Some(*size), Missing::IsAnError).await.map_err(not_written)
+                };
+                set(state, State::Filling(Arc::default(), Instant::now()));
+                tokio::select! {
+                    () = cancelled.cancelled() => None,
+                    () = self.halted.cancelled() => None,
+                    outcome = copied => Some(outcome.map(|()| Report::Filled)),
                 }
             }
         }
     }
 
     fn source(&self, supply: &Supply) -> Result<(Source, Vec<Checksum>), ClientError> {
-        let retries = Retries::default();
-        let client = |authorities: &Option<Vec<u8>>, credentials| {
-            let authorities = authorities.iter().cloned().collect();
-            let transport = TransportOptions {
-                authorities,
-                egress: self.options.egress.clone(),
-                ..TransportOptions::default()
-            };
-            Client::new(ClientOptions { transport, credentials, ..ClientOptions::default() })
-        };
         Ok(match supply {
-            Supply::Http(HttpFile { url, authorities, checksums }) => {
-                let transport = client(authorities, Credentials::Anonymous)?.transport().clone();
-                let source = HttpSource::at(transport, url.clone(), retries);
-                (Source::Http(Box::new(source)), checksums.clone())
+            Supply::Http(file) => {
+                let source = web::source(file, &self.options.egress, Retries::default())?;
+                (Source::Http(Box::new(source)), file.checksums.clone())
             }
             Supply::Registry { image, authorities, credentials } => {
                 let credentials = credentials.clone().map_or(Credentials::Anonymous, Credentials::Document);
-                let source = RegistrySource::new(client(authorities, credentials)?, image.clone(), None);
+                let client = web::client(authorities.as_ref(), credentials, &self.options.egress)?;
+                let source = RegistrySource::new(client, image.clone(), None);
                 (Source::Registry(Box::new(source)), Vec::new())
             }
             Supply::Uploaded { repository, checksums } => {
@@ -384,27 +419,40 @@ impl Shared {
         self.options.volumes.join(namespace).join(name).join("disk.img")
     }
 
-    async fn fill(
-        &self,
-        exporter: &Exporter,
-        image: &ImageReference,
-        claim: &Claim,
-    ) -> Result<Report, Failed> {
-        let path = self.volume(claim);
+    /// Makes the folder of a volume.
+    async fn with_folder(&self, path: PathBuf) -> Result<PathBuf, Failed> {
         if let Some(folder) = path.parent() {
             let made = tokio::fs::create_dir_all(folder).await;
             made.map_err(|error| {
                 Failed::judged(false, Cause::Other, &format!("{}: {error}", folder.display()))
             })?;
         }
+        Ok(path)
+    }
+
+    async fn fill(
+        &self,
+        exporter: &Exporter,
+        image: &ImageReference,
+        claim: &Claim,
+        size: u64,
+    ) -> Result<Report, Failed> {
+        let path = self.with_folder(self.volume(claim)).await?;
         let found = RemoteImage::resolve(&self.options.client, image, None).await;
         let found = found.map_err(|error| Failed::judged(false, Cause::Registry, &error))?;
-        let options = ExportOptions { format: Some(Format::Raw), ..ExportOptions::default() };
+        let options =
+            ExportOptions { format: Some(Format::Raw), size: Some(size), ..ExportOptions::default() };
         match exporter.export(&found, Destination::at(path, true), options).await {
             Ok(_) => Ok(Report::Filled),
             Err(error) => Err(Failed::judged(error.is_refusal(), Cause::Other, &error)),
         }
     }
+}
+
+/// A volume was not written.
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn not_written(error: ExportError) -> Failed {
+    Failed::judged(error.is_refusal(), Cause::Other, &error)
 }
 
 async fn import(

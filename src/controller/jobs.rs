@@ -8,6 +8,7 @@
 mod manifest;
 mod pods;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,25 +18,31 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
 use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{
-    ApiResource, DeleteParams, DynamicObject, ListParams, ObjectMeta, PostParams, PropagationPolicy,
+    ApiResource, DeleteParams, DynamicObject, ListParams, ObjectMeta, Patch, PatchParams, PostParams,
+    Preconditions, PropagationPolicy,
 };
 use kube::core::GroupVersionKind;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, Resource as _, ResourceExt as _};
+use serde_json::json;
 
 use super::crd::{GROUP, VERSION};
-use super::image::ImageId;
+use super::image::{HttpFile, ImageId};
 use super::library::Library;
 use super::provisioner::{
-    Claim, Failure, Imported, NotReady, Order, ProvisionError, Provisioner, Report, Supply, Task,
+    Claim, Content, Failure, Imported, NoClaim, NotReady, Order, ProvisionError, Provisioner, Report, Supply,
+    Task,
 };
+use super::web;
+use crate::apimachinery;
 use crate::artifact::RemoteImage;
 use crate::auth::Tokens;
-use crate::client::Transport;
-use crate::importer::{Cause, per_second};
-use manifest::{ORDER, SecretData, VolumeMode};
+use crate::client::{Egress, Retries, Transport};
+use crate::importer::{Cause, SourceError, per_second};
+use manifest::{Modes, ORDER, SecretData, VolumeMode};
 
 /// What Jobs are made of.
 #[derive(Debug, Clone)]
@@ -103,14 +110,14 @@ impl Jobs {
 
     async fn begin(&self, order: &Order) -> Result<Report, ProvisionError> {
         let namespace = self.namespace_of(&order.task);
-        let mode = match &order.task {
-            Task::Fill { claim, storage_class, size, .. } => {
-                Some(self.make_claim(claim, storage_class.as_deref(), *size).await?)
+        let modes = match self.modes(order).await? {
+            Ok(modes) => modes,
+            Err(NoClaim::ForNow(why)) => return Ok(queued(&why)),
+            Err(NoClaim::Finally(error)) => {
+                return Ok(Report::Refused(Failure { error, cause: Cause::Other, read: 0 }));
             }
-            Task::Import { supply: Supply::Claim(claim), .. } => Some(self.mode_of(claim).await?),
-            Task::Import { .. } => None,
         };
-        let (job, secret) = manifest::job(order, namespace, mode, &self.options);
+        let (job, secret) = manifest::job(order, namespace, modes, &self.options);
         let created = match self.jobs(namespace).create(&PostParams::default(), &job).await {
             Ok(created) => created,
             // Somebody was faster, or the one before is still going: looked at again in a moment.
@@ -121,6 +128,28 @@ impl Jobs {
             self.make_secret(namespace, &created, data).await?;
         }
         Ok(queued("The Job was made."))
+    }
+
+    /// How the claims of an order are used; the one that is filled is made if it is not there.
+    async fn modes(&self, order: &Order) -> Result<Result<Modes, NoClaim>, ProvisionError> {
+        Ok(match &order.task {
+            Task::Fill { from, claim, storage_class, size } => {
+                let from = match from {
+                    Content::Claim(from) => match self.claims(&from.namespace).get_opt(&from.name).await? {
+                        Some(found) => Some(VolumeMode::of(&found)),
+                        None => return Ok(Err(NoClaim::ForNow(format!("The claim {} is gone.", from.name)))),
+                    },
+                    Content::Image(_) => None,
+                };
+                let class = storage_class.as_deref();
+                let volume = self.claim_with_mode(&order.image, claim, class, *size).await?;
+                volume.map(|volume| Modes { volume: Some(volume), from })
+            }
+            Task::Import { supply: Supply::Claim(claim), .. } => {
+                Ok(Modes { volume: Some(self.mode_of(claim).await?), from: None })
+            }
+            Task::Import { .. } => Ok(Modes::default()),
+        })
     }
 
     /// The secret goes with the Job that owns it, and is no other Job's; the pod waits for it.
@@ -152,26 +181,50 @@ impl Jobs {
         }
     }
 
-    async fn make_claim(
+    /// The claim of an image, which is made if it is not there; or why it cannot be had.
+    async fn claim_with_mode(
         &self,
+        image: &ImageId,
         claim: &Claim,
         storage_class: Option<&str>,
         size: u64,
-    ) -> Result<VolumeMode, ProvisionError> {
+    ) -> Result<Result<VolumeMode, NoClaim>, ProvisionError> {
         let api = self.claims(&claim.namespace);
+        let judged = |found: &PersistentVolumeClaim| {
+            let Claim { namespace, name } = claim;
+            if found.metadata.deletion_timestamp.is_some() {
+                return Err(NoClaim::ForNow(format!("The claim {namespace}/{name} is being removed.")));
+            }
+            if manifest::is_of(found, image) {
+                return Ok(VolumeMode::of(found));
+            }
+            Err(NoClaim::Finally(format!(
+                "the persistent volume claim {namespace}/{name} is there and is not of this {}: remove it, or take another name",
+                image.kind.as_str()
+            )))
+        };
         if let Some(found) = api.get_opt(&claim.name).await? {
-            return Ok(VolumeMode::of(&found));
+            return Ok(judged(&found));
         }
         let classes: Api<StorageClass> = Api::all(self.client.clone());
         let class = match storage_class {
             Some(name) => classes.get_opt(name).await?,
             None => None,
         };
-        let wanted = manifest::claim(claim, storage_class, size, class.as_ref());
-        let mode = VolumeMode::of(&wanted);
+        let wanted = manifest::claim(image, claim, storage_class, size, class.as_ref());
         match api.create(&PostParams::default(), &wanted).await {
-            Ok(_) => Ok(mode),
-            Err(kube::Error::Api(error)) if error.code == 409 => self.mode_of(claim).await,
+            Ok(made) => Ok(judged(&made)),
+            Err(kube::Error::Api(error)) if error.code == 409 => match api.get_opt(&claim.name).await? {
+                Some(found) => Ok(judged(&found)),
+                None => Ok(Err(NoClaim::ForNow("The claim is being made.".to_owned()))),
+            },
+            // A quota is full, say.
+            Err(kube::Error::Api(error)) if error.code == 403 => {
+                Ok(Err(NoClaim::ForNow(error.message.clone())))
+            }
+            Err(kube::Error::Api(error)) if error.code == 422 => {
+                Ok(Err(NoClaim::Finally(error.message.clone())))
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -282,7 +335,7 @@ impl Provisioner for Jobs {
         }
         let report = pods::report(&pods, &self.transport, PROGRESS_PATIENCE).await?;
         if let (Report::Queued(_), (_, Some(data))) =
-            (&report, manifest::job(order, namespace, None, &self.options))
+            (&report, manifest::job(order, namespace, Modes::default(), &self.options))
         {
             // Whoever made the Job may have ended before it made the secret that the pod waits for.
             self.make_secret(namespace, &job, data).await?;
@@ -344,6 +397,48 @@ impl Provisioner for Jobs {
         })
     }
 
+    async fn make_claim(
+        &self,
+        image: &ImageId,
+        claim: &Claim,
+        storage_class: Option<&str>,
+        size: u64,
+    ) -> Result<Result<(), NoClaim>, ProvisionError> {
+        // KubeVirt makes the file of an empty disk itself, in the claim's file system.
+        Ok(self.claim_with_mode(image, claim, storage_class, size).await?.map(drop))
+    }
+
+    async fn version(&self, file: &HttpFile) -> Result<Option<String>, SourceError> {
+        let egress = Egress::new(!self.options.allow_local_sources, &self.options.deny_networks);
+        web::source(file, &egress, Retries { attempts: 1 })?.version().await
+    }
+
+    async fn grow_claim(&self, claim: &Claim, size: u64) -> Result<Result<bool, String>, ProvisionError> {
+        let api = self.claims(&claim.namespace);
+        let Some(found) = api.get_opt(&claim.name).await? else { return Ok(Ok(false)) };
+        let bytes = manifest::room(size, VolumeMode::of(&found));
+        let asked = |quantities: Option<&BTreeMap<String, Quantity>>| {
+            quantities
+                .and_then(|quantities| apimachinery::Quantity::parse(&quantities.get("storage")?.0)?.bytes())
+                .unwrap_or(0)
+        };
+        let spec = found.spec.as_ref().and_then(|spec| spec.resources.as_ref());
+        if asked(spec.and_then(|resources| resources.requests.as_ref())) < bytes {
+            let requests = json!({ "storage": bytes.to_string() });
+            let patch = Patch::Merge(json!({ "spec": { "resources": { "requests": requests } } }));
+            return match api.patch(&claim.name, &PatchParams::default(), &patch).await {
+                Ok(_) => Ok(Ok(false)),
+                // Its class does not let claims grow, or a quota is full.
+                Err(kube::Error::Api(error)) if matches!(error.code, 403 | 422) => {
+                    Ok(Err(error.message.clone()))
+                }
+                Err(error) => Err(error.into()),
+            };
+        }
+        let status = found.status.as_ref().and_then(|status| status.capacity.as_ref());
+        Ok(Ok(asked(status) >= bytes))
+    }
+
     async fn has_claim(&self, claim: &Claim) -> Result<bool, ProvisionError> {
         let found = self.claims(&claim.namespace).get_opt(&claim.name).await?;
         let is_lost = |claim: &PersistentVolumeClaim| {
@@ -352,8 +447,15 @@ impl Provisioner for Jobs {
         Ok(found.is_some_and(|claim| claim.metadata.deletion_timestamp.is_none() && !is_lost(&claim)))
     }
 
-    async fn remove_claim(&self, claim: &Claim) -> Result<bool, ProvisionError> {
-        match self.claims(&claim.namespace).delete(&claim.name, &DeleteParams::default()).await {
+    async fn remove_claim(&self, image: &ImageId, claim: &Claim) -> Result<bool, ProvisionError> {
+        let found = match self.claims(&claim.namespace).get_opt(&claim.name).await? {
+            Some(found) if manifest::is_of(&found, image) => found,
+            _ => return Ok(true),
+        };
+        // Not one that has its name meanwhile.
+        let preconditions = Some(Preconditions { uid: found.uid(), resource_version: None });
+        let parameters = DeleteParams { preconditions, ..DeleteParams::default() };
+        match self.claims(&claim.namespace).delete(&claim.name, &parameters).await {
             Ok(_) => {}
             Err(kube::Error::Api(error)) if error.code == 404 => return Ok(true),
             Err(error) => return Err(error.into()),

@@ -69,6 +69,16 @@ impl Library {
         Ok(true)
     }
 
+    /// The digest of the manifest of a resource's image, if it is there.
+    pub async fn digest(&self, id: &ImageId) -> Result<Option<String>, LibraryError> {
+        let image = self.image(id)?;
+        match self.client.repository_of(&image).manifest(&image.reference).await {
+            Ok(manifest) => Ok(Some(manifest.digest.to_string())),
+            Err(ClientError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Gives the image of one resource to another one, without moving its bytes. Tells whether it was there.
     pub async fn mount(&self, from: &ImageId, to: &ImageId) -> Result<bool, LibraryError> {
         let (from, to) = (self.image(from)?, self.image(to)?);

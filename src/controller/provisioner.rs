@@ -10,7 +10,7 @@ use futures::stream::BoxStream;
 
 use super::image::{HttpFile, ImageId};
 use crate::disk::Format;
-use crate::importer::{Cause, Checksum, Meter};
+use crate::importer::{Cause, Checksum, Meter, SourceError};
 use crate::oci::{ImageReference, RepositoryName};
 
 /// Work for one image.
@@ -34,17 +34,26 @@ pub enum Task {
         /// As which image, by the address at which the registry is reached.
         target: ImageReference,
     },
-    /// Write a disk from the registry into a claim.
+    /// Write a disk into a claim.
     Fill {
-        /// The image in the registry.
-        image: ImageReference,
+        /// The disk.
+        from: Content,
         /// The claim, which is made if it is not there.
         claim: Claim,
         /// Its storage class.
         storage_class: Option<String>,
-        /// Bytes of the disk.
+        /// Bytes that the disk is to have at least.
         size: u64,
     },
+}
+
+/// What a claim is filled with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// An image in the registry.
+    Image(ImageReference),
+    /// What is in another claim of the namespace.
+    Claim(Claim),
 }
 
 /// Where the bytes of a disk come from.
@@ -171,11 +180,36 @@ pub trait Provisioner: Send + Sync + 'static {
     /// The claim of a `VirtualDisk`, or why it cannot be read now.
     async fn disk(&self, namespace: &str, name: &str) -> Result<Result<Claim, NotReady>, ProvisionError>;
 
+    /// Makes a claim with an empty disk of `size` bytes for an image, unless it has it already.
+    async fn make_claim(
+        &self,
+        image: &ImageId,
+        claim: &Claim,
+        storage_class: Option<&str>,
+        size: u64,
+    ) -> Result<Result<(), NoClaim>, ProvisionError>;
+
+    /// What tells the file of a web server from what it was before, without fetching it: `None` when its server says nothing about
+    /// it. The error is why it cannot be asked.
+    async fn version(&self, file: &HttpFile) -> Result<Option<String>, SourceError>;
+
+    /// Makes a claim larger. Tells whether it is; or why it cannot be.
+    async fn grow_claim(&self, claim: &Claim, size: u64) -> Result<Result<bool, String>, ProvisionError>;
+
     /// Whether a claim is there.
     async fn has_claim(&self, claim: &Claim) -> Result<bool, ProvisionError>;
 
-    /// Removes a claim. Tells whether it is gone.
-    async fn remove_claim(&self, claim: &Claim) -> Result<bool, ProvisionError>;
+    /// Removes the claim of an image, and none that has its name and is somebody else's. Tells whether it is gone.
+    async fn remove_claim(&self, image: &ImageId, claim: &Claim) -> Result<bool, ProvisionError>;
+}
+
+/// Why an image cannot have its claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NoClaim {
+    /// As things are; it is asked for again.
+    ForNow(String),
+    /// Another try would fail in the same way.
+    Finally(String),
 }
 
 /// Why a disk cannot be read now.

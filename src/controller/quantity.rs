@@ -1,5 +1,7 @@
 //! Sizes, speeds and percentages as people read them in a status.
 
+use crate::apimachinery::Quantity;
+
 /// The units of sizes, each 1024 times the one before.
 const UNITS: [&str; 7] = ["B", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
 
@@ -20,6 +22,25 @@ pub(super) fn size(bytes: u64) -> String {
     }
     let text = format!("{value:.1}");
     format!("{}{}", text.strip_suffix(".0").unwrap_or(&text), unit.unwrap_or(&"B"))
+}
+
+/// A size that is read again as the same: `10Gi`, `1500M` is `1500000000`.
+#[must_use]
+pub(super) fn exact(bytes: u64) -> String {
+    let mut steps = UNITS.iter().enumerate().rev();
+    let fits = |power: usize| {
+        bytes > 0 && bytes.trailing_zeros() >= 10 * u32::try_from(power).unwrap_or(u32::MAX / 10)
+    };
+    match steps.find(|(power, _)| fits(*power)) {
+        Some((power, unit)) if power > 0 => format!("{}{unit}", bytes >> (10 * power)),
+        _ => bytes.to_string(),
+    }
+}
+
+/// Reads what [`exact`] has written, or anybody else.
+#[must_use]
+pub(super) fn bytes(text: &str) -> Option<u64> {
+    Quantity::parse(text)?.bytes()
 }
 
 /// How far something is, from 0 to 1, in percent: `0%`, `12.3%`. Never 100%, which is for what has ended.
@@ -53,6 +74,22 @@ mod tests {
             (u64::MAX, "16Ei"),
         ] {
             assert_eq!(size(bytes), text);
+        }
+    }
+
+    #[test]
+    fn what_is_exact_is_read_again_as_it_was() {
+        for (size, text) in [
+            (0, "0"),
+            (1, "1"),
+            (1024, "1Ki"),
+            (10 << 30, "10Gi"),
+            ((10 << 30) + 1, "10737418241"),
+            (1500 << 20, "1500Mi"),
+            (3 << 60, "3Ei"),
+        ] {
+            assert_eq!(exact(size), text);
+            assert_eq!(bytes(text), Some(size));
         }
     }
 

@@ -6,7 +6,7 @@
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::crd::{ClusterVirtualImage, ObjectRefKind, VirtualImage};
+use super::crd::{ClusterVirtualImage, ObjectRefKind, VirtualImage, VmDisk};
 use super::image::{Image, ImageId, Kind, Origin};
 use crate::auth::Action;
 use crate::oci::RepositoryName;
@@ -29,6 +29,8 @@ pub fn reads(kind: &str, object: &Value) -> Vec<Read> {
         origin::<VirtualImage>(object)
     } else if kind == Kind::ClusterVirtualImage.as_str() {
         origin::<ClusterVirtualImage>(object)
+    } else if kind == Kind::VmDisk.as_str() {
+        origin::<VmDisk>(object)
     } else {
         None
     };
@@ -41,9 +43,22 @@ pub fn reads(kind: &str, object: &Value) -> Vec<Read> {
             repository: in_namespace(&secret.namespace).filter(|_| is_segment(&secret.name)),
         }],
         Some(Origin::Object { kind, namespace, name }) => vec![of_object(kind, namespace, name)],
-        Some(Origin::Registry { secret: None, .. } | Origin::Http(_) | Origin::Upload { .. }) | None => {
-            Vec::new()
-        }
+        // A version of it, of which nobody knows yet which one that is.
+        Some(Origin::Golden(name)) => vec![Read {
+            what: format!("golden image {name}"),
+            action: Action::Pull,
+            repository: Some("cvi/*".to_owned()),
+        }],
+        // Another disk is of the same namespace, as this one.
+        Some(
+            Origin::Registry { secret: None, .. }
+            | Origin::Http(_)
+            | Origin::Shared { .. }
+            | Origin::Upload { .. }
+            | Origin::Disk(_)
+            | Origin::Empty,
+        )
+        | None => Vec::new(),
     }
 }
 

@@ -4,8 +4,11 @@
 //! and two of them in a row do no harm.
 
 mod deletion;
+mod disk;
+mod golden;
 mod origin;
 mod presence;
+mod shared;
 mod upload;
 mod work;
 
@@ -21,12 +24,13 @@ use serde_json::json;
 use super::condition::{self, Reason, Said, Type};
 use super::context::{Context, FIELD_MANAGER};
 use super::draft::{Change, Draft};
-use super::image::{Image, ImageId, Kind, Origin};
+use super::image::{Image, ImageId, Origin};
 use super::library::LibraryError;
 use super::provisioner::ProvisionError;
 use crate::client::ClientError;
 use origin::{Blocked, Resolved};
-use work::{Stage, became_ready, claim_of, denied, fill, import, in_registry};
+pub(super) use work::claim_of;
+use work::{Stage, became_ready, denied, fill, import, in_registry};
 
 /// How soon a running import is looked at again.
 const RUNNING: Duration = Duration::from_secs(1);
@@ -34,8 +38,19 @@ const RUNNING: Duration = Duration::from_secs(1);
 /// How soon it is looked again for what an image waits for.
 const WAITING: Duration = Duration::from_secs(2);
 
+/// How soon a server that could not be asked is asked again.
+const FAR: Duration = Duration::from_secs(15);
+
 /// How soon what was told to end is looked at again.
 const ENDING: Duration = Duration::from_millis(200);
+
+/// Why an image will never be ready, unless its spec changes.
+const FINAL: [Reason; 4] = [
+    Reason::ProvisioningFailedTerminally,
+    Reason::WaitForUserUploadTimeout,
+    Reason::InvalidSpec,
+    Reason::DiskTooSmall,
+];
 
 /// A reconciliation failed; it is tried again.
 #[derive(Debug, thiserror::Error)]
@@ -124,27 +139,18 @@ async fn step<I: Image>(
         || condition::has_reason(status, Type::Ready, Reason::PvcLost);
     let is_changed =
         status.observed_generation.is_some() && status.observed_generation != subject.image.meta().generation;
-    if is_changed && !is_lost {
-        if !context.provisioner.cancel(subject.id).await? {
-            draft.hold();
-            return Ok(Some(ENDING));
-        }
-        context.imports.forget(subject.id);
-        discard(subject, context).await?;
-        let note = "The spec was changed: the image is made anew.";
-        let reason = match subject.id.kind {
-            Kind::VirtualImage => "VirtualImageSpecHasBeenChanged",
-            Kind::ClusterVirtualImage => "ClusterVirtualImageSpecHasBeenChanged",
-        };
-        context.tell(&subject.reference, EventType::Normal, reason, note).await;
-        draft.reset();
+    if is_lost && !I::HEALS {
+        return presence::look_for_lost(subject, context, draft).await;
+    }
+    if is_changed && !is_lost && !begin_anew(subject, context, draft).await? {
+        draft.hold();
+        return Ok(Some(ENDING));
     }
     let has_failed =
-        [Reason::ProvisioningFailedTerminally, Reason::WaitForUserUploadTimeout, Reason::InvalidSpec]
-            .into_iter()
-            .any(|reason| condition::has_reason(&draft.status, Type::Ready, reason));
+        FINAL.into_iter().any(|reason| condition::has_reason(&draft.status, Type::Ready, reason));
     if has_failed {
-        return Ok(None);
+        shared::sweep(subject.image, context).await?;
+        return Ok(shared::is_ours(subject.image, context).then_some(context.presence_interval));
     }
     let origin = match subject.image.origin() {
         Ok(origin) => origin,
@@ -156,16 +162,64 @@ async fn step<I: Image>(
     if !find_storage_class(subject, context, draft).await? {
         return Ok(Some(WAITING));
     }
-    let resolved = match origin::resolve(&origin, context).await? {
+    let made_from = draft.status.made_from.clone();
+    let resolved = origin::resolve(&origin, subject.id, subject.image.size(), context, draft).await?;
+    if resolved.is_err() {
+        draft.status.made_from.clone_from(&made_from);
+    } else if made_from != draft.status.made_from {
+        shared::let_go(subject.id, made_from.as_ref(), context).await?;
+    }
+    let resolved = match resolved {
         Ok(resolved) => resolved,
         Err(Blocked { reason, message }) => {
+            // Nothing is taken from it, and it need not wait for us.
+            draft.status.source_uid = None;
             draft.say(Type::DatasourceReady, Said::no(reason, &message));
             draft.wait(Reason::DatasourceNotReady, message);
-            return Ok(Some(WAITING));
+            // Somebody else's server is not to be asked each moment.
+            let is_far = reason == Reason::SourceUnreachable;
+            return Ok(Some(if is_far { FAR } else { WAITING }));
         }
     };
-    draft.say(Type::DatasourceReady, Said::yes(Reason::DatasourceReady));
+    draft.say(
+        Type::DatasourceReady,
+        match &resolved {
+            Resolved::Awaited { id, .. } => Said::no(Reason::ImageNotReady, format!("{id} is being made")),
+            _ => Said::yes(Reason::DatasourceReady),
+        },
+    );
     make(subject, context, draft, resolved).await
+}
+
+/// Ends what was begun for a spec that is no more, and removes what it has made. Tells whether all of it is gone.
+async fn begin_anew<I: Image>(
+    subject: &Subject<'_, I>,
+    context: &Context,
+    draft: &mut Draft,
+) -> Result<bool, ReconcileError> {
+    if !context.provisioner.cancel(subject.id).await? {
+        return Ok(false);
+    }
+    context.imports.forget(subject.id);
+    let is_uploaded = matches!(subject.image.origin(), Ok(Origin::Upload { .. }))
+        && draft.status.made_from.is_none()
+        && draft.status.source_uid.is_none();
+    if is_uploaded && condition::has_reason(&draft.status, Type::Ready, Reason::DiskTooSmall) {
+        // What its user has uploaded is good for a larger one.
+        draft.advance(Reason::Provisioning, "The size was changed.", 0.0);
+        return Ok(true);
+    }
+    if !discard(subject, context).await? {
+        return Ok(false);
+    }
+    let note = "The spec was changed: the image is made anew.";
+    let reason = format!("{}SpecHasBeenChanged", subject.id.kind.as_str());
+    context.tell(&subject.reference, EventType::Normal, &reason, note).await;
+    // Until it is known whether that is another image now.
+    let made_from = draft.status.made_from.take();
+    draft.reset();
+    draft.status.made_from = made_from;
+    Ok(true)
 }
 
 /// Sees to the storage class of an image that is kept in a claim. Tells whether there is nothing to wait for.
@@ -207,11 +261,22 @@ async fn make<I: Image>(
             import(subject, context, draft, supply, Stage::first_of(if is_claim { 2 } else { 1 })).await
         }
         Resolved::Upload { checksums } => upload::step(subject, context, draft, checksums).await,
+        Resolved::Refused { reason, message } => {
+            disk::refuse(subject, context, draft, reason, message).await;
+            Ok(None)
+        }
+        Resolved::Disk(source) => disk::copy(subject, context, draft, &source).await,
+        Resolved::Empty => disk::make_empty(subject, context, draft).await,
+        Resolved::Awaited { status, .. } => Ok(disk::follow(subject, context, draft, &status).await),
         Resolved::Image { id, status } if is_claim => {
             draft.status.source_uid = Some(id.uid.clone());
+            draft.status.digest = context.library.digest(&id).await?;
             (draft.status.size, draft.status.format) = (status.size.clone(), status.format.clone());
             draft.status.cdrom = status.cdrom;
-            fill(subject, context, draft, &id, Stage::first_of(1)).await
+            // An image that had to be made first was half of the way.
+            let is_ours = matches!(subject.image.origin(), Ok(Origin::Shared { .. } | Origin::Golden(_)));
+            let stage = if is_ours { Stage::first_of(2).next() } else { Stage::first_of(1) };
+            fill(subject, context, draft, &id, stage).await
         }
         Resolved::Image { id, status } => {
             let is_there = match context.library.mount(&id, subject.id).await {
@@ -236,14 +301,14 @@ async fn make<I: Image>(
     }
 }
 
-/// Removes what was made for a spec that is no more.
-async fn discard<I: Image>(subject: &Subject<'_, I>, context: &Context) -> Result<(), ReconcileError> {
+/// Removes what was made for a spec that is no more. Tells whether it is gone.
+async fn discard<I: Image>(subject: &Subject<'_, I>, context: &Context) -> Result<bool, ReconcileError> {
     context.library.remove(subject.id).await?;
     context.uploads.remove(subject.id).await?;
-    if subject.id.namespace.is_some() {
-        context.provisioner.remove_claim(&claim_of(subject.id)).await?;
+    if subject.id.namespace.is_none() {
+        return Ok(true);
     }
-    Ok(())
+    Ok(context.provisioner.remove_claim(subject.id, &claim_of(subject.id)).await?)
 }
 
 /// Removes a file that was uploaded and is an image by now, and takes no other one.

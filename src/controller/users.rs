@@ -8,8 +8,9 @@ use kube::{Api, Client};
 use serde_json::Value;
 
 use super::condition::{self, Type};
-use super::crd::{ClusterVirtualImage, GROUP, VERSION, VirtualImage};
-use super::image::{Image, ImageId, Kind, Origin};
+use super::crd::{APPS_GROUP, ClusterVirtualImage, GROUP, Phase, VERSION, VirtualImage, VmDisk};
+use super::image::{Image, ImageId, Kind};
+use super::reconcile::claim_of;
 
 /// Somebody who uses an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,32 +32,43 @@ impl fmt::Display for User {
     }
 }
 
-/// Who uses `image` now.
-pub(super) async fn of<I: Image>(client: &Client, image: &I) -> Result<Vec<User>, kube::Error> {
+/// Who uses `image` now; disks among them if they are ours, and are what we take them for.
+pub(super) async fn of<I: Image>(
+    client: &Client,
+    image: &I,
+    makes_disks: bool,
+) -> Result<Vec<User>, kube::Error> {
     let id = image.id();
     let mut users = machines(client, image, &id).await?;
     users.extend(made_from::<VirtualImage>(client, &id).await?);
     users.extend(made_from::<ClusterVirtualImage>(client, &id).await?);
+    if makes_disks {
+        users.extend(made_from::<VmDisk>(client, &id).await?);
+    }
     Ok(users)
 }
 
 /// Images that are being made from this one.
 async fn made_from<I: Image>(client: &Client, id: &ImageId) -> Result<Vec<User>, kube::Error> {
-    let all = I::api(client, None).list(&ListParams::default()).await?;
+    let all = match I::api(client, None).list(&ListParams::default()).await {
+        // A cluster may have the definitions, or the roles, of an older version.
+        Err(kube::Error::Api(error)) if matches!(error.code, 403 | 404) => return Ok(Vec::new()),
+        all => all?,
+    };
     let depends = |image: &I| {
         let status = image.status().cloned().unwrap_or_default();
         // Once it is ready it has its own copy, and before it is begun it can still do without.
         let is_begun = status.source_uid.as_deref() == Some(id.uid.as_str());
-        is_begun && image.meta().deletion_timestamp.is_none() && !condition::holds(&status, Type::Ready)
+        let has_failed = status.phase == Some(Phase::Failed);
+        is_begun
+            && !has_failed
+            && image.meta().deletion_timestamp.is_none()
+            && !condition::holds(&status, Type::Ready)
     };
-    let named = |image: &I| match image.origin() {
-        Ok(Origin::Object { kind, name, namespace }) => {
-            kind.as_str() == id.kind.as_str() && name == id.name && namespace == id.namespace
-        }
-        _ => false,
-    };
-    let made = all.items.iter().filter(|image| named(image) && depends(image));
-    Ok(made
+    Ok(all
+        .items
+        .iter()
+        .filter(|image| depends(image))
         .map(|image| {
             let ImageId { kind, namespace, name, .. } = image.id();
             User { kind: kind.as_str().to_owned(), namespace, name }
@@ -64,9 +76,13 @@ async fn made_from<I: Image>(client: &Client, id: &ImageId) -> Result<Vec<User>,
         .collect())
 }
 
-/// Machines that have the image as a disk: those of Deckhouse by its name, those of KubeVirt by its address.
+/// Machines that have the image as a disk: those of Deckhouse and of Cozystack by its name, those of KubeVirt by its address or its
+/// claim.
 async fn machines<I: Image>(client: &Client, image: &I, id: &ImageId) -> Result<Vec<User>, kube::Error> {
     let mut users = Vec::new();
+    if id.kind == Kind::VmDisk {
+        return of_disk(client, id).await;
+    }
     for machine in list(client, GROUP, VERSION, "VirtualMachine", id).await? {
         let references = machine.data["spec"]["blockDeviceRefs"].as_array().into_iter().flatten();
         if references
@@ -78,10 +94,44 @@ async fn machines<I: Image>(client: &Client, image: &I, id: &ImageId) -> Result<
     }
     let url = image.status().and_then(|status| status.target.clone()).and_then(|target| target.registry_url);
     let Some(url) = url else { return Ok(users) };
-    for machine in list(client, "kubevirt.io", "v1", "VirtualMachineInstance", id).await? {
+    for machine in list(client, "kubevirt.io", "v1", RUNNING, id).await? {
         let volumes = machine.data["spec"]["volumes"].as_array().into_iter().flatten();
         if volumes.into_iter().any(|volume: &Value| volume["containerDisk"]["image"] == url.as_str()) {
-            users.push(user("VirtualMachineInstance", machine));
+            users.push(user(RUNNING, machine));
+        }
+    }
+    Ok(users)
+}
+
+/// What KubeVirt calls a machine that runs.
+const RUNNING: &str = "VirtualMachineInstance";
+
+/// A machine that runs with a disk, if there is one.
+pub(super) async fn running(client: &Client, disk: &VmDisk) -> Result<Option<User>, kube::Error> {
+    let users = of_disk(client, &disk.id()).await?;
+    Ok(users.into_iter().find(|user| user.kind == RUNNING))
+}
+
+/// Machines that have a disk.
+async fn of_disk(client: &Client, id: &ImageId) -> Result<Vec<User>, kube::Error> {
+    let mut users = Vec::new();
+    for machine in list(client, APPS_GROUP, "v1alpha1", "VMInstance", id).await? {
+        let disks = machine.data["spec"]["disks"].as_array().into_iter().flatten();
+        // Some write the name alone.
+        let name = |disk: &Value| disk.as_str().or(disk["name"].as_str()) == Some(id.name.as_str());
+        if disks.into_iter().any(name) {
+            users.push(user("VMInstance", machine));
+        }
+    }
+    let claim = claim_of(id).name;
+    for machine in list(client, "kubevirt.io", "v1", RUNNING, id).await? {
+        let volumes = machine.data["spec"]["volumes"].as_array().into_iter().flatten();
+        let has = |volume: &Value| {
+            volume["persistentVolumeClaim"]["claimName"] == claim.as_str()
+                || volume["dataVolume"]["name"] == claim.as_str()
+        };
+        if volumes.into_iter().any(has) {
+            users.push(user(RUNNING, machine));
         }
     }
     Ok(users)
@@ -105,7 +155,9 @@ async fn list(
 ) -> Result<Vec<DynamicObject>, kube::Error> {
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
     let api: Api<DynamicObject> = match (&id.namespace, id.kind) {
-        (Some(namespace), Kind::VirtualImage) => Api::namespaced_with(client.clone(), namespace, &resource),
+        (Some(namespace), Kind::VirtualImage | Kind::VmDisk) => {
+            Api::namespaced_with(client.clone(), namespace, &resource)
+        }
         _ => Api::all_with(client.clone(), &resource),
     };
     match api.list(&ListParams::default()).await {

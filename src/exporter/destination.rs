@@ -98,6 +98,11 @@ impl PartFile {
         &self.part
     }
 
+    /// It cannot be written.
+    pub(super) fn failed(&self, error: io::Error) -> ExportError {
+        ExportError::Write { path: self.part.clone(), error }
+    }
+
     /// Gives the file its name, durably.
     pub(super) fn publish(self, path: &Path, force: bool) -> Result<(), ExportError> {
         let failed = |error: io::Error| match error.kind() {

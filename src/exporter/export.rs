@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
 use super::destination::{PartFile, open_device};
-use super::{Destination, ExportError};
+use super::{Destination, ExportError, volume};
 use crate::artifact::{ArtifactError, DiskFile, DiskStream, Fetch, RemoteImage, unlimited};
 use crate::disk::{Depth, Disk, Format, Probe, Refusal};
 use crate::qemu_img::{QemuImgError, convert, is_possible};
@@ -24,6 +24,8 @@ pub struct ExportOptions {
     pub format: Option<Format>,
     /// How its layers are fetched.
     pub fetch: Fetch,
+    /// Bytes that a raw file is to have at least: what is missing is a hole behind the disk.
+    pub size: Option<u64>,
 }
 
 /// A disk that came out.
@@ -96,6 +98,7 @@ impl Exporter {
                 if let Some((promised, _)) = found {
                     is_safe(&written, promised.format)?;
                 }
+                let part = grow(part, options.size).await?;
                 publish(part, path, force).await?;
                 written
             }
@@ -106,6 +109,7 @@ impl Exporter {
                 is_safe(&written, from.format)?;
                 let converted = PartFile::beside(&path, "converted")?;
                 convert(from.format, part.path(), to, converted.path(), false).await?;
+                let converted = grow(converted, options.size.filter(|_| to == Format::Raw)).await?;
                 publish(converted, path, force).await?;
                 written
             }
@@ -205,6 +209,17 @@ fn to_file(
     Ok(Written { disk: probe.finish() })
 }
 
+/// Makes a raw file that is shorter as long as it is to be.
+async fn grow(part: PartFile, size: Option<u64>) -> Result<PartFile, ExportError> {
+    let Some(size) = size else { return Ok(part) };
+    blocking(move || {
+        // By its name: qemu-img may have made another file of it.
+        volume::grow(part.path(), size).map_err(|error| part.failed(error))?;
+        Ok(part)
+    })
+    .await
+}
+
 /// Refuses to hand to qemu-img what is no whole disk, or another than was promised.
 fn is_safe(written: &Written, promised: Format) -> Result<(), ExportError> {
     let disk = written.disk.clone()?;
@@ -215,11 +230,11 @@ fn is_safe(written: &Written, promised: Format) -> Result<(), ExportError> {
         .into())
 }
 
-async fn publish(part: PartFile, path: PathBuf, force: bool) -> Result<(), ExportError> {
+pub(super) async fn publish(part: PartFile, path: PathBuf, force: bool) -> Result<(), ExportError> {
     blocking(move || part.publish(&path, force)).await
 }
 
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ExportError> + Send + 'static,
 ) -> Result<T, ExportError> {
     spawn_blocking(work).await.map_err(|error| ExportError::Broken(error.to_string()))?

@@ -1,6 +1,7 @@
 //! The API server from outside: through its router, as kubectl and `kube` speak to it.
 
 mod admission;
+mod aliases;
 mod crud;
 mod delete;
 mod discovery;

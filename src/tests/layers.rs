@@ -42,7 +42,18 @@ const MAY_IMPORT: [(&str, &[&str]); 23] = [
     ("apiserver", &["apimachinery", "telemetry"]),
     (
         "controller",
-        &["artifact", "auth", "client", "disk", "exporter", "importer", "metrics", "oci", "upload_token"],
+        &[
+            "apimachinery",
+            "artifact",
+            "auth",
+            "client",
+            "disk",
+            "exporter",
+            "importer",
+            "metrics",
+            "oci",
+            "upload_token",
+        ],
     ),
     (
         "cli",

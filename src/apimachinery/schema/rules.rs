@@ -12,14 +12,15 @@ use cel::{Context, Env, ExecutionError, Program, Value as Cel, extensions};
 use serde_json::Value;
 
 use super::node::{Kind, Node};
-use super::{Cause, CauseReason, cel_value, validate};
+use super::{Cause, CauseReason, cel_value, quantity, validate};
 
 const MAX_MESSAGE_BYTES: usize = 5 * 1024;
 
-/// The standard library and the string functions that Kubernetes enables.
+/// The standard library, and what Kubernetes adds for strings and quantities.
 static ENVIRONMENT: LazyLock<Result<Arc<Env>, String>> = LazyLock::new(|| {
     let mut environment = Env::stdlib();
     environment.add_extension(extensions::strings).map_err(|error| error.to_string())?;
+    environment.add_extension(quantity::extension).map_err(|error| error.to_string())?;
     Ok(Arc::new(environment))
 });
 
@@ -116,7 +117,8 @@ fn compile(source: &str) -> Result<Program, String> {
     let program = environment.compile(source).map_err(|error| error.to_string())?;
     let references = program.references();
     let is_operator = |name: &str| !name.starts_with(|first: char| first.is_ascii_alphabetic());
-    match references.functions().into_iter().find(|name| !is_operator(name) && !FUNCTIONS.contains(name)) {
+    let is_known = |name: &str| FUNCTIONS.contains(&name) || quantity::FUNCTIONS.contains(&name);
+    match references.functions().into_iter().find(|name| !is_operator(name) && !is_known(name)) {
         Some(function) => Err(format!("function {function} is not supported in {source:?}")),
         None => Ok(program),
     }

@@ -402,7 +402,7 @@ fn a_schema_that_cannot_be_enforced_is_refused_with_its_place() {
             "properties.a.x-kubernetes-validations.0",
         ),
         (
-            json!({"type": "string", "x-kubernetes-validations": [{"rule": "quantity(self) == 1"}]}),
+            json!({"type": "string", "x-kubernetes-validations": [{"rule": "isURL(self)"}]}),
             "properties.a.x-kubernetes-validations.0",
         ),
     ] {
@@ -443,4 +443,24 @@ fn transition_rules_follow_the_items_of_list_maps_only() {
 fn a_schema_is_shared_between_threads() {
     fn shared<T: Clone + Send + Sync + 'static>(_: &T) {}
     shared(&image_schema());
+}
+
+#[test]
+fn rules_compare_quantities_as_amounts_and_not_as_texts() {
+    let schema = Schema::compile(&json!({"type": "object", "properties": {"a": {
+        "anyOf": [{"type": "integer"}, {"type": "string"}],
+        "x-kubernetes-int-or-string": true,
+        "x-kubernetes-validations": [
+            {"rule": "quantity(string(self)).compareTo(quantity(string(oldSelf))) >= 0", "message": "cannot shrink"},
+            {"rule": "isQuantity(string(self)) && quantity(string(self)).isGreaterThan(quantity('1Ki'))"},
+        ],
+    }}}))
+    .unwrap();
+    let object = |a: Value| json!({"a": a});
+    assert!(schema.validate(&object(json!("10Gi")), Some(&object(json!("9Gi")))).is_empty());
+    assert!(schema.validate(&object(json!("1Gi")), Some(&object(json!(1_073_741_824)))).is_empty());
+    let causes = schema.validate(&object(json!("9Gi")), Some(&object(json!("10Gi"))));
+    assert!(causes.iter().any(|cause| cause.to_string().contains("cannot shrink")), "{causes:?}");
+    assert_eq!(schema.validate(&object(json!("1Ki")), None).len(), 1);
+    assert_eq!(schema.validate(&object(json!("much")), None).len(), 1);
 }

@@ -41,6 +41,7 @@ pub(super) fn resource() -> Result<Resource, ResourceError> {
         columns: columns(),
         selectable: selectable("regarding", "reportingController"),
         storage: EVENTS.to_owned(),
+        alias_of: None,
         ..resource
     })
 }

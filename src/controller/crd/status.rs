@@ -126,6 +126,19 @@ pub struct UploadUrls {
     pub in_cluster: Option<String>,
 }
 
+/// The image that a disk was made from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MadeFrom {
+    /// Kind of the resource: `VirtualImage` or `ClusterVirtualImage`.
+    pub kind: String,
+    /// Its namespace, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Its name.
+    pub name: String,
+}
+
 /// What the controller says about the image.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
@@ -160,6 +173,15 @@ pub struct ImageStatus {
     /// UID of the resource that the image was made from.
     #[serde(default, rename = "sourceUID", skip_serializing_if = "Option::is_none")]
     pub source_uid: Option<String>,
+    /// The image that this was made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_from: Option<MadeFrom>,
+    /// Digest of the manifest of the image in the registry; of a disk, of the image that it was made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// Size of the disk that a machine sees.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<String>,
     /// Name of the storage class of the image's persistent volume claim.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage_class_name: Option<String>,

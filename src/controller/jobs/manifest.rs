@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::JobOptions;
 use crate::controller::image::{HttpFile, ImageId, Kind};
-use crate::controller::provisioner::{Claim, Order, Supply, Task};
+use crate::controller::provisioner::{Claim, Content, Order, Supply, Task};
 use crate::oci::{Algorithm, Digest};
 
 /// The annotation that says which order a Job is for.
@@ -46,11 +46,22 @@ const SOURCE: &str = "/etc/dvcr/source";
 /// The volume of the secret beside a Job.
 const SECRET: &str = "source";
 
-/// Where the file system of a claim is.
-const FOLDER: &str = "/volume";
+/// Where a claim is in a pod.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// What the volume is called.
+    volume: &'static str,
+    /// Where its file system is.
+    folder: &'static str,
+    /// Where its device is.
+    device: &'static str,
+}
 
-/// Where the device of a claim is.
-const DEVICE: &str = "/dev/volume";
+/// The claim that is filled, or imported.
+const VOLUME: Place = Place { volume: "volume", folder: "/volume", device: "/dev/volume" };
+
+/// The claim that another one is filled with.
+const FROM: Place = Place { volume: "from", folder: "/from", device: "/dev/from" };
 
 /// Where a pod says how it has ended.
 const LAST_WORD: &str = "/dev/termination-log";
@@ -63,6 +74,15 @@ const USER: i64 = 107;
 
 /// What a secret holds, by key.
 pub(super) type SecretData = Vec<(String, Vec<u8>)>;
+
+/// How the claims of an order are used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Modes {
+    /// The one that is filled or, by an import, read.
+    pub(super) volume: Option<VolumeMode>,
+    /// The one that another one is filled with.
+    pub(super) from: Option<VolumeMode>,
+}
 
 /// How a claim is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,10 +97,10 @@ impl VolumeMode {
         if mode == Some("Block") { Self::Block } else { Self::Filesystem }
     }
 
-    fn disk(self) -> String {
+    fn disk(self, place: Place) -> String {
         match self {
-            Self::Filesystem => format!("{FOLDER}/disk.img"),
-            Self::Block => DEVICE.to_owned(),
+            Self::Filesystem => format!("{}/disk.img", place.folder),
+            Self::Block => place.device.to_owned(),
         }
     }
 }
@@ -103,16 +123,13 @@ pub(super) fn names(image: &ImageId) -> [String; 2] {
 pub(super) fn image(job: &Job) -> Option<ImageId> {
     let uid = job.labels().get(IMAGE)?.clone();
     let (kind, rest) = job.annotations().get(NAME)?.split_once(' ')?;
-    Some(match rest.split_once('/') {
-        Some((namespace, name)) if kind == Kind::VirtualImage.as_str() => {
-            let (namespace, name) = (Some(namespace.to_owned()), name.to_owned());
-            ImageId { kind: Kind::VirtualImage, namespace, name, uid }
-        }
-        None if kind == Kind::ClusterVirtualImage.as_str() => {
-            ImageId { kind: Kind::ClusterVirtualImage, namespace: None, name: rest.to_owned(), uid }
-        }
-        _ => return None,
-    })
+    let kind = Kind::ALL.into_iter().find(|known| known.as_str() == kind)?;
+    let (namespace, name) = match rest.split_once('/') {
+        Some((namespace, name)) => (Some(namespace.to_owned()), name),
+        None => (None, rest),
+    };
+    let is_of_namespace = kind != Kind::ClusterVirtualImage;
+    (namespace.is_some() == is_of_namespace).then(|| ImageId { kind, namespace, name: name.to_owned(), uid })
 }
 
 /// Tells one order from another. A digest: an order may hold credentials.
@@ -137,12 +154,12 @@ fn new_secret(job: &str) -> String {
 pub(super) fn job(
     order: &Order,
     namespace: &str,
-    mode: Option<VolumeMode>,
+    modes: Modes,
     options: &JobOptions,
 ) -> (Job, Option<SecretData>) {
     let name = name(order);
     let secret_name = new_secret(&name);
-    let (command, mut secret) = command(order, mode, options);
+    let (command, mut secret) = command(order, modes, options);
     let own_namespace = namespace == options.namespace;
     let token = token(&order.task, options);
     let environment = environment(options, token.is_some().then_some(&*secret_name));
@@ -157,15 +174,14 @@ pub(super) fn job(
             .push(json!({ "name": SECRET, "secret": { "secretName": secret_name, "defaultMode": 0o440 } }));
         mounts.push(json!({ "name": SECRET, "mountPath": SOURCE, "readOnly": true }));
     }
-    if let (Some(claim), Some(mode)) = (claim_of(&order.task), mode) {
-        let is_read = matches!(order.task, Task::Import { .. });
+    for Mounted { claim, place, mode, is_read } in mounted(&order.task, modes) {
         let source = json!({ "claimName": claim.name, "readOnly": is_read });
-        volumes.push(json!({ "name": "volume", "persistentVolumeClaim": source }));
+        volumes.push(json!({ "name": place.volume, "persistentVolumeClaim": source }));
         match mode {
             VolumeMode::Filesystem => {
-                mounts.push(json!({ "name": "volume", "mountPath": FOLDER, "readOnly": is_read }));
+                mounts.push(json!({ "name": place.volume, "mountPath": place.folder, "readOnly": is_read }));
             }
-            VolumeMode::Block => devices.push(json!({ "name": "volume", "devicePath": DEVICE })),
+            VolumeMode::Block => devices.push(json!({ "name": place.volume, "devicePath": place.device })),
         }
     }
     let labels = BTreeMap::from([
@@ -263,11 +279,29 @@ fn without_nulls(mut value: Value) -> Value {
     value
 }
 
-fn claim_of(task: &Task) -> Option<&Claim> {
-    match task {
-        Task::Fill { claim, .. } | Task::Import { supply: Supply::Claim(claim), .. } => Some(claim),
-        Task::Import { .. } => None,
-    }
+/// A claim in a pod.
+struct Mounted<'a> {
+    claim: &'a Claim,
+    place: Place,
+    mode: VolumeMode,
+    /// Nothing is written to it.
+    is_read: bool,
+}
+
+/// The claims that the pod of a task has.
+fn mounted(task: &Task, modes: Modes) -> Vec<Mounted<'_>> {
+    let at = |claim, place, mode: Option<VolumeMode>, is_read| {
+        mode.map(|mode| Mounted { claim, place, mode, is_read })
+    };
+    let (volume, from) = match task {
+        Task::Fill { claim, from: Content::Claim(from), .. } => {
+            (at(claim, VOLUME, modes.volume, false), at(from, FROM, modes.from, true))
+        }
+        Task::Fill { claim, .. } => (at(claim, VOLUME, modes.volume, false), None),
+        Task::Import { supply: Supply::Claim(claim), .. } => (at(claim, VOLUME, modes.volume, true), None),
+        Task::Import { .. } => (None, None),
+    };
+    volume.into_iter().chain(from).collect()
 }
 
 /// What lets the pod of a task in at the registry: to its own repository, and to what it reads.
@@ -281,17 +315,14 @@ fn token(task: &Task, options: &JobOptions) -> Option<String> {
             };
             uploaded.into_iter().chain([(target.repository.as_str(), "pull,push")]).collect()
         }
-        Task::Fill { image, .. } => vec![(image.repository.as_str(), "pull")],
+        Task::Fill { from: Content::Image(image), .. } => vec![(image.repository.as_str(), "pull")],
+        Task::Fill { from: Content::Claim(_), .. } => return None,
     };
     Some(tokens.work("job", &may, LIFETIME))
 }
 
 /// The command line, and what the secret beside it has to hold.
-fn command(
-    order: &Order,
-    mode: Option<VolumeMode>,
-    options: &JobOptions,
-) -> (Vec<String>, Option<SecretData>) {
+fn command(order: &Order, modes: Modes, options: &JobOptions) -> (Vec<String>, Option<SecretData>) {
     let mut words: Vec<String> = vec!["/dvcr".to_owned()];
     let mut secret = Vec::new();
     let (image, rest) = match &order.task {
@@ -314,7 +345,7 @@ fn command(
                     let source = format!("uploaded://{}/{repository}", target.registry);
                     (&None, checksums.as_slice(), source)
                 }
-                Supply::Claim(_) => (&None, [].as_slice(), mode.unwrap_or(VolumeMode::Filesystem).disk()),
+                Supply::Claim(_) => (&None, [].as_slice(), disk_at(VOLUME, modes.volume)),
             };
             if let Some(pem) = authorities {
                 secret.push(("ca.pem".to_owned(), pem.clone()));
@@ -331,11 +362,18 @@ fn command(
             }
             (target, vec![source, target.to_string()])
         }
-        Task::Fill { image, .. } => {
-            let to = mode.unwrap_or(VolumeMode::Filesystem).disk();
+        Task::Fill { from: Content::Image(image), size, .. } => {
             words.extend(["pull", "--force", "--format=raw"].map(str::to_owned));
-            words.push(format!("--to={to}"));
+            words.push(format!("--size={size}"));
+            words.push(format!("--to={}", disk_at(VOLUME, modes.volume)));
             (image, vec![image.to_string()])
+        }
+        Task::Fill { from: Content::Claim(_), size, .. } => {
+            // The disk of a machine that was never started is not there yet.
+            words.extend(["copy-volume", "--missing-is-empty"].map(str::to_owned));
+            words.extend([format!("--size={size}"), "--".to_owned()]);
+            words.extend([disk_at(FROM, modes.from), disk_at(VOLUME, modes.volume)]);
+            return (words, None);
         }
     };
     if options.plain_http {
@@ -348,8 +386,29 @@ fn command(
     (words, Some(secret).filter(|secret| !secret.is_empty()))
 }
 
+/// The disk in a claim.
+fn disk_at(place: Place, mode: Option<VolumeMode>) -> String {
+    mode.unwrap_or(VolumeMode::Filesystem).disk(place)
+}
+
+/// How large a claim has to be for a disk of `size` bytes.
+pub(super) fn room(size: u64, mode: VolumeMode) -> u64 {
+    let bytes = match mode {
+        VolumeMode::Block => size,
+        // A file system takes up to 6% for itself.
+        VolumeMode::Filesystem => size + size / 16 + (64 << 20),
+    };
+    bytes.div_ceil(1 << 20) << 20
+}
+
+/// Whether a claim is an image's. The name of a disk's claim is made of its own name alone, and somebody else may have taken it.
+pub(super) fn is_of(claim: &PersistentVolumeClaim, image: &ImageId) -> bool {
+    image.kind != Kind::VmDisk || claim.labels().get(IMAGE) == Some(&image.uid)
+}
+
 /// The claim for a disk of `size` bytes.
 pub(super) fn claim(
+    image: &ImageId,
     claim: &Claim,
     storage_class: Option<&str>,
     size: u64,
@@ -360,17 +419,16 @@ pub(super) fn claim(
         class.and_then(|class| class.annotations().get(&key).cloned())
     };
     let is_block = annotation("volume-mode").as_deref() == Some("Block");
-    let mode = if is_block { "Block" } else { "Filesystem" };
-    let whole_mib = |bytes: u64| bytes.div_ceil(1 << 20) << 20;
-    // A file system takes up to 6% for itself.
-    let bytes = if is_block { whole_mib(size) } else { whole_mib(size + size / 16 + (64 << 20)) };
+    let (mode, named) =
+        if is_block { (VolumeMode::Block, "Block") } else { (VolumeMode::Filesystem, "Filesystem") };
+    let bytes = room(size, mode);
     PersistentVolumeClaim {
         metadata: ObjectMeta {
             name: Some(claim.name.clone()),
-            labels: Some(BTreeMap::from([(
-                "app.kubernetes.io/managed-by".to_owned(),
-                "dvcr-controller".to_owned(),
-            )])),
+            labels: Some(BTreeMap::from([
+                ("app.kubernetes.io/managed-by".to_owned(), "dvcr-controller".to_owned()),
+                (IMAGE.to_owned(), image.uid.clone()),
+            ])),
             ..ObjectMeta::default()
         },
         spec: Some(PersistentVolumeClaimSpec {
@@ -380,7 +438,7 @@ pub(super) fn claim(
                 ..VolumeResourceRequirements::default()
             }),
             storage_class_name: storage_class.map(str::to_owned),
-            volume_mode: Some(mode.to_owned()),
+            volume_mode: Some(named.to_owned()),
             ..PersistentVolumeClaimSpec::default()
         }),
         ..PersistentVolumeClaim::default()
@@ -406,6 +464,10 @@ mod tests {
             traces_endpoint: Some("http://otel:4318".to_owned()),
             tokens: None,
         }
+    }
+
+    fn of(mode: VolumeMode) -> Modes {
+        Modes { volume: Some(mode), from: None }
     }
 
     fn order(task: Task) -> Order {
@@ -434,7 +496,7 @@ mod tests {
             authorities: Some(b"PEM".to_vec()),
             credentials: Some("{\"auths\":{}}".to_owned()),
         };
-        let (job, secret) = job(&order(import(supply)), "dvcr", None, &options());
+        let (job, secret) = job(&order(import(supply)), "dvcr", Modes::default(), &options());
         let keys: Vec<String> = secret.unwrap().into_iter().map(|(key, _)| key).collect();
         assert_eq!(keys, ["config.json", "ca.pem"]);
         let text = serde_json::to_string(&job).unwrap();
@@ -464,13 +526,13 @@ mod tests {
             let claims = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(claims).unwrap();
             serde_json::from_slice::<Value>(&claims).unwrap()["may"].clone()
         };
-        let (ours, secret) = job(&order(import(supply)), "dvcr", None, &options);
+        let (ours, secret) = job(&order(import(supply)), "dvcr", Modes::default(), &options);
         assert_eq!(variable(&ours)["valueFrom"]["secretKeyRef"]["key"], "token");
         assert_eq!(claims(secret), json!([["uploads/x", "pull"], ["vi/default/x", "pull,push"]]));
         let claim = Claim { namespace: "default".to_owned(), name: "c".to_owned() };
         let image = "dvcr.dvcr.svc:5000/vi/default/x:5".parse().unwrap();
-        let fill = Task::Fill { image, claim, storage_class: None, size: 1 };
-        let (theirs, secret) = job(&order(fill), "default", Some(VolumeMode::Filesystem), &options);
+        let fill = Task::Fill { from: Content::Image(image), claim, storage_class: None, size: 1 };
+        let (theirs, secret) = job(&order(fill), "default", of(VolumeMode::Filesystem), &options);
         assert_eq!(variable(&theirs)["valueFrom"]["secretKeyRef"]["key"], "token");
         assert_eq!(claims(secret), json!([["vi/default/x", "pull"]]));
     }
@@ -481,7 +543,7 @@ mod tests {
         let options = JobOptions { tokens: Some(tokens), ..options() };
         let supply = Supply::Uploaded { repository: "uploads/x".parse().unwrap(), checksums: Vec::new() };
         let order = order(import(supply));
-        let [(first, _), (again, _)] = [0, 1].map(|_| job(&order, "dvcr", None, &options));
+        let [(first, _), (again, _)] = [0, 1].map(|_| job(&order, "dvcr", Modes::default(), &options));
         assert_eq!(first.name_any(), again.name_any());
         let names = [&first, &again].map(|job| secret_of(job).unwrap());
         assert_ne!(names[0], names[1]);
@@ -493,7 +555,7 @@ mod tests {
         }
         let supply = Supply::Claim(Claim { namespace: "default".to_owned(), name: "c".to_owned() });
         let without = JobOptions { tokens: None, ..options };
-        let (job, _) = job(&super::tests::order(import(supply)), "default", None, &without);
+        let (job, _) = job(&super::tests::order(import(supply)), "default", Modes::default(), &without);
         assert_eq!(secret_of(&job), None);
     }
 
@@ -501,14 +563,14 @@ mod tests {
     fn a_job_tells_whose_it_is() {
         let supply = Supply::Claim(Claim { namespace: "default".to_owned(), name: "c".to_owned() });
         let mut order = order(import(supply));
-        assert_eq!(image(&job(&order, "default", None, &options()).0), Some(order.image.clone()));
+        assert_eq!(image(&job(&order, "default", Modes::default(), &options()).0), Some(order.image.clone()));
         order.image = ImageId {
             kind: Kind::ClusterVirtualImage,
             namespace: None,
             name: "ubuntu-22.04".to_owned(),
             uid: "u".to_owned(),
         };
-        assert_eq!(image(&job(&order, "dvcr", None, &options()).0), Some(order.image));
+        assert_eq!(image(&job(&order, "dvcr", Modes::default(), &options()).0), Some(order.image));
     }
 
     #[test]
@@ -518,7 +580,7 @@ mod tests {
             authorities: None,
             checksums: vec![],
         });
-        let (job, secret) = job(&order(import(supply)), "dvcr", None, &options());
+        let (job, secret) = job(&order(import(supply)), "dvcr", Modes::default(), &options());
         assert!(secret.is_none());
         let words = words(&job);
         let end = words.iter().position(|word| word == "--").unwrap();
@@ -529,7 +591,7 @@ mod tests {
     fn a_claim_is_a_file_or_a_device() {
         let claim = Claim { namespace: "default".to_owned(), name: "c".to_owned() };
         let fill = Task::Fill {
-            image: "dvcr.dvcr.svc:5000/vi/default/x:5".parse().unwrap(),
+            from: Content::Image("dvcr.dvcr.svc:5000/vi/default/x:5".parse().unwrap()),
             claim: claim.clone(),
             storage_class: None,
             size: 10 << 20,
@@ -537,7 +599,7 @@ mod tests {
         for (mode, path) in
             [(VolumeMode::Filesystem, "--to=/volume/disk.img"), (VolumeMode::Block, "--to=/dev/volume")]
         {
-            let (job, _) = job(&order(fill.clone()), "default", Some(mode), &options());
+            let (job, _) = job(&order(fill.clone()), "default", of(mode), &options());
             assert!(words(&job).contains(&path.to_owned()));
             let pod = job.spec.unwrap().template.spec.unwrap();
             assert_eq!(pod.volumes.unwrap().len(), 2);
@@ -545,15 +607,34 @@ mod tests {
             assert_eq!(pod.service_account_name, None);
         }
         let (job, _) =
-            job(&order(import(Supply::Claim(claim))), "default", Some(VolumeMode::Block), &options());
+            job(&order(import(Supply::Claim(claim))), "default", of(VolumeMode::Block), &options());
         assert_eq!(words(&job).last().unwrap(), "dvcr.dvcr.svc:5000/vi/default/x:5");
+    }
+
+    #[test]
+    fn a_claim_is_copied_from_another_one_that_is_only_read() {
+        let [claim, from] =
+            ["c", "d"].map(|name| Claim { namespace: "default".to_owned(), name: name.to_owned() });
+        let copy = Task::Fill { from: Content::Claim(from), claim, storage_class: None, size: 7 };
+        let modes = Modes { volume: Some(VolumeMode::Block), from: Some(VolumeMode::Filesystem) };
+        let (job, secret) = job(&order(copy), "default", modes, &options());
+        assert!(secret.is_none());
+        assert_eq!(
+            words(&job),
+            ["/dvcr", "copy-volume", "--missing-is-empty", "--size=7", "--", "/from/disk.img", "/dev/volume"]
+        );
+        let pod = job.spec.unwrap().template.spec.unwrap();
+        let container = &pod.containers[0];
+        let mounts = container.volume_mounts.clone().unwrap();
+        assert!(mounts.iter().any(|mount| mount.mount_path == "/from" && mount.read_only == Some(true)));
+        assert_eq!(container.volume_devices.clone().unwrap()[0].device_path, "/dev/volume");
     }
 
     #[test]
     fn a_pod_sends_traces_where_the_controller_says() {
         let claim = Claim { namespace: "default".to_owned(), name: "c".to_owned() };
         let (job, _) =
-            job(&order(import(Supply::Claim(claim))), "default", Some(VolumeMode::Block), &options());
+            job(&order(import(Supply::Claim(claim))), "default", of(VolumeMode::Block), &options());
         let pod = job.spec.unwrap().template.spec.unwrap();
         let variables = pod.containers[0].env.clone().unwrap();
         let found = variables.iter().find(|variable| variable.name == "DVCR_TRACES_ENDPOINT").unwrap();
@@ -574,7 +655,9 @@ mod tests {
     #[test]
     fn a_claim_has_room_for_its_disk() {
         let asked = Claim { namespace: "n".to_owned(), name: "c".to_owned() };
-        let made = claim(&asked, Some("fast"), 1 << 30, None);
+        let supply = Supply::Claim(asked.clone());
+        let image = order(import(supply)).image;
+        let made = claim(&image, &asked, Some("fast"), 1 << 30, None);
         let spec = made.spec.clone().unwrap();
         let size = spec.resources.unwrap().requests.unwrap()["storage"].0.parse::<u64>().unwrap();
         assert!(size > 1 << 30);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::work::claim_of;
-use super::{ENDING, ReconcileError, Subject, WAITING, close_upload};
+use super::{ENDING, ReconcileError, Subject, WAITING, close_upload, shared};
 use crate::controller::condition::{Reason, Said, Type};
 use crate::controller::context::Context;
 use crate::controller::draft::Draft;
@@ -16,7 +16,7 @@ pub(super) async fn step<I: Image>(
     context: &Context,
     draft: &mut Draft,
 ) -> Result<Option<Duration>, ReconcileError> {
-    let users = users::of::<I>(&context.client, subject.image).await?;
+    let users = users::of::<I>(&context.client, subject.image, context.makes_disks).await?;
     if !users.is_empty() {
         let names = users.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let message = format!("The image is in use by {names}.");
@@ -36,10 +36,13 @@ pub(super) async fn step<I: Image>(
     }
     close_upload(subject, context).await?;
     context.library.remove(subject.id).await?;
-    if subject.id.namespace.is_some() && !context.provisioner.remove_claim(&claim_of(subject.id)).await? {
+    if subject.id.namespace.is_some()
+        && !context.provisioner.remove_claim(subject.id, &claim_of(subject.id)).await?
+    {
         let message = "The persistent volume claim is being removed.".to_owned();
         draft.say(Type::Terminating, Said { holds: true, reason: Reason::CleanupPending, message });
         return Ok(Some(WAITING));
     }
+    shared::let_go(subject.id, draft.status.made_from.as_ref(), context).await?;
     Ok(None)
 }

@@ -3,11 +3,14 @@
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, ResourceExt as _};
 
-use super::ReconcileError;
+use super::{ReconcileError, disk, golden, shared};
 use crate::controller::condition::{self, Reason, Type};
 use crate::controller::context::Context;
-use crate::controller::crd::{ClusterVirtualImage, ImageStatus, ObjectRefKind, VirtualImage};
-use crate::controller::image::{Image, ImageId, Origin, SecretRef};
+use crate::controller::crd::{
+    ClusterVirtualImage, ImageStatus, MadeFrom, ObjectRefKind, VirtualImage, VmDisk,
+};
+use crate::controller::draft::Draft;
+use crate::controller::image::{Image, ImageId, Kind, Origin, SecretRef};
 use crate::controller::provisioner::{Claim, NotReady, Supply};
 use crate::importer::Checksum;
 
@@ -27,6 +30,24 @@ pub(super) enum Resolved {
         /// What is known of it.
         status: Box<ImageStatus>,
     },
+    /// An image that is being made for whoever asks for it.
+    Awaited {
+        /// Whose it is.
+        id: ImageId,
+        /// How far it is.
+        status: Box<ImageStatus>,
+    },
+    /// Nothing that this can ever be made from.
+    Refused {
+        /// In a word.
+        reason: Reason,
+        /// In a sentence.
+        message: String,
+    },
+    /// Another disk.
+    Disk(Box<VmDisk>),
+    /// Nothing.
+    Empty,
 }
 
 /// A source that is not there, or not yet.
@@ -38,11 +59,19 @@ pub(super) struct Blocked {
 /// Looks for the source.
 pub(super) async fn resolve(
     origin: &Origin,
+    id: &ImageId,
+    size: Option<u64>,
     context: &Context,
+    draft: &mut Draft,
 ) -> Result<Result<Resolved, Blocked>, ReconcileError> {
+    let made_from = draft.status.made_from.take();
     Ok(match origin {
         Origin::Http(file) => Ok(Resolved::Supply(Supply::Http(file.clone()), None)),
         Origin::Upload { checksums } => Ok(Resolved::Upload { checksums: checksums.clone() }),
+        Origin::Shared { file, spec } => shared::resolve(id, file, spec, made_from, context, draft).await?,
+        Origin::Golden(name) => golden::resolve(name, size, made_from, context, draft).await?,
+        Origin::Disk(name) => disk::resolve(id, name, context, draft).await?,
+        Origin::Empty => Ok(Resolved::Empty),
         Origin::Registry { image, authorities, secret } => {
             let credentials = match secret {
                 Some(secret) => match read(secret, context).await? {
@@ -59,9 +88,9 @@ pub(super) async fn resolve(
         Origin::Object { kind, namespace, name } => {
             let namespace = namespace.as_deref();
             match kind {
-                ObjectRefKind::VirtualImage => image::<VirtualImage>(context, namespace, name).await?,
+                ObjectRefKind::VirtualImage => image::<VirtualImage>(context, draft, namespace, name).await?,
                 ObjectRefKind::ClusterVirtualImage => {
-                    image::<ClusterVirtualImage>(context, None, name).await?
+                    image::<ClusterVirtualImage>(context, draft, None, name).await?
                 }
                 ObjectRefKind::VirtualDisk => {
                     let found = context.provisioner.disk(namespace.unwrap_or_default(), name).await?;
@@ -108,21 +137,28 @@ async fn read(secret: &SecretRef, context: &Context) -> Result<Result<String, St
 /// An image that another one is made from.
 async fn image<I: Image>(
     context: &Context,
+    draft: &mut Draft,
     namespace: Option<&str>,
     name: &str,
 ) -> Result<Result<Resolved, Blocked>, ReconcileError> {
     let reason = match I::KIND {
-        crate::controller::image::Kind::VirtualImage => Reason::ImageNotReady,
-        crate::controller::image::Kind::ClusterVirtualImage => Reason::ClusterImageNotReady,
+        Kind::VirtualImage | Kind::VmDisk => Reason::ImageNotReady,
+        Kind::ClusterVirtualImage => Reason::ClusterImageNotReady,
     };
     let blocked = |message: String| Ok(Err(Blocked { reason, message }));
     let kind = I::KIND.as_str();
     let Some(found) = I::api(&context.client, namespace).get_opt(name).await? else {
         return blocked(format!("{kind} {name} does not exist"));
     };
-    if found.meta().deletion_timestamp.is_some() {
+    // One that is being taken from goes after that.
+    if found.meta().deletion_timestamp.is_some() && !draft.takes_from(found.meta()) {
         return blocked(format!("{kind} {name} is being deleted"));
     }
+    draft.status.made_from = Some(MadeFrom {
+        kind: kind.to_owned(),
+        namespace: namespace.map(str::to_owned),
+        name: name.to_owned(),
+    });
     let status = found.status().cloned().unwrap_or_default();
     if !condition::holds(&status, Type::Ready) {
         return blocked(format!("{kind} {name} is not ready yet"));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use kube::runtime::events::EventType;
 
-use super::{RUNNING, ReconcileError, Subject};
+use super::{RUNNING, ReconcileError, Subject, disk};
 use crate::client::ClientError;
 use crate::controller::condition::{self, Reason, Type};
 use crate::controller::context::Context;
@@ -13,7 +13,7 @@ use crate::controller::crd::Target;
 use crate::controller::draft::Draft;
 use crate::controller::image::{Image, ImageId, Kind};
 use crate::controller::library::LibraryError;
-use crate::controller::provisioner::{Claim, Imported, Order, ProvisionError, Report, Supply, Task};
+use crate::controller::provisioner::{Claim, Content, Imported, Order, ProvisionError, Report, Supply, Task};
 use crate::controller::quantity;
 
 /// The longest time in which a try that failed is not looked at.
@@ -56,14 +56,16 @@ pub(super) fn in_registry(id: &ImageId, context: &Context) -> Result<Target, Lib
 }
 
 /// The claim of an image that is kept in one.
-pub(super) fn claim_of(id: &ImageId) -> Claim {
+pub(in crate::controller) fn claim_of(id: &ImageId) -> Claim {
+    let namespace = id.namespace.clone().unwrap_or_default();
+    if id.kind == Kind::VmDisk {
+        // What Cozystack calls it, and machines that were made for it.
+        return Claim { namespace, name: format!("vm-disk-{}", id.name) };
+    }
     let short = id.uid.split('-').next().unwrap_or_default();
     // 253 characters are what the name of a claim may have.
     let name: String = id.name.chars().take(230).collect();
-    Claim {
-        namespace: id.namespace.clone().unwrap_or_default(),
-        name: format!("vi-{}-{short}", name.trim_end_matches(['-', '.'])),
-    }
+    Claim { namespace, name: format!("vi-{}-{short}", name.trim_end_matches(['-', '.'])) }
 }
 
 /// Brings the disk into the registry, and from there into a claim if it is to be in one.
@@ -88,6 +90,7 @@ pub(super) async fn import<I: Image>(
         Outcome::Undone(wait) => Ok(wait),
         Outcome::Imported(imported) => {
             draft.imported(&imported);
+            draft.status.digest = context.library.digest(subject.id).await?;
             if is_claim {
                 return fill(subject, context, draft, subject.id, stage.next()).await;
             }
@@ -108,19 +111,38 @@ pub(super) async fn fill<I: Image>(
     from: &ImageId,
     stage: Stage,
 ) -> Result<Option<Duration>, ReconcileError> {
+    if !disk::fits(subject, context, draft).await {
+        return Ok(None);
+    }
+    let image = context.library.image(from)?;
+    fill_with(subject, context, draft, Content::Image(image), stage).await
+}
+
+/// The same, with whatever it is.
+pub(super) async fn fill_with<I: Image>(
+    subject: &Subject<'_, I>,
+    context: &Context,
+    draft: &mut Draft,
+    from: Content,
+    stage: Stage,
+) -> Result<Option<Duration>, ReconcileError> {
     let claim = claim_of(subject.id);
-    let size = draft.status.size.as_ref().and_then(|size| size.unpacked_bytes.parse().ok()).unwrap_or(0);
+    let of_image = disk::virtual_size(&draft.status);
+    let size = subject.image.size().map_or(of_image, |asked| asked.max(of_image));
     let target = Target { registry_url: None, persistent_volume_claim_name: Some(claim.name.clone()) };
     draft.status.target = Some(target.clone());
-    let image = context.library.image(from)?;
-    let task = Task::Fill { image, claim, storage_class: draft.status.storage_class_name.clone(), size };
-    let message = "The image is being written to its persistent volume claim.";
+    let storage_class = draft.status.storage_class_name.clone();
+    let task = Task::Fill { from, claim, storage_class, size };
+    let message = "The disk is being written to its persistent volume claim.";
     match carry_out(subject, context, draft, task, stage, message).await? {
         Outcome::Undone(wait) => Ok(wait),
         Outcome::Filled => {
             // What lies in the claim is the disk that the machine sees.
             if draft.status.cdrom != Some(true) {
                 draft.status.format = Some("raw".to_owned());
+            }
+            if subject.image.size().is_some() {
+                draft.status.capacity = Some(quantity::exact(size));
             }
             became_ready(subject, context, draft, target).await;
             Ok(Some(RUNNING))
@@ -191,15 +213,13 @@ pub(super) async fn became_ready<I: Image>(
     let stored = draft.status.size.as_ref().map_or("", |size| size.stored.as_str());
     let format = draft.status.format.as_deref().unwrap_or_default();
     let (reason, note) = if was_lost {
-        let reason = match subject.id.kind {
-            Kind::VirtualImage => "VirtualImageLostRecovered",
-            Kind::ClusterVirtualImage => "ClusterVirtualImageLostRecovered",
-        };
+        let reason = format!("{}LostRecovered", subject.id.kind.as_str());
         (reason, format!("The image that was lost is there again: {format}, {stored}."))
     } else {
-        ("DataSourceSyncCompleted", format!("The image is ready: {format}, {stored}."))
+        let what = if subject.id.kind == Kind::VmDisk { "disk" } else { "image" };
+        ("DataSourceSyncCompleted".to_owned(), format!("The {what} is ready: {format}, {stored}."))
     };
-    context.tell(&subject.reference, EventType::Normal, reason, note).await;
+    context.tell(&subject.reference, EventType::Normal, &reason, note).await;
 }
 
 async fn retrying<I: Image>(

@@ -80,6 +80,42 @@ impl HttpSource {
         self
     }
 
+    /// What tells this state of the file from others: its entity tag, its date and its length; `None` when the server gives neither
+    /// of the first two. The file is not fetched.
+    pub async fn version(&self) -> Result<Option<String>, SourceError> {
+        let ask = || async {
+            let head = self.transport.get(Method::HEAD, &self.url, &self.headers).await?;
+            if head.status() == StatusCode::OK {
+                return Ok(Version::of(&head));
+            }
+            // Some have no HEAD, and some that sign addresses do so for GET alone. Of its answer the headers are read.
+            Ok(Version::of(&self.ask(0, None).await?))
+        };
+        let version = self.patiently(ask).await?;
+        let is_marked = version.etag.is_some() || version.modified.is_some();
+        Ok(is_marked.then(|| format!("{version:?}")))
+    }
+
+    /// The whole of a file that is text, and of at most `limit` bytes.
+    pub async fn text(&self, limit: usize) -> Result<String, SourceError> {
+        let body = self.patiently(|| async { self.ask(0, None).await?.body(limit).await }).await?;
+        Ok(String::from_utf8_lossy(&body).into_owned())
+    }
+
+    /// Asks again what did not work and may work the next time.
+    async fn patiently<T, F: Future<Output = Result<T, ClientError>>>(
+        &self,
+        ask: impl Fn() -> F,
+    ) -> Result<T, SourceError> {
+        let mut backoff = Backoff::new(self.retries);
+        loop {
+            match ask().await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => backoff.after(error).await?,
+            }
+        }
+    }
+
     pub(super) fn url(&self) -> &Url {
         &self.url
     }
@@ -92,13 +128,7 @@ impl HttpSource {
     }
 
     pub(super) async fn open(&mut self) -> Result<Opened, SourceError> {
-        let mut backoff = Backoff::new(self.retries);
-        let response = loop {
-            match self.ask(0, None).await {
-                Ok(response) => break response,
-                Err(error) => backoff.after(error).await?,
-            }
-        };
+        let response = self.patiently(|| self.ask(0, None)).await?;
         let version = Version::of(&response);
         if self.version.as_ref().is_some_and(|known| !known.may_be(&version)) {
             return Err(self.changed());

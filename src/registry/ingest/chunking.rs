@@ -181,7 +181,9 @@ impl Chunking {
                     Entry::Chunk { id, place }
                 }
                 Encoded::New { id, stored, length } => {
-                    let place = self.store_once(objects, &mut pending, id, stored, length).await?;
+                    // Perhaps compressed there and not here, or the other way round: samples decide.
+                    let is_same = |known: &Place| known.length == length;
+                    let place = self.store_once(objects, &mut pending, id, stored, length, is_same).await?;
                     Entry::Chunk { id, place }
                 }
             };
@@ -202,13 +204,14 @@ impl Chunking {
         for (entry, moved) in entries {
             let entry = match (entry, moved) {
                 (Entry::Chunk { id, place }, Some(stored)) => {
-                    let known = self.index.find(&id).filter(|known| known.length == place.length);
-                    let place = match known {
+                    let length = place.length;
+                    let is_same = |known: &Place| known.length == length;
+                    let place = match self.index.find(&id).filter(is_same) {
                         Some(known) => {
                             objects.claim.add(known.pack);
                             known
                         }
-                        None => self.store_once(objects, &mut pending, id, stored, place.length).await?,
+                        None => self.store_once(objects, &mut pending, id, stored, length, is_same).await?,
                     };
                     Entry::Chunk { id, place }
                 }
@@ -233,7 +236,7 @@ impl Chunking {
         if self.recipe.is_full() { self.end_recipe(store, objects, pending, extents).await } else { Ok(()) }
     }
 
-    /// Gives a chunk that no published blob has its place.
+    /// Gives a chunk that no published blob has its place: the one that it has in this upload, if that `serves`, or else a new one.
     async fn store_once(
         &mut self,
         objects: &mut Objects,
@@ -241,24 +244,12 @@ impl Chunking {
         id: ChunkId,
         stored: Bytes,
         length: u32,
+        serves: impl Fn(&Place) -> bool,
     ) -> Result<Place> {
-        // Perhaps compressed there and not here, or the other way round: samples decide.
-        if let Some(place) = self.remembered.find(&id).filter(|place| place.length == length) {
+        if let Some(place) = self.remembered.find(&id).filter(serves) {
             self.index.tally.add_known(length);
             return Ok(place);
         }
-        self.store_again(objects, pending, id, stored, length).await
-    }
-
-    /// Gives a chunk a place of its own, wherever else it may be.
-    async fn store_again(
-        &mut self,
-        objects: &mut Objects,
-        pending: &mut Pending,
-        id: ChunkId,
-        stored: Bytes,
-        length: u32,
-    ) -> Result<Place> {
         let place = pending.add(objects, stored, length, self.rules.pack).await?;
         self.index.tally.add_new(length, place.stored);
         self.paged.owns(place.pack);
@@ -289,10 +280,7 @@ impl Chunking {
                     objects.claim.add(place.pack);
                     place
                 }
-                None if self.remembered.find(&id).is_some_and(|place| !is_plain(&place)) => {
-                    self.store_again(objects, pending, id, page, length).await?
-                }
-                None => self.store_once(objects, pending, id, page, length).await?,
+                None => self.store_once(objects, pending, id, page, length, is_plain).await?,
             };
             self.paged.pages.push(Page { id, place });
         }

@@ -6,7 +6,7 @@ use axum::http::Extensions;
 use dvcr::apiserver::Admission;
 use serde_json::{Value, json};
 
-use super::support::{APPLY_PATCH, Fixture, IMAGES, JSON_PATCH, MERGE_PATCH, at, image};
+use super::support::{ALIASED, APPLY_PATCH, Fixture, IMAGES, JSON_PATCH, MERGE_PATCH, at, image};
 
 const SECRET_PLACE: &str = "https://secret.example/disk.img";
 
@@ -32,6 +32,11 @@ fn from_there(name: &str) -> Value {
     image
 }
 
+fn aliased(mut image: Value) -> Value {
+    image["kind"] = json!("VirtualImages");
+    image
+}
+
 #[tokio::test]
 async fn what_is_refused_is_refused_by_every_verb_and_leaves_everything_as_it_was() {
     let server = Fixture::with_admission(Arc::new(NotFromThere));
@@ -50,6 +55,10 @@ async fn what_is_refused_is_refused_by_every_verb_and_leaves_everything_as_it_wa
         server.patch(&there, MERGE_PATCH, &patch).await,
         server.patch(&there, JSON_PATCH, &operation).await,
         server.put(&there, &replaced).await,
+        // By another name of the kind too.
+        server.post(ALIASED, &aliased(from_there("new"))).await,
+        server.patch(&at(ALIASED, "a"), MERGE_PATCH, &patch).await,
+        server.patch(&by_me(&at(ALIASED, "a")), APPLY_PATCH, &aliased(from_there("a"))).await,
     ] {
         let message = answer.fails(403, "Forbidden");
         assert!(message.ends_with("is forbidden: not from there"), "{message}");

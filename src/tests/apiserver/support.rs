@@ -17,6 +17,10 @@ use tower::ServiceExt;
 
 pub(crate) const GROUP: &str = "/apis/virtualization.deckhouse.io/v1alpha2";
 pub(crate) const IMAGES: &str = "/apis/virtualization.deckhouse.io/v1alpha2/namespaces/default/virtualimages";
+/// The same by the other name of their kind.
+pub(crate) const ALIASED: &str =
+    "/apis/virtualization.deckhouse.io/v1alpha2/namespaces/default/virtualimageses";
+const ALIASES: &str = "dvcr.virtualization.deckhouse.io/kind-aliases";
 pub(crate) const SECRETS: &str = "/api/v1/namespaces/default/secrets";
 pub(crate) const NAMESPACES: &str = "/api/v1/namespaces";
 pub(crate) const JSON: &str = "application/json";
@@ -44,8 +48,15 @@ pub(crate) struct Answer {
 
 pub(crate) fn resources() -> Vec<Resource> {
     [include_str!("crds/virtualimages.json"), include_str!("crds/clustervirtualimages.json")]
-        .map(|crd| Resource::from_crd(&serde_json::from_str(crd).unwrap()).unwrap())
-        .into()
+        .into_iter()
+        .flat_map(|crd| {
+            let mut crd: Value = serde_json::from_str(crd).unwrap();
+            if crd["spec"]["names"]["kind"] == "VirtualImage" {
+                crd["metadata"]["annotations"] = json!({ ALIASES: "VirtualImages" });
+            }
+            Resource::all_from_crd(&crd).unwrap()
+        })
+        .collect()
 }
 
 impl Fixture {
