@@ -9,7 +9,7 @@ import json
 import threading
 import time
 
-from wire import IMAGE, Client, digest_of
+from wire import IMAGE, PATIENCE, Client, digest_of
 
 GONE = "gone"
 """Of an upload that was finished or cancelled."""
@@ -122,7 +122,7 @@ class Look:
         self.ledger, self.when, self.grace, self.begun = ledger, when, grace, time.time()
         self.known = ledger.at(when, grace)
         self.client = Client(host)
-        self.connection = http.client.HTTPConnection(host, timeout=60)
+        self.connection = http.client.HTTPConnection(host, timeout=PATIENCE)
         self.wrong = []
         self.seen = {}
         repositories = sorted({register[1] for register in self.known if register[0] != "upload"})

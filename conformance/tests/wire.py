@@ -18,6 +18,9 @@ INDEX = "application/vnd.oci.image.index.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 
+PATIENCE = 240
+"""Seconds for an answer: longer than a server waits for a store that stands still."""
+
 NO_UPLOAD = UUID("5b608020-7361-434f-8000-000000000000")
 """An upload that never began."""
 
@@ -52,7 +55,7 @@ class Client:
     def __init__(self, host):
         self.host = host
 
-    def send(self, method, path, body=None, headers=None, chunked=False, timeout=60):
+    def send(self, method, path, body=None, headers=None, chunked=False, timeout=PATIENCE):
         """Sends a request. An iterable body with `chunked` goes without a length."""
         connection = http.client.HTTPConnection(self.host, timeout=timeout)
         try:
