@@ -4,6 +4,7 @@
 //! acceptable, so that trying again cannot help, 130 it was told to stop.
 
 mod admission;
+mod api_server;
 mod auth;
 mod collect;
 mod completion;
@@ -35,6 +36,7 @@ mod tls;
 mod traces;
 mod upkeep;
 mod verify;
+mod vm;
 mod webhooks;
 
 use std::process::ExitCode;
@@ -76,6 +78,7 @@ enum Command {
     Verify(verify::Verify),
     Rewrite(rewrite::Rewrite),
     Golden(golden::GoldenCommand),
+    Vm(vm::Vm),
     Crds(crds::Crds),
     Healthcheck(healthcheck::Healthcheck),
     Completion(completion::Completion),
@@ -147,6 +150,7 @@ pub fn run() -> ExitCode {
         Command::Verify(verify) => verify.run(),
         Command::Rewrite(rewrite) => rewrite.run(),
         Command::Golden(golden) => golden.run(),
+        Command::Vm(vm) => vm.run(),
         Command::Crds(crds::Crds {}) => crds::run(),
         Command::Healthcheck(healthcheck) => healthcheck.run(),
         Command::Completion(completion) => completion.run(),

@@ -1,4 +1,5 @@
-//! The controller: makes disk images of `VirtualImage` and `ClusterVirtualImage` resources, and disks of `VMDisk` resources.
+//! The controller: makes disk images of `VirtualImage` and `ClusterVirtualImage` resources, disks of `VMDisk` resources, and
+//! machines of `VMInstance` resources.
 //!
 //! A name becomes a tag: `vi/<namespace>/<name>:<uid>` or `cvi/<name>:<uid>` in our registry. The reconciler talks to
 //! an API server through [`kube::Client`] and to the registry as any client does, and so is the same in a cluster and
@@ -20,6 +21,8 @@ mod imports;
 mod in_process;
 mod jobs;
 mod library;
+pub mod machine;
+mod nearest;
 mod provisioner;
 mod quantity;
 mod reads;
@@ -28,11 +31,13 @@ mod uploads;
 mod users;
 mod web;
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use kube::Api;
+use kube::api::DynamicObject;
 use kube::runtime::controller::{Action, Config, Controller, Error};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
@@ -44,7 +49,7 @@ pub use context::Context;
 pub use golden::{Catalogue, CatalogueError, Golden, GoldenError, GoldenImage, Medium, Refreshed};
 pub use image::{Image, ImageId, Kind};
 pub use imports::Imports;
-pub use in_process::{InProcess, InProcessOptions};
+pub use in_process::{InProcess, InProcessOptions, volume_path};
 pub use jobs::{JobOptions, Jobs};
 pub use library::Library;
 pub use provisioner::Provisioner;
@@ -52,7 +57,8 @@ pub use reads::{Read, reads};
 pub use reconcile::ReconcileError;
 pub use uploads::Uploads;
 
-use crd::{ClusterVirtualImage, VirtualImage, VmDisk};
+use crd::{ClusterVirtualImage, VirtualImage, VmDisk, VmInstance};
+use machine::Machines;
 
 /// Images that are reconciled at one time; each is a matter of milliseconds.
 const CONCURRENCY: u16 = 16;
@@ -80,8 +86,13 @@ pub async fn run(context: Arc<Context>, stop: CancellationToken) {
             watch(disks, Arc::clone(&context), stop.clone()).await;
         }
     };
+    let machines = async {
+        if context.machines != Machines::NotOurs {
+            watch_machines(Arc::clone(&context), stop.clone()).await;
+        }
+    };
     let golden = keep_fresh(&context, stop.clone());
-    tokio::join!(images, cluster, disks, golden);
+    tokio::join!(images, cluster, disks, machines, golden);
 }
 
 /// Looks for new versions of golden images, until it is told to stop.
@@ -134,12 +145,43 @@ async fn watch<I: Image>(api: Api<I>, context: Arc<Context>, stop: CancellationT
         .await;
 }
 
+async fn watch_machines(context: Arc<Context>, stop: CancellationToken) {
+    let instances = Api::<VmInstance>::all(context.client.clone());
+    let mut controller = Controller::new(instances, watcher::Config::default());
+    // A cluster without KubeVirt is not asked again and again for machines: one that gets it later tells of them at each look.
+    if context.machines == Machines::KubeVirt && machine::has_kubevirt(&context.client).await {
+        let resource = machine::virtual_machine();
+        let machines = Api::<DynamicObject>::all_with(context.client.clone(), &resource);
+        controller = controller.owns_with(machines, resource, watcher::Config::default());
+    }
+    controller
+        .with_config(Config::default().concurrency(CONCURRENCY))
+        .graceful_shutdown_on(async move { stop.cancelled().await })
+        .run(
+            machine::reconcile,
+            |instance, error, _| {
+                try_again(&format!("VMInstance {}", ObjectRef::from_obj(instance.as_ref())), error)
+            },
+            context,
+        )
+        .for_each(async |outcome| {
+            if let Err(Error::QueueError(error)) = outcome {
+                tracing::warn!(%error, "the watch was interrupted, and is begun again");
+            }
+        })
+        .await;
+}
+
 fn failed<I: Image>(image: &I, error: &ReconcileError) -> Action {
+    try_again(&image.id(), error)
+}
+
+fn try_again(what: &dyn Display, error: &ReconcileError) -> Action {
     match error {
         ReconcileError::Kube(kube::Error::Api(status)) if status.code == 409 => Action::requeue(CONFLICT),
         ReconcileError::Kube(kube::Error::Api(status)) if status.code == 404 => Action::await_change(),
         _ => {
-            tracing::warn!(image = %image.id(), %error, "cannot reconcile, and trying again");
+            tracing::warn!(resource = %what, %error, "cannot reconcile, and trying again");
             Action::requeue(AGAIN)
         }
     }

@@ -24,10 +24,11 @@ IMAGES = [f"/apis/{GROUP}/{VERSION}/{plural}" for plural in ["virtualimages", "c
 APPS = "apps.cozystack.io"
 DISKS = [f"/apis/{APPS}/v1alpha1/{plural}" for plural in ["vmdisks", "vminstances"]]
 OTHERS = [f"/apis/{GROUP}/{VERSION}/{plural}" for plural in ["virtualdisks", "virtualmachines"]]
-MADE = [*DISKS, *IMAGES, *OTHERS, JOBS, PODS, CLAIMS, "/api/v1/secrets", "/api/v1/events"]
+MACHINES = [f"/apis/kubevirt.io/v1/{plural}" for plural in ["virtualmachines", "virtualmachineinstances"]]
+MADE = [*DISKS, *IMAGES, *OTHERS, *MACHINES, JOBS, PODS, CLAIMS, *(f"/api/v1/{kind}" for kind in ["services", "secrets", "events"])]
 """What tests, the controller and Jobs make."""
-OURS = ["dvcr-upload-key", "dvcr-data"]
-"""What the installation has of these kinds."""
+OURS = ["dvcr", "dvcr-upload-key", "dvcr-data", "kubernetes"]
+"""What the installation and Kubernetes itself have of these kinds."""
 
 def storage_class(name, annotations=None, grows=False):
     return {
@@ -77,6 +78,7 @@ class Cluster:
     """A real API server with everything of `deploy/kubernetes/filesystem` in it."""
 
     def __init__(self, cache):
+        self.cache = pathlib.Path(cache)
         self.kubernetes = Kubernetes(cache)
         self.key = base64.b64encode(os.urandom(32)).decode()
 
@@ -87,14 +89,20 @@ class Cluster:
         for made in [
             definition("VirtualDisk", GROUP, VERSION),
             definition("VirtualMachine", GROUP, VERSION),
-            definition("VMInstance", APPS, "v1alpha1"),
             *STORAGE_CLASSES,
         ]:
             kubectl("apply", "-f", "-", input=made)
-        kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        self.define()
         kubectl("-n", NAMESPACE, "create", "secret", "generic", "dvcr-upload-key", f"--from-literal=key={self.key}")
         self.controller = self.kubernetes.service_account("dvcr-controller", NAMESPACE)
         return self
+
+    def define(self):
+        """Has the API server know KubeVirt and CDI, as their operators do."""
+        self.kubectl("apply", "--server-side", "-f", self.cache / "kubevirt/definitions.json")
+        # It fails on a definition that has no conditions at all yet.
+        established = ["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"]
+        eventually(lambda: self.kubectl(*established, check=False).returncode == 0, seconds=60)
 
     def stop(self):
         self.kubernetes.stop()
@@ -157,7 +165,7 @@ class Controller:
 class InCluster(World):
     """Registry, controller and kubelet stand-in around a real API server. `room` is how many Pods run at one time."""
 
-    others = frozenset({"VirtualDisk", "VirtualMachine", "VMInstance"})
+    others = frozenset({"VirtualDisk", "VirtualMachine"})
 
     def __init__(self, cluster, server, tmp_path, settings, room=None):
         self.cluster = cluster

@@ -839,8 +839,8 @@ def test_a_machine_runs_from_the_registry_and_writes_to_an_overlay(reader, regis
     """Nothing is copied to it first: its firmware, its loader and its kernel read over HTTP what they need."""
     text, sector = f"booted from a disk of DVCR: {secrets.token_hex(16)}", 100
     # It writes between the boot sector and the partition, and says the text when that is done.
-    init = WRITER.format(text="{text}", sector=sector) + INIT.split("\n", 1)[1]
-    raw = bootable(tmp_path, cache / "kernel/vmlinuz", text, init)
+    init = WRITER.format(text=text, sector=sector) + INIT.format(text=text).split("\n", 1)[1]
+    raw = bootable(tmp_path, cache / "kernel/vmlinuz", init)
     digest = dvcr.imports(raw, f"{registry.host}/{NAME}:v1")["digest"]
     before, overlay = raw.read_bytes(), tmp_path / "overlay.qcow2"
     raw.unlink()

@@ -522,24 +522,6 @@ def test_a_disk_grows_only_where_its_class_lets_it(world, kubectl, web, qcow2):
 
 
 @pytest.mark.parametrize("world_name", ["cluster"])
-def test_a_disk_that_a_machine_has_is_not_deleted(world, kubectl, web, qcow2):
-    data, _ = qcow2()
-    world.ready(vm_disk("disk", http(web.add("/disk", data))))
-    machine = {
-        "apiVersion": APIS["vmdisk"],
-        "kind": "VMInstance",
-        "metadata": {"name": "machine", "namespace": "default"},
-        "spec": {"disks": [{"name": "disk"}]},
-    }
-    kubectl("apply", "-f", "-", input=machine)
-    kubectl("delete", "vmdisk", "disk", "--wait=false")
-    said = world.wait_condition("vmdisk", "disk", "Terminating", "CleanupPending")
-    assert "VMInstance default/machine" in said["message"]
-    kubectl("delete", "vminstance", "machine")
-    eventually(lambda: world.get("vmdisk", "disk") is None)
-
-
-@pytest.mark.parametrize("world_name", ["cluster"])
 @pytest.mark.parametrize("classes", [("block", "replicated"), ("replicated", "block")])
 def test_a_disk_of_another_class_is_copied_between_files_and_devices(world, web, qcow2, classes):
     data, disk = qcow2()

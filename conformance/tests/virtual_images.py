@@ -24,9 +24,9 @@ from kubernetes import Kubectl
 from wire import Client
 
 GROUP, VERSION = "virtualization.deckhouse.io", "v1alpha2"
-KINDS = {"vi": "VirtualImage", "cvi": "ClusterVirtualImage", "vmdisk": "VMDisk"}
-PLURALS = {"vi": "virtualimages", "cvi": "clustervirtualimages", "vmdisk": "vmdisks"}
-APIS = {"vmdisk": "apps.cozystack.io/v1alpha1"}
+KINDS = {"vi": "VirtualImage", "cvi": "ClusterVirtualImage", "vmdisk": "VMDisk", "vminstance": "VMInstance"}
+PLURALS = {"vi": "virtualimages", "cvi": "clustervirtualimages", "vmdisk": "vmdisks", "vminstance": "vminstances"}
+APIS = dict.fromkeys(["vmdisk", "vminstance"], "apps.cozystack.io/v1alpha1")
 """Where kinds of other groups are."""
 FIRST = "watched-from-here"
 """The image by which a watch shows that it has begun."""

@@ -158,17 +158,22 @@ fn kubernetes(method: &Method, path: &str) -> Option<Need> {
     let in_namespace = |namespace: &str, name: &str, actions| of(format!("vi/{namespace}/{name}"), actions);
     Some(match rest {
         // What the controller says of an image is nobody else's to say.
-        [.., "virtualimages" | "clustervirtualimages" | "vmdisks" | "vmdiskses", _, "status"] if !is_read => {
-            Need::Admin
-        }
+        [
+            ..,
+            "virtualimages" | "clustervirtualimages" | "vmdisks" | "vmdiskses" | "vminstances",
+            _,
+            "status",
+        ] if !is_read => Need::Admin,
         ["namespaces" | "events"] => in_namespace("*", "*", open),
         ["namespaces", namespace]
         | ["namespaces", namespace, "status"]
         | ["namespaces", namespace, "events", ..] => in_namespace(namespace, "*", open),
-        ["virtualimages" | "vmdisks" | "vmdiskses" | "secrets"] => in_namespace("*", "*", closed),
-        // A disk is in no repository: it belongs to all who have the namespace.
+        ["virtualimages" | "vmdisks" | "vmdiskses" | "vminstances" | "secrets"] => {
+            in_namespace("*", "*", closed)
+        }
+        // Disks and machines are in no repository: they belong to all who have the namespace.
         ["namespaces", namespace, "virtualimages"]
-        | ["namespaces", namespace, "vmdisks" | "vmdiskses" | "secrets", ..] => {
+        | ["namespaces", namespace, "vmdisks" | "vmdiskses" | "vminstances" | "secrets", ..] => {
             in_namespace(namespace, "*", closed)
         }
         ["namespaces", namespace, "virtualimages", name, ..] => in_namespace(namespace, name, closed),

@@ -21,6 +21,7 @@ use crate::api::{Server, ServerOptions, exposition};
 use crate::auth::{TokenKey, Tokens};
 use crate::client::{Credentials, Retries, TransportOptions};
 use crate::config::LogFormat;
+use crate::controller::machine::Machines;
 use crate::controller::{self, Context, JobOptions, Jobs, Library, Uploads};
 use crate::metrics::Metrics;
 use crate::oci::RegistryHost;
@@ -76,6 +77,9 @@ pub(super) struct Controller {
     /// Make disks of `VMDisk` resources; false where somebody else does, such as Cozystack itself.
     #[arg(long, value_name = "true|false", env = "DVCR_VM_DISKS", default_value_t = true, action = clap::ArgAction::Set)]
     vm_disks: bool,
+    /// Make machines of KubeVirt of `VMInstance` resources; false where somebody else does, such as Cozystack itself.
+    #[arg(long, value_name = "true|false", env = "DVCR_VM_INSTANCES", default_value_t = true, action = clap::ArgAction::Set)]
+    vm_instances: bool,
     #[command(flatten)]
     golden: GoldenArgs,
     /// Seconds after which publishers are asked for new builds of golden images; 0: they are not.
@@ -296,6 +300,9 @@ impl Controller {
         let namespace = namespace.to_owned();
         let mut context = Context::new(client, jobs, library, uploads, namespace, golden, presence_interval);
         context.makes_disks = self.vm_disks;
+        // They have disks of ours.
+        let ours = self.vm_disks && self.vm_instances;
+        context.machines = if ours { Machines::KubeVirt } else { Machines::NotOurs };
         Ok(context)
     }
 }

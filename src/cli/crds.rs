@@ -7,7 +7,7 @@ use clap::Args;
 use super::Failure;
 use crate::controller::crd;
 
-/// Print the custom resource definitions of VirtualImage, ClusterVirtualImage and `VMDisk`, for kubectl apply.
+/// Print the custom resource definitions of VirtualImage, ClusterVirtualImage, `VMDisk` and `VMInstance`, for kubectl apply.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   dvcr crds | kubectl apply --server-side -f -")]

@@ -6,10 +6,10 @@ mod state;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde::Serialize;
 use url::Url;
 
+use super::api_server::ApiServerArgs;
 use super::output::{OutputArgs, table};
 use super::{Failure, run_to_end};
 use crate::controller::{Golden, GoldenError, GoldenImage, Medium, Refreshed};
@@ -113,45 +113,18 @@ struct FetchArgs {
     output: OutputArgs,
 }
 
-/// The API server.
+/// The API server, and which images it knows.
 #[derive(Debug, Args)]
 struct ServerArgs {
-    /// The API server of `dvcr serve`.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:5000", env = "DVCR_SERVER")]
-    server: String,
-    /// The cluster of KUBECONFIG instead, or the one in which this runs.
-    #[arg(long, conflicts_with = "server")]
-    kubernetes: bool,
-    /// A context of KUBECONFIG.
-    #[arg(long, value_name = "NAME", requires = "kubernetes")]
-    context: Option<String>,
+    #[command(flatten)]
+    api: ApiServerArgs,
     #[command(flatten)]
     golden: GoldenArgs,
 }
 
 impl ServerArgs {
-    async fn client(&self) -> Result<kube::Client, Failure> {
-        let failed = |error: &dyn std::error::Error| Failure::because("cannot reach the API server", error);
-        let config = if self.kubernetes {
-            let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
-            match Kubeconfig::read() {
-                Ok(file) => kube::Config::from_custom_kubeconfig(file, &options)
-                    .await
-                    .map_err(|error| failed(&error))?,
-                Err(_) => kube::Config::infer().await.map_err(|error| failed(&error))?,
-            }
-        } else {
-            let url = self
-                .server
-                .parse()
-                .map_err(|error| Failure::Usage(format!("--server {}: {error}", self.server)))?;
-            kube::Config::new(url)
-        };
-        kube::Client::try_from(config).map_err(|error| failed(&error))
-    }
-
     async fn golden(&self) -> Result<Golden, Failure> {
-        open(self.client().await?, &self.golden)
+        open(self.api.client().await?, &self.golden)
     }
 }
 

@@ -36,6 +36,7 @@ impl Command {
             | Self::Controller(_)
             | Self::CopyVolume(_)
             | Self::Golden(_)
+            | Self::Vm(_)
             | Self::Crds(_)
             | Self::Healthcheck(_)
             | Self::Completion(_) => return None,

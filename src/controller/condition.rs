@@ -68,6 +68,9 @@ pub(super) enum Reason {
     AttachedToVirtualMachine,
     NotInUse,
     CleanupPending,
+    MachineRefused,
+    NameTaken,
+    KubeVirtNotFound,
 }
 
 impl Reason {
@@ -104,6 +107,9 @@ impl Reason {
             Self::AttachedToVirtualMachine => "AttachedToVirtualMachine",
             Self::NotInUse => "NotInUse",
             Self::CleanupPending => "CleanupPending",
+            Self::MachineRefused => "MachineRefused",
+            Self::NameTaken => "NameTaken",
+            Self::KubeVirtNotFound => "KubeVirtNotFound",
         }
     }
 }
@@ -136,11 +142,16 @@ impl Said {
     }
 }
 
-/// Sets a condition. Its time moves only when its status does.
+/// Sets a condition of an image.
 pub(super) fn set(status: &mut ImageStatus, kind: Type, generation: Option<i64>, said: Said) {
+    set_in(&mut status.conditions, kind.as_str(), generation, said);
+}
+
+/// Sets a condition among others. Its time moves only when its status does.
+pub(super) fn set_in(conditions: &mut Vec<Condition>, kind: &str, generation: Option<i64>, said: Said) {
     let Said { holds, reason, message } = said;
     let text = if holds { "True" } else { "False" };
-    let found = status.conditions.iter_mut().find(|condition| condition.type_ == kind.as_str());
+    let found = conditions.iter_mut().find(|condition| condition.type_ == kind);
     let now = || Time(now());
     let message: String = message.chars().take(LONGEST_MESSAGE).collect();
     match found {
@@ -153,8 +164,8 @@ pub(super) fn set(status: &mut ImageStatus, kind: Type, generation: Option<i64>,
             condition.message = message;
             condition.observed_generation = generation;
         }
-        None => status.conditions.push(Condition {
-            type_: kind.as_str().to_owned(),
+        None => conditions.push(Condition {
+            type_: kind.to_owned(),
             status: text.to_owned(),
             reason: reason.as_str().to_owned(),
             message,

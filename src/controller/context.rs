@@ -14,6 +14,7 @@ use super::golden::Golden;
 use super::image::ImageId;
 use super::imports::Imports;
 use super::library::Library;
+use super::machine::Machines;
 use super::provisioner::Provisioner;
 use super::uploads::Uploads;
 
@@ -38,6 +39,8 @@ pub struct Context {
     pub presence_interval: Duration,
     /// Whether `VMDisk` resources are ours.
     pub makes_disks: bool,
+    /// Who runs machines.
+    pub machines: Machines,
     /// How many images are in which phase.
     pub census: Arc<Census>,
     /// How imports end, and whether those that go on move.
@@ -76,6 +79,7 @@ impl Context {
             golden,
             presence_interval,
             makes_disks: true,
+            machines: Machines::Command,
             census: Arc::default(),
             imports: Arc::default(),
             asking: Semaphore::new(ASKING),

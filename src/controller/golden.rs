@@ -20,13 +20,14 @@ use super::crd::{
     HttpDataSource,
 };
 use super::image::{HttpFile, Image, remove};
+use super::nearest::nearest;
 use super::web;
 use crate::client::{Egress, Retries};
 use crate::importer::{Checksum, ChecksumAlgorithm, HttpSource, SourceError};
 use crate::oci::{Algorithm, Digest};
 
 pub use catalogue::{Catalogue, CatalogueError, GoldenImage, Medium};
-use catalogue::{DESCRIBED, GOLDEN, nearest};
+use catalogue::{DESCRIBED, GOLDEN};
 
 /// How long a version that has failed may take to go.
 const GOING: Duration = Duration::from_secs(10);

@@ -1,7 +1,7 @@
 //! [`InProcess`]: does the work in this process, a few images at a time, and keeps volumes as files in a folder.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -290,6 +290,17 @@ impl Work {
     }
 }
 
+/// Where the volume of a claim is below the folder of volumes. A name that leads anywhere else, which resources may have in them, has
+/// a folder in which there is nothing.
+#[must_use]
+pub fn volume_path(volumes: &Path, namespace: &str, claim: &str) -> PathBuf {
+    let [namespace, claim] = [namespace, claim].map(|name| {
+        let is_name = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.');
+        if is_name && !name.starts_with('.') && !name.is_empty() { name } else { NOWHERE }
+    });
+    volumes.join(namespace).join(claim).join("disk.img")
+}
+
 fn set(state: &Mutex<State>, new: State) {
     *state.lock().unwrap_or_else(PoisonError::into_inner) = new;
 }
@@ -408,15 +419,9 @@ impl Shared {
         })
     }
 
-    /// Where the volume of a claim is. A name that leads anywhere else, which resources may have in them, has a folder in which
-    /// there is nothing.
+    /// Where the volume of a claim is.
     fn volume(&self, claim: &Claim) -> PathBuf {
-        let [namespace, name] = [&claim.namespace, &claim.name].map(|name| {
-            let is_name =
-                name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.');
-            if is_name && !name.starts_with('.') && !name.is_empty() { name.as_str() } else { NOWHERE }
-        });
-        self.options.volumes.join(namespace).join(name).join("disk.img")
+        volume_path(&self.options.volumes, &claim.namespace, &claim.name)
     }
 
     /// Makes the folder of a volume.

@@ -8,7 +8,9 @@ use kube::{Api, Client};
 use serde_json::Value;
 
 use super::condition::{self, Type};
-use super::crd::{APPS_GROUP, ClusterVirtualImage, GROUP, Phase, VERSION, VirtualImage, VmDisk};
+use super::crd::{
+    APPS_GROUP, APPS_VERSION, ClusterVirtualImage, GROUP, Phase, VERSION, VirtualImage, VmDisk,
+};
 use super::image::{Image, ImageId, Kind};
 use super::reconcile::claim_of;
 
@@ -115,7 +117,7 @@ pub(super) async fn running(client: &Client, disk: &VmDisk) -> Result<Option<Use
 /// Machines that have a disk.
 async fn of_disk(client: &Client, id: &ImageId) -> Result<Vec<User>, kube::Error> {
     let mut users = Vec::new();
-    for machine in list(client, APPS_GROUP, "v1alpha1", "VMInstance", id).await? {
+    for machine in list(client, APPS_GROUP, APPS_VERSION, "VMInstance", id).await? {
         let disks = machine.data["spec"]["disks"].as_array().into_iter().flatten();
         // Some write the name alone.
         let name = |disk: &Value| disk.as_str().or(disk["name"].as_str()) == Some(id.name.as_str());

@@ -17,6 +17,7 @@ mod disk_formats;
 mod faults;
 mod interrupted;
 mod layers;
+mod machines;
 mod manifests;
 mod metrics;
 mod quotas;

@@ -8,8 +8,11 @@ use serde::{Deserialize, Serialize};
 use super::{HttpDataSource, ImageStatus};
 use crate::apimachinery;
 
-/// The API group of `VMDisk`.
+/// The API group of `VMDisk` and `VMInstance`.
 pub const APPS_GROUP: &str = "apps.cozystack.io";
+
+/// The only version of the group.
+pub const APPS_VERSION: &str = "v1alpha1";
 
 /// Describes a disk that a machine can have: from an image, from another disk, from an upload, or empty.
 ///

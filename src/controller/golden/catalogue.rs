@@ -18,9 +18,6 @@ pub(super) const GOLDEN: &str = "dvcr.virtualization.deckhouse.io/golden-image";
 /// The annotation of a version with all that is known of its image, so that it can be kept fresh without a catalogue.
 pub(super) const DESCRIBED: &str = "dvcr.virtualization.deckhouse.io/golden-image-source";
 
-/// How alike a name has to be to be what somebody may have meant, from 0 to 1.
-const ALIKE: f64 = 0.7;
-
 /// What an image is good for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Medium {
@@ -178,14 +175,6 @@ fn at_mirror(mirror: &Url, url: &Url) -> Url {
     format!("{base}/{host}{}", url.path()).parse().unwrap_or_else(|_| url.clone())
 }
 
-/// The name that somebody may have meant.
-#[must_use]
-pub(super) fn nearest<'a>(wrong: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let scored = names.map(|name| (strsim::jaro_winkler(wrong, name), name));
-    let best = scored.max_by(|(one, _), (other, _)| one.total_cmp(other));
-    best.filter(|(score, _)| *score >= ALIKE).map(|(_, name)| name)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -254,19 +243,5 @@ mod tests {
         let folder = "http://127.0.0.1:81/m/cloud-images.ubuntu.com/noble/current";
         assert_eq!(image.url.as_str(), format!("{folder}/noble-server-cloudimg-amd64.img"));
         assert_eq!(image.checksums.as_ref().unwrap().as_str(), format!("{folder}/SHA256SUMS"));
-    }
-
-    #[test]
-    fn a_wrong_name_leads_to_the_one_that_was_meant() {
-        let catalogue = Catalogue::built_in().unwrap();
-        for (wrong, meant) in [
-            ("ubuntu-24.04", Some("ubuntu-2404")),
-            ("ubuntu2404", Some("ubuntu-2404")),
-            ("rockylinux-9", Some("rocky-9")),
-            ("debain-12", Some("debian-12")),
-            ("windows", None),
-        ] {
-            assert_eq!(nearest(wrong, catalogue.images().map(|image| image.name.as_str())), meant, "{wrong}");
-        }
     }
 }
