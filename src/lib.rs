@@ -17,7 +17,7 @@
 //! - [`upload_token`]: who may upload which image until when.
 //! - [`api`]: the distribution specification over HTTP, and what stands beside it.
 //! - [`apimachinery`] and [`apiserver`]: Kubernetes objects, and an API server for them within this process.
-//! - [`controller`]: disk images of `VirtualImage` resources.
+//! - [`controller`]: disk images, disks and machines of Kubernetes resources.
 //! - [`config`], [`telemetry`] and [`cli`]: the program.
 
 pub mod api;

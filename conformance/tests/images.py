@@ -242,3 +242,21 @@ class LoopDevice:
 
     def __exit__(self, *_):
         run("losetup", "--detach", self.name)
+
+
+class FileSystem:
+    """A file system of its own, over a sparse file in a folder; `command` makes it."""
+
+    def __init__(self, folder, *command, size=512 * MIB):
+        self.file, self.place, self.command = folder / "file-system", folder / "mounted", command
+        self.place.mkdir()
+        self.file.touch()
+        os.truncate(self.file, size)
+
+    def __enter__(self):
+        run(*self.command, self.file)
+        run("mount", "-o", "loop", self.file, self.place)
+        return self.place
+
+    def __exit__(self, *_):
+        run("umount", "--lazy", self.place)

@@ -9,7 +9,7 @@ import pytest
 
 from command import FAILED
 from disk import write_disk
-from images import MIB, convert, run
+from images import MIB, FileSystem, convert, run
 from virtual_images import (
     APIS,
     KINDS,
@@ -305,6 +305,22 @@ def test_a_disk_is_a_copy_of_another_one(world, web, qcow2):
     assert "8Mi" in said["message"] and "16Mi" in said["message"]
     assert world.delete("vmdisk", "first")
     assert content(world, second).read_bytes() == padded(changed, 2 * IMAGE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world_name", ["embedded"])
+def test_a_copy_shares_its_blocks_where_the_file_system_can(start_world, web, qcow2, tmp_path):
+    with FileSystem(tmp_path, "mkfs.xfs", "-q", "-m", "reflink=1") as place:
+        world = start_world(DVCR_STATE=str(place))
+        data, disk = qcow2()
+        world.ready(vm_disk("first", http(web.add("/disk", data))))
+        second = world.ready(vm_disk("second", named("disk", "first"), storage=2 * IMAGE))
+        copy = place / "volumes/default" / second["status"]["target"]["persistentVolumeClaimName"] / "disk.img"
+        assert copy.read_bytes() == padded(disk, 2 * IMAGE)
+        extents = run("filefrag", "-v", copy).decode().splitlines()
+        extents = [line for line in extents if line.split(":")[0].strip().isdigit()]
+        assert extents and all("shared" in line for line in extents), extents
+        world.server.stop()
 
 
 def test_a_disk_that_was_uploaded_is_made_of_a_file_instead_when_its_user_wants_that(world, web, qcow2):

@@ -21,7 +21,7 @@ use crate::metrics::Metrics;
 use crate::registry::{Registry, Rules};
 use crate::telemetry::{self, AuditFile, TraceSettings, Traces};
 
-/// Run the registry, and with it VirtualImage and `VMDisk` resources for kubectl.
+/// Run the registry, and with it VirtualImage, `VMDisk` and `VMInstance` resources for kubectl.
 ///
 /// kubectl --server=http://127.0.0.1:5000 then works with nothing else: apply, get -w, describe, wait, delete. The
 /// resources are in a database of this one process; a cluster is the way to run on more than one machine.
