@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export CARGO_TERM_PROGRESS_WHEN ?= never
 
-.PHONY: help check advisories test unit conformance soak-collect soak-clients soak-kills soak-power bench bench-import bench-series bench-cutters bench-floors bench-loops build clean
+.PHONY: help check advisories test unit conformance soak-collect soak-clients soak-kills soak-power bench bench-import bench-series bench-cutters bench-fill bench-floors bench-loops build clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -56,6 +56,10 @@ bench-cutters: ## New bytes of versions of a disk for several ways to cut it int
 	$(CARGO) build --release --locked --example compare_cutters
 	conformance/setup >/dev/null
 	python3 conformance/bench_cutters.py
+
+bench-fill: build ## A VMDisk filled from DVCR by our Job, and by CDI's importer from its registry and http sources; takes root
+	conformance/setup >/dev/null
+	python3 conformance/bench_fill.py
 
 bench-loops: ## The loops through which every byte goes, each alone, beside the last run here; a few minutes
 	$(CARGO) bench --locked --bench inner_loops

@@ -404,7 +404,7 @@ def test_an_image_that_a_machine_uses_is_not_deleted(world, web, images):
     image = world.wait("vi", "disk", lambda image: condition_of(image, "InUse").get("status") == "True")
     assert "VirtualMachine default/linux-vm" in condition_of(image, "InUse")["message"]
     assert len(world.tags()) == 1
-    world.kubectl("delete", "virtualmachine", "linux-vm")
+    world.kubectl("delete", "virtualmachines.virtualization.deckhouse.io", "linux-vm")
     world.kubectl("wait", "--for=delete", "vi/disk", "--timeout=30s")
     assert world.tags() == set()
 
