@@ -149,7 +149,8 @@ async fn watch_machines(context: Arc<Context>, stop: CancellationToken) {
     let instances = Api::<VmInstance>::all(context.client.clone());
     let mut controller = Controller::new(instances, watcher::Config::default());
     // A cluster without KubeVirt is not asked again and again for machines: one that gets it later tells of them at each look.
-    if context.machines == Machines::KubeVirt && machine::has_kubevirt(&context.client).await {
+    let is_cluster = matches!(context.machines, Machines::KubeVirt { .. });
+    if is_cluster && machine::has_kubevirt(&context.client).await {
         let resource = machine::virtual_machine();
         let machines = Api::<DynamicObject>::all_with(context.client.clone(), &resource);
         controller = controller.owns_with(machines, resource, watcher::Config::default());

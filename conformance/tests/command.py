@@ -10,6 +10,7 @@ from dvcr import BINARY
 from wire import Client
 
 DONE, FAILED, ASKED_WRONGLY, REFUSED = range(4)
+INTERRUPTED = 130
 
 
 class Done:

@@ -8,7 +8,7 @@ import pytest
 
 from command import ASKED_WRONGLY, DONE, FAILED, REFUSED, finished
 from dvcr import BINARY
-from images import KINDS, MIB, LoopDevice, holes, run, same_disk, with_all_holes
+from images import KINDS, MIB, FileSystem, LoopDevice, holes, run, same_disk, with_all_holes
 from layers import push_disk, tar
 
 MARK, CHANGED = b"MARK-OF-THE-CONFORMANCE-TESTS", b"MARK-OF-THE-conformance-TESTS"
@@ -138,6 +138,20 @@ def test_a_full_disk_is_said(dvcr, reference, tmp_path):
         assert nothing_left(mounted)
     finally:
         run("umount", mounted)
+
+
+@pytest.mark.slow
+def test_a_volume_need_not_have_room_for_a_disk_twice(dvcr, registry, tmp_path):
+    disk, image = tmp_path / "disk.raw", tmp_path / "disk.qcow2"
+    disk.write_bytes(os.urandom(256 * MIB))
+    run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", disk, image)
+    reference = f"{registry.host}/disks/full:v1"
+    dvcr.imports(image, reference)
+    # As large as a claim is made for a disk of this size.
+    with FileSystem(tmp_path, "mkfs.ext4", "-q", size=336 * MIB) as place:
+        dvcr.pulls(reference, place / "disk.img", "--format=raw")
+        run("qemu-img", "compare", "-f", "raw", "-F", "raw", disk, place / "disk.img")
+        assert [file.name for file in place.iterdir() if file.is_file()] == ["disk.img"]
 
 
 def test_an_image_that_is_not_there_is_named(dvcr, registry, reference, folder):

@@ -5,6 +5,7 @@ There is no KubeVirt behind those definitions. What it says of a machine, these 
 
 import base64
 import json
+import time
 
 import pytest
 
@@ -82,6 +83,9 @@ TYPES = {
     "m1": ["large", "xlarge", "2xlarge", "4xlarge", "8xlarge"],
 }
 """The instance types of the documentation."""
+
+SIZE = {"cpu": 2, "sockets": 1, "memory": "2Gi"}
+"""A size in numbers."""
 
 MADE = "vm-instance-machine"
 """What the objects of a VMInstance `machine` are called."""
@@ -274,6 +278,58 @@ def test_a_machine_follows_its_spec(world, kubectl, ends):
     assert "data" not in found(world, "secret", f"{MADE}-ssh-keys")
     world.apply({**other, "spec": {**other["spec"], "cloudInitSeed": "2"}})
     eventually(lambda: domain(machine(world))["firmware"] != domain(first)["firmware"])
+    kubectl("patch", "vm", MADE, "--type=merge", "-p", '{"spec": {"instancetype": {"revisionName": "old"}}}')
+    world.apply(vm_instance(resources=SIZE, disks=[]))
+    sized = eventually(lambda: (vm := machine(world)) and "cpu" in domain(vm) and vm)
+    assert "instancetype" not in sized["spec"]
+    assert domain(sized)["cpu"] == {"cores": 2, "sockets": 1} and not domain(sized)["devices"].get("disks")
+
+
+@pytest.mark.parametrize("world_name", ["cluster"])
+def test_a_service_that_somebody_holds_is_waited_for(world, kubectl, ends):
+    world.apply(vm_instance(external=True, externalPorts=[22]))
+    ends()
+    # As whoever makes load balancers does it until they are gone.
+    kubectl("patch", "service", MADE, "--type=merge", "-p", '{"metadata": {"finalizers": ["example.com/cleanup"]}}')
+    world.apply(vm_instance(external=True, externalPorts=[22, 443]))
+    eventually(lambda: [port["port"] for port in found(world, "service")["spec"]["ports"]] == [22, 443])
+    world.apply(vm_instance(external=False))
+    said = world.wait_condition("vminstance", "machine", "Applied", "ServiceReplaced")
+    assert f"Service default/{MADE} is being deleted" in said["message"]
+    kubectl("patch", "service", MADE, "--type=merge", "-p", '{"metadata": {"finalizers": null}}')
+    eventually(lambda: (now := found(world, "service")) and now["spec"]["clusterIP"] == "None", seconds=30)
+
+
+@pytest.mark.parametrize("world_name", ["cluster"])
+def test_a_machine_that_runs_gets_no_disk_that_is_not_ready_and_all_else_of_its_spec(world, ends):
+    world.ready(vm_disk("first"))
+    world.apply(vm_instance(disks=["first"]))
+    ends()
+    world.apply(vm_disk("second", source={"upload": {}}))
+    world.apply(vm_instance(disks=["first", "second"], runStrategy="Halted"))
+    eventually(lambda: machine(world)["spec"]["runStrategy"] == "Halted")
+    assert [disk["name"] for disk in domain(machine(world))["devices"]["disks"]] == ["disk-first"]
+    said = world.wait_condition("vminstance", "machine", "DisksReady", "DiskNotReady")
+    assert said["message"] == "VMDisk default/second is WaitForUserUpload"
+
+
+def test_nothing_is_written_where_nothing_changes(world, world_name, ends):
+    world.apply(vm_instance(external=True, sshKeys=["ssh-ed25519 AAAA a"]))
+    ends()
+
+    def versions():
+        kinds = ["vm", "service"] if world_name == "cluster" else []
+        all_of_it = [world.get("vminstance", "machine"), *(found(world, kind) for kind in kinds)]
+        return [one["metadata"]["resourceVersion"] for one in all_of_it]
+
+    before = versions()
+    # Whoever touches it has it looked at.
+    world.kubectl("annotate", "vminstance", "machine", "touched=1")
+    time.sleep(2)
+    after = versions()
+    assert after[1:] == before[1:] and after[0] != before[0]
+    time.sleep(1)
+    assert versions() == after
 
 
 @pytest.mark.parametrize("world_name", ["cluster"])

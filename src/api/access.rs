@@ -263,6 +263,8 @@ mod tests {
             ("GET", format!("{group}/namespaces/a/vmdisks/x"), "push vi/a/*"),
             ("POST", format!("{group}/namespaces/a/vmdiskses"), "push vi/a/*"),
             ("PUT", format!("{group}/namespaces/a/vmdisks/x/status"), "Admin"),
+            ("PATCH", format!("{group}/namespaces/a/vminstances/x"), "push vi/a/*"),
+            ("PATCH", format!("{group}/namespaces/a/vminstances/x/status"), "Admin"),
             ("GET", format!("{group}/virtualimages"), "push vi/*/*"),
             ("GET", format!("{group}/clustervirtualimages"), "push cvi/*"),
             ("DELETE", format!("{group}/clustervirtualimages/x"), "push,delete cvi/x"),

@@ -22,10 +22,12 @@ pub(super) struct ApiServerArgs {
 impl ApiServerArgs {
     /// A client of it.
     pub(super) async fn client(&self) -> Result<kube::Client, Failure> {
-        if !self.kubernetes {
-            return client_of(&self.server);
-        }
         let failed = |error: &dyn std::error::Error| Failure::because("cannot reach the API server", error);
+        if !self.kubernetes {
+            let wrong = |error| Failure::Usage(format!("--server {}: {error}", self.server));
+            let config = kube::Config::new(self.server.parse().map_err(wrong)?);
+            return kube::Client::try_from(config).map_err(|error| failed(&error));
+        }
         let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
         let config = match Kubeconfig::read() {
             Ok(file) => {
@@ -35,11 +37,4 @@ impl ApiServerArgs {
         };
         kube::Client::try_from(config).map_err(|error| failed(&error))
     }
-}
-
-/// A client of the API server of `dvcr serve`.
-pub(super) fn client_of(server: &str) -> Result<kube::Client, Failure> {
-    let url = server.parse().map_err(|error| Failure::Usage(format!("--server {server}: {error}")))?;
-    kube::Client::try_from(kube::Config::new(url))
-        .map_err(|error| Failure::because("cannot reach the API server", &error))
 }

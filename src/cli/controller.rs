@@ -80,6 +80,10 @@ pub(super) struct Controller {
     /// Make machines of KubeVirt of `VMInstance` resources; false where somebody else does, such as Cozystack itself.
     #[arg(long, value_name = "true|false", env = "DVCR_VM_INSTANCES", default_value_t = true, action = clap::ArgAction::Set)]
     vm_instances: bool,
+    /// Whose load balancer leads to machines from outside, by the label service.kubernetes.io/service-proxy-name of their services:
+    /// that of Cozystack. Empty: the cluster's own.
+    #[arg(long, value_name = "NAME", env = "DVCR_VM_SERVICE_PROXY", default_value = "cozy-proxy")]
+    vm_service_proxy: String,
     #[command(flatten)]
     golden: GoldenArgs,
     /// Seconds after which publishers are asked for new builds of golden images; 0: they are not.
@@ -302,7 +306,8 @@ impl Controller {
         context.makes_disks = self.vm_disks;
         // They have disks of ours.
         let ours = self.vm_disks && self.vm_instances;
-        context.machines = if ours { Machines::KubeVirt } else { Machines::NotOurs };
+        let service_proxy = self.vm_service_proxy.clone();
+        context.machines = if ours { Machines::KubeVirt { service_proxy } } else { Machines::NotOurs };
         Ok(context)
     }
 }

@@ -71,6 +71,7 @@ pub(super) enum Reason {
     MachineRefused,
     NameTaken,
     KubeVirtNotFound,
+    ServiceReplaced,
 }
 
 impl Reason {
@@ -110,6 +111,7 @@ impl Reason {
             Self::MachineRefused => "MachineRefused",
             Self::NameTaken => "NameTaken",
             Self::KubeVirtNotFound => "KubeVirtNotFound",
+            Self::ServiceReplaced => "ServiceReplaced",
         }
     }
 }

@@ -85,6 +85,14 @@ impl PartFile {
         Ok(Self { file, part })
     }
 
+    /// The part of what is converted to be `path`: beside it, if there is room for `bytes` in all, or else among temporary files. A
+    /// volume is as large as its disk, and need not have room for the disk twice.
+    pub(super) fn to_convert(path: &Path, bytes: u64) -> Result<Self, ExportError> {
+        let part = Self::beside(path, "part")?;
+        let free = rustix::fs::fstatvfs(&part.file).map_err(|error| part.failed(error.into()))?;
+        if free.f_bavail.saturating_mul(free.f_frsize) >= bytes { Ok(part) } else { Self::temporary() }
+    }
+
     /// A file in the folder for temporary files (`TMPDIR`) that nobody else can open.
     pub(super) fn temporary() -> Result<Self, ExportError> {
         let part = std::env::temp_dir().join(format!("dvcr-{}", Uuid::now_v7()));

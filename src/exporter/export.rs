@@ -104,7 +104,7 @@ impl Exporter {
             }
             (Destination::Device(path), None) => self.to_device(stream, path).await?,
             (Destination::File { path, force }, Some((from, to))) => {
-                let part = PartFile::beside(&path, "part")?;
+                let part = PartFile::to_convert(&path, stream.file.size.saturating_add(from.virtual_size))?;
                 let (written, part) = self.to_part(stream, part).await?;
                 is_safe(&written, from.format)?;
                 let converted = PartFile::beside(&path, "converted")?;
@@ -120,6 +120,14 @@ impl Exporter {
                 let (written, part) = self.to_part(stream, part).await?;
                 is_safe(&written, from.format)?;
                 convert(from.format, part.path(), to, &path, true).await?;
+                // Qemu-img leaves it to the system when that reaches the device, and an error then would be nobody's.
+                blocking(move || {
+                    let device = File::options().write(true).open(&path);
+                    device
+                        .and_then(|device| device.sync_all())
+                        .map_err(|error| ExportError::Write { path, error })
+                })
+                .await?;
                 written
             }
         };

@@ -39,7 +39,7 @@ fn a_machine_becomes_the_objects_that_were_looked_at() {
     for case in ["production", "smallest", "everything", "by-numbers"] {
         let text = std::fs::read_to_string(folder().join(format!("{case}.yaml"))).unwrap();
         let instance: VmInstance = serde_saphyr::from_str(&text).unwrap();
-        let made = objects(&instance, &attached(&instance), None).unwrap();
+        let made = objects(&instance, &attached(&instance), None, "cozy-proxy").unwrap();
         let documents = made.all().map(|object| serde_saphyr::to_string(object).unwrap());
         is_kept(&folder().join(format!("{case}.objects.yaml")), &documents.join("---\n"));
     }
@@ -90,7 +90,7 @@ fn what_no_machine_can_be_made_of_is_said_in_a_sentence() {
 #[test]
 fn a_machine_keeps_the_uuid_that_it_has_until_its_seed_says_otherwise() {
     let uuid = |spec: Value, old| {
-        let made = objects(&instance("x", &spec), &[], old).unwrap().machine;
+        let made = objects(&instance("x", &spec), &[], old, "").unwrap().machine;
         made["spec"]["template"]["spec"]["domain"]["firmware"]["uuid"].as_str().unwrap().to_owned()
     };
     let first = uuid(json!({}), None);
@@ -98,6 +98,29 @@ fn a_machine_keeps_the_uuid_that_it_has_until_its_seed_says_otherwise() {
     let seeded = uuid(json!({ "cloudInitSeed": "1" }), Some(&first));
     assert_ne!(seeded, first);
     assert_ne!(uuid(json!({ "cloudInitSeed": "2" }), Some(&seeded)), seeded);
+}
+
+#[test]
+fn numbers_are_whole_however_they_are_written_and_what_is_none_hides_nothing_else() {
+    let spec =
+        json!({ "externalPorts": [22.0, 2.2e3], "resources": { "cpu": 2.0, "sockets": 1, "memory": "1Gi" } });
+    let machine = instance("x", &spec);
+    assert_eq!(machine.spec.external_ports, [22, 2200]);
+    assert_eq!(check(&machine), Ok(()));
+    for none in [json!([22.5]), json!(["22"]), json!([1e300]), json!([-22])] {
+        let machine = instance("x", &json!({ "externalPorts": none }));
+        assert!(check(&machine).unwrap_err().ends_with("is no port"), "{none}");
+    }
+}
+
+#[test]
+fn where_there_is_no_proxy_of_cozystack_the_cluster_leads_to_the_machine() {
+    let machine = instance("x", &json!({ "external": true }));
+    let label = |proxy| {
+        let service = objects(&machine, &[], None, proxy).unwrap().service;
+        service["metadata"]["labels"]["service.kubernetes.io/service-proxy-name"].clone()
+    };
+    assert_eq!((label("cozy-proxy"), label("")), (json!("cozy-proxy"), Value::Null));
 }
 
 #[test]

@@ -87,7 +87,7 @@ impl Machine {
         }
         for (index, disk) in self.disks.iter().enumerate() {
             let mut drive = OsString::from(format!("if=none,id=disk{index},format=raw,discard=unmap"));
-            drive.push(if disk.optical { ",readonly=on,file=" } else { ",file=" });
+            drive.push(if disk.optical { ",media=cdrom,readonly=on,file=" } else { ",file=" });
             drive.push(escaped(&disk.path));
             all.add("-drive", drive);
             all.add("-device", format!("{},drive=disk{index},bootindex={}", disk.device(), index + 1));

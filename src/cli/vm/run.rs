@@ -3,21 +3,27 @@
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::Args;
 use figment::providers::Serialized;
 use figment::value::Dict;
 use kube::Api;
-use tokio::process::Command;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
 
 use super::qemu::{Accelerator, Disk, Machine};
 use super::seed;
-use crate::cli::api_server::client_of;
+use crate::cli::api_server::ApiServerArgs;
 use crate::cli::size::Size;
-use crate::cli::{Failure, run_to_end};
+use crate::cli::{Failure, runtime, told_to_stop};
 use crate::config::Config;
-use crate::controller::crd::{AttachedDisk, Phase, VmDisk, VmInstance};
-use crate::controller::{machine, volume_path};
+use crate::controller::crd::{AttachedDisk, VmDisk, VmInstance};
+use crate::controller::{Image as _, machine, volume_path};
+
+/// How long qemu may take to end when it is asked to.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Boot a VMInstance from its disks, and have its serial console here.
 ///
@@ -28,7 +34,7 @@ use crate::controller::{machine, volume_path};
 #[command(after_help = "Examples:
   dvcr vm run web
   dvcr vm run web --namespace shop --forward 8080:80 --memory 1Gi
-  dvcr vm run windows --firmware /usr/share/OVMF/OVMF_CODE.fd --display gtk
+  dvcr vm run windows --firmware /usr/share/ovmf/OVMF.fd --display gtk
   dvcr vm run web --print                    the command of qemu, to be changed")]
 pub(super) struct Run {
     /// The VMInstance.
@@ -37,9 +43,8 @@ pub(super) struct Run {
     /// Its namespace.
     #[arg(short, long, value_name = "NAMESPACE", default_value = "default")]
     namespace: String,
-    /// The API server of `dvcr serve`.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:5000", env = "DVCR_SERVER")]
-    server: String,
+    #[command(flatten)]
+    api: ApiServerArgs,
     /// The server's data directory [default: ./dvcr-data].
     #[arg(long, value_name = "DIR", env = "DVCR_DATA")]
     data: Option<PathBuf>,
@@ -94,14 +99,19 @@ impl FromStr for Forward {
 
 impl Run {
     pub(super) fn run(self) -> Result<(), Failure> {
-        run_to_end(self.boot())
+        runtime()?.block_on(self.boot())
     }
 
     async fn boot(self) -> Result<(), Failure> {
-        let client = client_of(&self.server)?;
+        let client = self.api.client().await?;
         let instances: Api<VmInstance> = Api::namespaced(client.clone(), &self.namespace);
-        let failed =
-            |error: kube::Error| Failure::because(format!("the API server at {}", self.server), &error);
+        let failed = |error: kube::Error| match error {
+            kube::Error::Api(status) if matches!(status.code, 401 | 403) => Failure::Failed(format!(
+                "the API server: {}; --kubernetes takes the address and the credentials in KUBECONFIG",
+                status.message
+            )),
+            error => Failure::because("the API server", &error),
+        };
         let instance = instances.get_opt(&self.name).await.map_err(failed)?.ok_or_else(|| {
             Failure::Failed(format!(
                 "there is no VMInstance {}/{}: `kubectl get vminstances -A` lists them",
@@ -117,7 +127,7 @@ impl Run {
             let found = disks.get_opt(name).await.map_err(failed)?;
             attached.push(self.attach(wanted, found, &volumes)?);
         }
-        let seed = seed::write(&instance)?;
+        let seed = if self.print { None } else { seed::write(&instance)? };
         let (cpus, memory) = self.size(&instance)?;
         let machine = Machine {
             name: machine::machine_name(&self.name),
@@ -129,7 +139,10 @@ impl Run {
                 &instance.spec.cloud_init_seed,
             ),
             disks: attached,
-            seed: seed.as_ref().map(|seed| if self.print { "SEED".into() } else { seed.path().to_owned() }),
+            seed: match &seed {
+                Some(seed) => Some(seed.path().to_owned()),
+                None => machine::user_data(&instance.spec).map(|_| PathBuf::from("SEED")),
+            },
             forwards: self.forward.iter().map(|Forward(here, there)| (*here, *there)).collect(),
             firmware: self.firmware.clone(),
             accelerator: self.accel,
@@ -164,7 +177,7 @@ impl Run {
         Err(Failure::Failed(format!("{} has ended: {status}{hint}", self.qemu.display())))
     }
 
-    /// Runs it until it ends; it does not outlive this command.
+    /// Runs it until it ends, or somebody asks this command to stop.
     async fn wait(&self, mut command: Command) -> Result<ExitStatus, Failure> {
         command.stdin(Stdio::inherit()).kill_on_drop(true);
         let program = self.qemu.display();
@@ -174,7 +187,16 @@ impl Run {
             )),
             _ => Failure::because(program, &error),
         })?;
-        child.wait().await.map_err(|error| Failure::because(self.qemu.display(), &error))
+        let ended = tokio::select! {
+            ended = child.wait() => ended,
+            () = told_to_stop() => {
+                ask_to_end(&child);
+                // It makes the terminal what it was, and writes what it has not written.
+                let _ = timeout(PATIENCE, child.wait()).await;
+                return Err(Failure::Interrupted("stopped".to_owned()));
+            }
+        };
+        ended.map_err(|error| Failure::because(self.qemu.display(), &error))
     }
 
     /// Where the server keeps volumes.
@@ -197,8 +219,10 @@ impl Run {
         let name = wanted.name().unwrap_or_default();
         let no = |why: String| Err(Failure::Failed(format!("VMDisk {}/{name} {why}", self.namespace)));
         let Some(disk) = found else { return no("does not exist".to_owned()) };
+        // One that is to be deleted waits for its machine to let go of it, and is good until then.
+        let is_ready = disk.is_ready();
         let status = disk.status.unwrap_or_default();
-        if status.phase != Some(Phase::Ready) {
+        if !is_ready {
             let phase = status.phase.unwrap_or_default().as_str();
             return no(format!(
                 "is {phase}: `kubectl wait --for=jsonpath={{.status.phase}}=Ready vmdisk/{name}` waits for it"
@@ -224,6 +248,15 @@ impl Run {
         let (cpus, memory) = machine::size_of(&instance.spec)
             .map_err(|why| Failure::Refused(format!("{why}: give --cpus and --memory")))?;
         Ok((self.cpus.unwrap_or(cpus), self.memory.map_or(memory, |size| size.0)))
+    }
+}
+
+/// Sends SIGTERM.
+fn ask_to_end(child: &Child) {
+    let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
+    if let Some(pid) = pid {
+        // Where it has ended by itself there is nobody to ask.
+        let _ = kill_process(pid, Signal::TERM);
     }
 }
 

@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 /// Describes a machine: its disks, its size, how it is reached, and what it is told when it boots first.
@@ -53,7 +53,7 @@ pub struct VmInstanceSpec {
     #[serde(default)]
     pub external_method: ExternalMethod,
     /// TCP ports that are reached from outside.
-    #[serde(default = "ssh_port")]
+    #[serde(default = "ssh_port", deserialize_with = "whole_numbers")]
     #[schemars(length(max = 1024), inner(range(min = 1, max = 65535)))]
     pub external_ports: Vec<i32>,
     /// Whether the machine answers pings from outside.
@@ -107,6 +107,22 @@ pub struct VmInstanceSpec {
 
 fn ssh_port() -> Vec<i32> {
     vec![22]
+}
+
+/// Ports also where they are written as `22.0`, which is an integer to the API. What is none is 0: one object that cannot be read
+/// would hide all others from whoever lists them.
+fn whole_numbers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<i32>, D::Error> {
+    let numbers = Option::<Vec<Value>>::deserialize(deserializer)?.unwrap_or_default();
+    let whole = |number: &Value| i32::try_from(whole_number(number)?).ok();
+    Ok(numbers.iter().map(|number| whole(number).unwrap_or_default()).collect())
+}
+
+/// A whole number, however it is written.
+fn whole_number(number: &Value) -> Option<i64> {
+    // Numbers of this size are exact in both forms.
+    #[expect(clippy::cast_possible_truncation, reason = "it is whole, and small enough")]
+    let whole = |float: f64| (float.fract() == 0.0 && float.abs() < 9e15).then_some(float as i64);
+    number.as_i64().or_else(|| whole(number.as_f64()?))
 }
 
 fn yes() -> bool {
@@ -278,7 +294,7 @@ pub enum Amount {
     Number(u64),
     /// As Kubernetes writes quantities.
     Text(String),
-    /// None of both.
+    /// None of both; or a number that is written as `2.0`.
     Other(Value),
 }
 
@@ -289,7 +305,7 @@ impl Amount {
         match self {
             Self::Number(number) => Some(*number),
             Self::Text(text) => crate::apimachinery::Quantity::parse(text)?.bytes(),
-            Self::Other(_) => None,
+            Self::Other(other) => u64::try_from(whole_number(other)?).ok(),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! From a `VMInstance` to the objects of a cluster: a `VirtualMachine` of KubeVirt, its `Service`, and its `Secret`s.
 //!
-//! A pure function. The objects have the names and fields that Cozystack gives them, so that what looks for those finds them. One
-//! thing differs: a disk is a claim that a Job of ours fills, and no `DataVolume`, and so it is attached as a claim.
+//! A pure function. The objects have the names and fields that Cozystack gives them, so that what looks for those finds them. What
+//! differs: a disk is a claim that a Job of ours fills, and no `DataVolume`, and so it is attached as a claim. And what Cozystack looks up
+//! in its own cluster is not here: addresses of kube-ovn, and nodes for Windows.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -96,6 +97,9 @@ pub fn check(instance: &VmInstance) -> Result<(), String> {
             return Err(format!("spec.disks[{index}].bus: {bus:?} is none of {}", BUSES.join(", ")));
         }
     }
+    if let Some(port) = spec.external_ports.iter().find(|port| !(1..=65535).contains(*port)) {
+        return Err(format!("spec.externalPorts: {port} is no port"));
+    }
     let ports: BTreeSet<_> = spec.external_ports.iter().collect();
     if ports.len() < spec.external_ports.len() {
         return Err("spec.externalPorts: a port is there twice".to_owned());
@@ -166,11 +170,13 @@ fn volume_name(disk: &str) -> String {
     format!("disk-{disk}")
 }
 
-/// The objects of a machine that [`check`] has found nothing wrong with. `firmware` is the UUID that its machine has by now.
+/// The objects of a machine that [`check`] finds nothing wrong with. `firmware` is the UUID that its machine has by now;
+/// `service_proxy` says whose load balancer leads to it, and is empty for that of the cluster.
 pub fn objects(
     instance: &VmInstance,
     disks: &[Attachment],
     firmware: Option<&str>,
+    service_proxy: &str,
 ) -> Result<Objects, String> {
     check(instance)?;
     let name = machine_name(instance.metadata.name.as_deref().unwrap_or_default());
@@ -183,7 +189,7 @@ pub fn objects(
     Ok(Objects {
         ssh_keys: secret(instance, &name, "ssh-keys", &keys),
         cloud_init: secret(instance, &name, "cloud-init", &user_data),
-        service: service(instance, &name),
+        service: service(instance, &name, service_proxy),
         machine: machine(instance, &name, disks, firmware)?,
     })
 }
@@ -229,7 +235,7 @@ fn secret(instance: &VmInstance, name: &str, what: &str, data: &BTreeMap<String,
     json!({ "apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque", "data": data })
 }
 
-fn service(instance: &VmInstance, name: &str) -> Value {
+fn service(instance: &VmInstance, name: &str, proxy: &str) -> Value {
     let spec = &instance.spec;
     let user = ("apps.cozystack.io/user-service", "true");
     let nothing = json!([{ "port": NO_PORT }]);
@@ -242,8 +248,11 @@ fn service(instance: &VmInstance, name: &str) -> Value {
             "spec": { "type": "ClusterIP", "clusterIP": "None", "selector": selector(name), "ports": nothing },
         });
     }
-    let mut metadata =
-        metadata(instance, name, &[user, ("service.kubernetes.io/service-proxy-name", "cozy-proxy")]);
+    let mut labels = vec![user];
+    if !proxy.is_empty() {
+        labels.push(("service.kubernetes.io/service-proxy-name", proxy));
+    }
+    let mut metadata = metadata(instance, name, &labels);
     let whole = spec.external_method == ExternalMethod::WholeIp;
     metadata["annotations"] = json!({
         "networking.cozystack.io/wholeIP": whole.to_string(),
