@@ -230,7 +230,7 @@ impl Run {
         }
         let claim = status.target.and_then(|target| target.persistent_volume_claim_name).unwrap_or_default();
         let path = volume_path(volumes, &self.namespace, &claim);
-        // As qemu has another folder to begin from in the eyes of whoever copies the command.
+        // Absolute: the command that --print shows may be run in another folder.
         let Ok(path) = path.canonicalize() else {
             return no(format!(
                 "has no file {}: --data names the data directory of the server, which has to be on this machine",
