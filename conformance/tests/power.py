@@ -115,8 +115,8 @@ def read(trace, process):
             if is_resumed:
                 begun, first = began.pop(thread)
                 rest = first + rest.split(" resumed>", 1)[1]
-            if rest.startswith("???("):
-                # The process was killed before the call was told.
+            if rest.startswith("???(") or rest.endswith("<detached ...>"):
+                # The process was killed before the call was told, or strace was.
                 continue
             found = CALL.match(rest)
             assert found, f"strace wrote what is not understood: {line[:300]}"

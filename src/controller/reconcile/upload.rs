@@ -75,7 +75,7 @@ fn wait(draft: &mut Draft, length: u64) {
     } else {
         let before = condition::find(&draft.status, Type::Ready).map(|condition| condition.message.as_str());
         match before {
-            Some(refused) if refused.starts_with(REFUSED) => refused.to_owned(),
+            Some(refused) if refused.starts_with(REFUSED) => refused.replacen(BEING_REMOVED, "", 1),
             _ => "Waiting for the image to be uploaded to a URL in status.imageUploadURLs.".to_owned(),
         }
     };
@@ -87,6 +87,9 @@ fn wait(draft: &mut Draft, length: u64) {
 /// How the reason begins for which an upload was refused.
 const REFUSED: &str = "The uploaded file was refused";
 
+/// What is said behind it until the file is gone.
+const BEING_REMOVED: &str = " and is being removed";
+
 /// Imports the file that was uploaded.
 async fn take<I: Image>(
     subject: &Subject<'_, I>,
@@ -95,22 +98,27 @@ async fn take<I: Image>(
     checksums: Vec<Checksum>,
     stage: Stage,
 ) -> Result<Option<Duration>, ReconcileError> {
-    let repository = context.uploads.repository(subject.id)?;
-    let urls = draft.status.image_upload_urls.take();
-    let wait_for = import(subject, context, draft, Supply::Uploaded { repository, checksums }, stage).await?;
-    if condition::has_reason(&draft.status, Type::Ready, Reason::ProvisioningFailedTerminally) {
-        let why = condition::find(&draft.status, Type::Ready).map(|condition| condition.message.clone());
-        let why = why.unwrap_or_default();
-        let why = why.split(". Correct the source").next().unwrap_or_default().to_owned();
+    if condition::begins_with(&draft.status, Type::Ready, &format!("{REFUSED}{BEING_REMOVED}")) {
         // The file goes before it is said that another one is welcome.
         context.uploads.remove(subject.id).await?;
         if !context.provisioner.cancel(subject.id).await? {
             tracing::debug!(image = %subject.id, "a refused import has not ended yet");
         }
-        draft.status.image_upload_urls = urls;
         publish(subject.id, context, draft)?;
+        wait(draft, 0);
+        return Ok(Some(RUNNING));
+    }
+    let repository = context.uploads.repository(subject.id)?;
+    draft.status.image_upload_urls = None;
+    let wait_for = import(subject, context, draft, Supply::Uploaded { repository, checksums }, stage).await?;
+    if condition::has_reason(&draft.status, Type::Ready, Reason::ProvisioningFailedTerminally) {
+        let why = condition::find(&draft.status, Type::Ready).map(|condition| condition.message.clone());
+        let why = why.unwrap_or_default();
+        let why = why.split(". Correct the source").next().unwrap_or_default().to_owned();
         draft.status.progress = None;
-        draft.advance(Reason::WaitForUserUpload, format!("{REFUSED}: {why}. Upload another one."), 0.0);
+        // The reason stands in the status before the file is removed: afterwards nobody could find it again.
+        let message = format!("{REFUSED}{BEING_REMOVED}: {why}. Upload another one.");
+        draft.advance(Reason::Provisioning, message, 0.0);
         return Ok(Some(RUNNING));
     }
     Ok(wait_for)
