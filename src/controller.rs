@@ -31,16 +31,17 @@ mod uploads;
 mod users;
 mod web;
 
-use std::fmt::Display;
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use kube::Api;
 use kube::api::DynamicObject;
 use kube::runtime::controller::{Action, Config, Controller, Error};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
+use kube::{Api, Resource};
+use serde::de::DeserializeOwned;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -131,18 +132,8 @@ async fn watch<I: Image>(api: Api<I>, context: Arc<Context>, stop: CancellationT
             None => named,
         })
     });
-    Controller::new(api, watcher::Config::default())
-        .reconcile_on(news)
-        .with_config(Config::default().concurrency(CONCURRENCY))
-        .graceful_shutdown_on(async move { stop.cancelled().await })
-        .run(reconcile::reconcile::<I>, |image, error, _| failed(image.as_ref(), error), context)
-        .for_each(async |outcome| {
-            // Failed reconciliations are logged where they are judged; this is the watch itself.
-            if let Err(Error::QueueError(error)) = outcome {
-                tracing::warn!(%error, "the watch was interrupted, and is begun again");
-            }
-        })
-        .await;
+    let controller = Controller::new(api, watcher::Config::default()).reconcile_on(news);
+    drive(controller, reconcile::reconcile::<I>, |image: &I| image.id().to_string(), context, stop).await;
 }
 
 async fn watch_machines(context: Arc<Context>, stop: CancellationToken) {
@@ -155,17 +146,27 @@ async fn watch_machines(context: Arc<Context>, stop: CancellationToken) {
         let machines = Api::<DynamicObject>::all_with(context.client.clone(), &resource);
         controller = controller.owns_with(machines, resource, watcher::Config::default());
     }
+    let name = |instance: &VmInstance| format!("VMInstance {}", ObjectRef::from_obj(instance));
+    drive(controller, machine::reconcile, name, context, stop).await;
+}
+
+/// Has a controller reconcile its resources until it is told to stop; `name` is what one is called in the log.
+async fn drive<K, R>(
+    controller: Controller<K>,
+    reconcile: impl FnMut(Arc<K>, Arc<Context>) -> R,
+    name: impl Fn(&K) -> String,
+    context: Arc<Context>,
+    stop: CancellationToken,
+) where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    R: Future<Output = Result<Action, ReconcileError>> + Send + 'static,
+{
     controller
         .with_config(Config::default().concurrency(CONCURRENCY))
         .graceful_shutdown_on(async move { stop.cancelled().await })
-        .run(
-            machine::reconcile,
-            |instance, error, _| {
-                try_again(&format!("VMInstance {}", ObjectRef::from_obj(instance.as_ref())), error)
-            },
-            context,
-        )
+        .run(reconcile, |object, error, _| failed(&name(&object), error), context)
         .for_each(async |outcome| {
+            // Failed reconciliations are logged where they are judged; this is the watch itself.
             if let Err(Error::QueueError(error)) = outcome {
                 tracing::warn!(%error, "the watch was interrupted, and is begun again");
             }
@@ -173,16 +174,12 @@ async fn watch_machines(context: Arc<Context>, stop: CancellationToken) {
         .await;
 }
 
-fn failed<I: Image>(image: &I, error: &ReconcileError) -> Action {
-    try_again(&image.id(), error)
-}
-
-fn try_again(what: &dyn Display, error: &ReconcileError) -> Action {
+fn failed(resource: &str, error: &ReconcileError) -> Action {
     match error {
         ReconcileError::Kube(kube::Error::Api(status)) if status.code == 409 => Action::requeue(CONFLICT),
         ReconcileError::Kube(kube::Error::Api(status)) if status.code == 404 => Action::await_change(),
         _ => {
-            tracing::warn!(resource = %what, %error, "cannot reconcile, and trying again");
+            tracing::warn!(resource, %error, "cannot reconcile, and trying again");
             Action::requeue(AGAIN)
         }
     }

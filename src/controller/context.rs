@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
+use kube::api::PatchParams;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use tokio::sync::Semaphore;
 
@@ -20,6 +21,11 @@ use super::uploads::Uploads;
 
 /// The name under which the controller writes.
 pub(super) const FIELD_MANAGER: &str = "dvcr-controller";
+
+/// A patch under that name.
+pub(super) fn patch_parameters() -> PatchParams {
+    PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() }
+}
 
 /// What every reconciliation needs.
 pub struct Context {

@@ -26,11 +26,9 @@ pub use data_source::{
 };
 pub use status::{DownloadSpeed, ImageStatus, MadeFrom, Phase, Size, Target, UploadUrls};
 pub use virtual_image::{PersistentVolumeClaimSpec, Storage, VirtualImage, VirtualImageSpec};
-pub use vm_disk::{
-    APPS_GROUP, APPS_VERSION, DiskSize, DiskSource, NamedSource, UploadedDisk, VmDisk, VmDiskSpec,
-};
+pub use vm_disk::{APPS_GROUP, APPS_VERSION, DiskSize, DiskSource, Named, UploadedDisk, VmDisk, VmDiskSpec};
 pub use vm_instance::{
-    Amount, AttachedDisk, ExternalMethod, NamedDevice, Resources, RunStrategy, VmInstance, VmInstanceSpec,
+    Amount, AttachedDisk, ExternalMethod, Resources, RunStrategy, VmInstance, VmInstanceSpec,
     VmInstanceStatus,
 };
 

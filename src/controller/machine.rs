@@ -15,7 +15,7 @@ mod objects;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams};
+use kube::api::{ApiResource, DynamicObject, ListParams, Patch};
 use kube::core::GroupVersionKind;
 use kube::runtime::controller::Action;
 use kube::{Api, Client, ResourceExt as _};
@@ -25,7 +25,7 @@ pub use instance_type::InstanceType;
 pub use objects::{Attachment, Objects, check, machine_name, objects, size_of, user_data, uuid};
 
 use super::condition::{self, Reason, Said};
-use super::context::{Context, FIELD_MANAGER};
+use super::context::{Context, patch_parameters};
 use super::crd::{VmInstance, VmInstanceStatus};
 use super::reconcile::ReconcileError;
 use apply::Refused;
@@ -91,9 +91,7 @@ pub(super) async fn reconcile(
             "status": status,
         });
         let api: Api<VmInstance> = Api::namespaced(context.client.clone(), &namespace);
-        let parameters =
-            PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        api.patch_status(&instance.name_any(), &parameters, &Patch::Merge(patch)).await?;
+        api.patch_status(&instance.name_any(), &patch_parameters(), &Patch::Merge(patch)).await?;
     }
     Ok(Action::requeue(wait))
 }

@@ -16,13 +16,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{Patch, PostParams};
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 use serde_json::json;
 
 use super::condition::{self, Reason, Said, Type};
-use super::context::{Context, FIELD_MANAGER};
+use super::context::{Context, FIELD_MANAGER, patch_parameters};
 use super::draft::{Change, Draft};
 use super::image::{Image, ImageId, Origin};
 use super::library::LibraryError;
@@ -348,7 +348,6 @@ async fn write_finalizers<I: Image>(
         "finalizers": finalizers,
     });
     let patch = Patch::Merge(json!({ "metadata": metadata }));
-    let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-    I::api(&context.client, id.namespace.as_deref()).patch(&id.name, &parameters, &patch).await?;
+    I::api(&context.client, id.namespace.as_deref()).patch(&id.name, &patch_parameters(), &patch).await?;
     Ok(())
 }

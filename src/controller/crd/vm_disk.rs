@@ -101,18 +101,27 @@ impl Default for DiskSize {
     }
 }
 
+/// The schema of a quantity that is not negative.
+pub(super) fn quantity_schema() -> schemars::Schema {
+    schemars::json_schema!({
+        "minimum": 0,
+        "pattern": r"^\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$",
+        "x-kubernetes-int-or-string": true,
+    })
+}
+
 impl JsonSchema for DiskSize {
     fn schema_name() -> std::borrow::Cow<'static, str> {
         "DiskSize".into()
     }
 
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({
-            "description": "Size of the disk, such as `20Gi`. It can grow later, and never shrink.",
-            "minimum": 0,
-            "pattern": r"^\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$",
-            "x-kubernetes-int-or-string": true,
-        })
+        let mut schema = quantity_schema();
+        schema.insert(
+            "description".to_owned(),
+            "Size of the disk, such as `20Gi`. It can grow later, and never shrink.".into(),
+        );
+        schema
     }
 }
 
@@ -126,24 +135,24 @@ pub struct DiskSource {
     pub http: Option<HttpDataSource>,
     /// A golden image, such as `ubuntu-2404`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub image: Option<NamedSource>,
+    pub image: Option<Named>,
     /// Data that the user uploads to the address in `status.imageUploadURLs`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upload: Option<UploadedDisk>,
     /// Another `VMDisk` of the namespace, as it is when the copy is made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub disk: Option<NamedSource>,
+    pub disk: Option<Named>,
     /// A VirtualImage of the namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub virtual_image: Option<NamedSource>,
+    pub virtual_image: Option<Named>,
     /// A ClusterVirtualImage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cluster_virtual_image: Option<NamedSource>,
+    pub cluster_virtual_image: Option<Named>,
 }
 
-/// A source by its name.
+/// Something by its name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-pub struct NamedSource {
+pub struct Named {
     /// Its name.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,

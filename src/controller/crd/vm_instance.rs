@@ -6,6 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
+use super::vm_disk::{Named, quantity_schema};
+
 /// Describes a machine: its disks, its size, how it is reached, and what it is told when it boots first.
 ///
 /// In a cluster it becomes a machine of KubeVirt. `dvcr vm run` runs one on this machine.
@@ -78,15 +80,15 @@ pub struct VmInstanceSpec {
     /// Networks that the machine is in besides that of pods: `NetworkAttachmentDefinition` resources of this namespace.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
-    pub networks: Vec<NamedDevice>,
+    pub networks: Vec<Named>,
     /// An older name of `networks`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
-    pub subnets: Vec<NamedDevice>,
+    pub subnets: Vec<Named>,
     /// Graphics processors, by the names that the cluster gives them, such as `nvidia.com/AD102GL_L40S`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
-    pub gpus: Vec<NamedDevice>,
+    pub gpus: Vec<Named>,
     /// The model of processor that the machine sees; empty: that of the instance type.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub cpu_model: String,
@@ -182,7 +184,7 @@ impl VmInstanceSpec {
 
     /// The further networks, by whichever field says it.
     #[must_use]
-    pub fn other_networks(&self) -> &[NamedDevice] {
+    pub fn other_networks(&self) -> &[Named] {
         if self.networks.is_empty() { &self.subnets } else { &self.networks }
     }
 }
@@ -256,14 +258,6 @@ impl JsonSchema for AttachedDisk {
     }
 }
 
-/// Something by its name.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-pub struct NamedDevice {
-    /// Its name.
-    #[schemars(length(min = 1, max = 253))]
-    pub name: String,
-}
-
 /// A size of a machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 pub struct Resources {
@@ -316,11 +310,7 @@ impl JsonSchema for Amount {
     }
 
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({
-            "minimum": 0,
-            "pattern": r"^\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$",
-            "x-kubernetes-int-or-string": true,
-        })
+        quantity_schema()
     }
 }
 

@@ -4,7 +4,7 @@ use kube::{Api, Client};
 
 use super::{Image, Kind, Origin, http};
 use crate::apimachinery::name::is_dns1123_subdomain;
-use crate::controller::crd::{ImageStatus, NamedSource, ObjectRefKind, Storage, VmDisk};
+use crate::controller::crd::{ImageStatus, Named, ObjectRefKind, Storage, VmDisk};
 
 impl Image for VmDisk {
     const KIND: Kind = Kind::VmDisk;
@@ -28,7 +28,7 @@ impl Image for VmDisk {
             ));
         }
         for source in [&source.image, &source.disk, &source.virtual_image, &source.cluster_virtual_image] {
-            if let Some(NamedSource { name }) = source
+            if let Some(Named { name }) = source
                 && !is_dns1123_subdomain(name).is_empty()
             {
                 // Paths are made of it: none may lead anywhere else.

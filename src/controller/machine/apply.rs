@@ -5,16 +5,15 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::core::v1::Service;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
 use kube::core::GroupVersionKind;
-use kube::{Api, Client, Resource, ResourceExt as _};
+use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Map, Value, json};
 
 use super::objects::{machine_name, objects};
 use super::{Disks, virtual_machine};
 use crate::controller::condition::Reason;
-use crate::controller::context::FIELD_MANAGER;
+use crate::controller::context::{FIELD_MANAGER, patch_parameters};
 use crate::controller::crd::VmInstance;
 
 /// Why objects are not as the spec says.
@@ -66,51 +65,65 @@ pub(super) async fn apply(
     let objects = objects(instance, &disks.attachable(&claims), firmware, service_proxy)
         .map_err(|message| Refused { reason: Reason::InvalidSpec, message })?;
     if let Some(found) = &found {
-        is_of(instance, found, "VirtualMachine")?;
+        is_of(instance, found)?;
         forget_revisions(&machines, found, &objects.machine).await?;
     }
-    make_way(instance, client, &objects.service).await?;
-    for object in [&objects.ssh_keys, &objects.cloud_init, &objects.service] {
-        apply_one(instance, client, object).await?;
+    for secret in [&objects.ssh_keys, &objects.cloud_init] {
+        let api = api_of(client, &namespace, secret);
+        let there = find(instance, &api, secret).await?;
+        // One in which nothing is takes away what was there.
+        if there.is_some() || secret["data"].as_object().is_some_and(|data| !data.is_empty()) {
+            write(&api, secret, there.as_ref()).await?;
+        }
     }
-    apply_one(instance, client, &objects.machine).await
+    let services = api_of(client, &namespace, &objects.service);
+    let there = find(instance, &services, &objects.service).await?;
+    let there = make_way(&services, there, &objects.service).await?;
+    write(&services, &objects.service, there.as_ref()).await?;
+    Ok(Some(write(&machines, &objects.machine, found.as_ref()).await?))
 }
 
-/// Applies one object, unless there is one of this name that belongs to somebody else. A secret in which nothing is takes away what
-/// was there; where none is, none is made.
-async fn apply_one(
+/// The objects of the kind of this one.
+fn api_of(client: &Client, namespace: &str, object: &Value) -> Api<DynamicObject> {
+    let text = |field: &str| object[field].as_str().unwrap_or_default();
+    let (group, version) = text("apiVersion").split_once('/').unwrap_or(("", text("apiVersion")));
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, text("kind")));
+    Api::namespaced_with(client.clone(), namespace, &resource)
+}
+
+/// The object of the name of this one, unless it belongs to somebody else.
+async fn find(
     instance: &VmInstance,
-    client: &Client,
+    api: &Api<DynamicObject>,
     object: &Value,
 ) -> Result<Option<DynamicObject>, Refused> {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let (version, kind, name) =
-        (text(&object["apiVersion"]), text(&object["kind"]), text(&object["metadata"]["name"]));
-    let (group, version) = version.split_once('/').unwrap_or(("", &version));
-    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, &kind));
-    let namespace = instance.namespace().unwrap_or_default();
-    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &namespace, &resource);
+    let found = api.get_opt(object["metadata"]["name"].as_str().unwrap_or_default()).await?;
+    found.map(|found| is_of(instance, &found).map(|()| found)).transpose()
+}
+
+/// Writes one object over what was found.
+async fn write(
+    api: &Api<DynamicObject>,
+    object: &Value,
+    found: Option<&DynamicObject>,
+) -> Result<DynamicObject, kube::Error> {
+    // Without force: one that somebody has made since then is in the way, and stays.
     let (mut object, mut parameters) = (object.clone(), PatchParams::apply(FIELD_MANAGER));
-    match api.get_opt(&name).await? {
-        Some(found) => {
-            is_of(instance, &found, &kind)?;
-            // Another object, which has its name since then, is not written.
-            object["metadata"]["uid"] = json!(found.uid());
-            parameters = parameters.force();
-        }
-        None if object["data"].as_object().is_some_and(Map::is_empty) => return Ok(None),
-        // Without force: one that somebody makes at this moment is in the way, and stays.
-        None => {}
+    if let Some(found) = found {
+        // Another object, which has its name since then, is not written.
+        object["metadata"]["uid"] = json!(found.uid());
+        parameters = parameters.force();
     }
-    Ok(Some(api.patch(&name, &parameters, &Patch::Apply(object)).await?))
+    api.patch(object["metadata"]["name"].as_str().unwrap_or_default(), &parameters, &Patch::Apply(&object))
+        .await
 }
 
 /// Whether an object was made for this machine.
-fn is_of(instance: &VmInstance, object: &impl Resource, kind: &str) -> Result<(), Refused> {
-    let owners = object.meta().owner_references.iter().flatten();
-    if owners.into_iter().any(|owner| Some(&owner.uid) == instance.metadata.uid.as_ref()) {
+fn is_of(instance: &VmInstance, object: &DynamicObject) -> Result<(), Refused> {
+    if object.owner_references().iter().any(|owner| Some(&owner.uid) == instance.metadata.uid.as_ref()) {
         return Ok(());
     }
+    let kind = object.types.as_ref().map_or("object", |types| types.kind.as_str());
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
     Err(Refused {
         reason: Reason::NameTaken,
@@ -135,30 +148,29 @@ async fn forget_revisions(
         }
     }
     if !changed.is_empty() {
-        let parameters =
-            PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        let parameters = patch_parameters();
         let patch = json!({ "metadata": { "uid": found.uid() }, "spec": changed });
         machines.patch(&found.name_any(), &parameters, &Patch::Merge(patch)).await?;
     }
     Ok(())
 }
 
-/// Removes a service of the other kind: one without an address cannot get one.
-async fn make_way(instance: &VmInstance, client: &Client, wanted: &Value) -> Result<(), Refused> {
-    let namespace = instance.namespace().unwrap_or_default();
-    let services: Api<Service> = Api::namespaced(client.clone(), &namespace);
-    let name = wanted["metadata"]["name"].as_str().unwrap_or_default();
-    let Some(found) = services.get_opt(name).await? else { return Ok(()) };
-    is_of(instance, &found, "Service")?;
-    let kind = found.spec.as_ref().and_then(|spec| spec.type_.as_deref());
+/// Removes a service of the other kind: one without an address cannot get one. Gives that which may stay.
+async fn make_way(
+    services: &Api<DynamicObject>,
+    found: Option<DynamicObject>,
+    wanted: &Value,
+) -> Result<Option<DynamicObject>, Refused> {
+    let Some(found) = found else { return Ok(None) };
+    let (namespace, name) = (found.namespace().unwrap_or_default(), found.name_any());
     if found.metadata.deletion_timestamp.is_none() {
-        if kind == wanted["spec"]["type"].as_str() {
-            return Ok(());
+        if found.data["spec"]["type"] == wanted["spec"]["type"] {
+            return Ok(Some(found));
         }
         let preconditions = Some(Preconditions { uid: found.uid(), resource_version: None });
-        services.delete(name, &DeleteParams { preconditions, ..DeleteParams::default() }).await?;
-        if services.get_opt(name).await?.is_none() {
-            return Ok(());
+        services.delete(&name, &DeleteParams { preconditions, ..DeleteParams::default() }).await?;
+        if services.get_opt(&name).await?.is_none() {
+            return Ok(None);
         }
     }
     Err(Refused {
