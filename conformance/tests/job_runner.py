@@ -62,11 +62,11 @@ class NotYet(Exception):
 class JobRunner:
     """`volumes` is the folder with the claims: `NAMESPACE/CLAIM`, a folder, or a sparse file for a block device.
 
-    A Pod that failed is followed by another after `backoff` seconds; a cluster waits 10 and doubles them. When `room`
-    Pods run, others wait for one of them to end.
+    A Pod that failed is followed by another after `backoff` seconds, which are doubled with each that fails; a cluster
+    begins with 10. When `room` Pods run, others wait for one of them to end.
     """
 
-    def __init__(self, kubeconfig, binary, volumes, backoff=0.1, room=None):
+    def __init__(self, kubeconfig, binary, volumes, backoff=0.5, room=None):
         self.api, self.binary, self.volumes, self.backoff = Api(kubeconfig), binary, pathlib.Path(volumes), backoff
         self.room, self.kinds, self.watches = room, [], {}
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="dvcr-pods-"))
@@ -368,7 +368,8 @@ class JobRunner:
             conditions = with_condition(conditions, "Complete", *reached)
             change["completionTime"] = now()
         elif not active and not succeeded and not spec.get("suspend"):
-            waits = time.monotonic() < known["failed_at"] + self.backoff if known["failed"] else False
+            pause = self.backoff * 2 ** (known["failed"] - 1) if known["failed"] else 0
+            waits = known["failed"] and time.monotonic() < known["failed_at"] + pause
             if not waits and not (terminating and spec.get("podReplacementPolicy") == "Failed"):
                 self.make_pod(job, known)
         if conditions:
