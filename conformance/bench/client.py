@@ -10,6 +10,8 @@ import urllib.parse
 
 from concurrent.futures import ThreadPoolExecutor
 
+from bench import inputs
+
 PIECE = 1 << 20
 PATIENCE = 600
 """Seconds without a byte after which a server is given up."""
@@ -75,7 +77,7 @@ class Client(http.client.HTTPConnection):
             path = with_digest(self.upload(repository), blob.digest)
             self.send_file("PUT", path, 201, file, 0, blob.size, {})
 
-    def push_stream(self, repository, blob, piece=32 << 10):
+    def push_stream(self, repository, blob):
         """As docker does: one PATCH, of which nobody knows the length before, in the pieces in which Go copies; then a PUT."""
         place = self.upload(repository)
         self.putrequest("PATCH", place)
@@ -83,8 +85,7 @@ class Client(http.client.HTTPConnection):
         self.putheader("Content-Type", "application/octet-stream")
         self.endheaders()
         with blob.path.open("rb") as file:
-            for start in range(0, blob.size, piece):
-                length = min(piece, blob.size - start)
+            for start, length in blob.pieces(inputs.PIECE):
                 self.sock.sendall(b"%x\r\n" % length, socket.MSG_MORE)
                 self.send_part(file, start, length)
                 self.sock.sendall(b"\r\n", socket.MSG_MORE)

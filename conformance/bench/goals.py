@@ -17,7 +17,7 @@ class Goal:
     metric: str
     limit: float
     to: str = "the best peer"
-    """What it is a multiple of: a peer's name, `the best peer`, `the floor`, or `one`."""
+    """What it is a multiple of: a peer's name, `the best peer`, `the floor`, `one`, or `itself once` (the same push of a sixteenth)."""
 
 
 GOALS = [
@@ -29,6 +29,7 @@ GOALS = [
     Goal("bytes written for each of noise", "push/seaweedfs/random/*", "written", 1.05, "one"),
     Goal("bytes written for each of noise", "push/minio/random/*", "written", 1.05, "one"),
     Goal("memory of a push", "push/filesystem/*", "peak", 1),
+    Goal("memory of a push of 16 times as much", "push/*/16times", "peak", 1.1, "itself once"),
     Goal("memory of a push", "push/seaweedfs/*", "peak", 0.5),
     Goal("memory of a push", "push/minio/*", "peak", 0.5),
     Goal("throughput of a pull", "pull/*", "speed", 1),
@@ -37,31 +38,36 @@ GOALS = [
 ]
 
 
-def compared(goal, row, peers, results):
+def compared(goal, ours, row, peers, results):
     """The multiple that ours is; None where there is nothing to compare with."""
     metric = BY_KEY[goal.metric]
-    ours = figure(metric, peers.get(OURS, []))
     if goal.to == "one":
         others = [1.0]
+    elif goal.to == "itself once":
+        once = results.get(row.replace("/16times", "/patch"), {}).get(OURS, [])
+        others = [it.median for it in [figure(metric, once)] if it]
     elif goal.to == "the floor":
         others = [it.median for it in [figure(metric, results.get(FLOOR, {}).get("floor", []))] if it]
     else:
         names = [name for name in peers if name not in NOT_PEERS] if goal.to == "the best peer" else [goal.to]
         others = [it.median for name in names if (it := figure(metric, peers.get(name, [])))]
-    if ours is None or not others:
+    if not others:
         return None
     best = max(others) if metric.more_is_better else min(others)
     return ours.median / best if best > 0 else None
 
 
 def reached(raw):
-    """Each goal at each row that it is for: the ratio, and whether that is enough."""
+    """Each goal at each row that it is for: the ratio, if there is something to compare with, and whether that is enough."""
     results = {row: peers for group in raw["groups"].values() for row, peers in group["results"].items()}
     for goal in GOALS:
         for row, peers in results.items():
-            if fnmatch(row, goal.rows) and (ratio := compared(goal, row, peers, results)) is not None:
-                more = BY_KEY[goal.metric].more_is_better
-                yield goal, row, ratio, ratio >= goal.limit if more else ratio <= goal.limit
+            metric = BY_KEY[goal.metric]
+            ours = figure(metric, peers.get(OURS, []))
+            if fnmatch(row, goal.rows) and ours is not None:
+                ratio = compared(goal, ours, row, peers, results)
+                enough = ratio is not None and (ratio >= goal.limit if metric.more_is_better else ratio <= goal.limit)
+                yield goal, row, ratio, enough
 
 
 def growth(raw):
@@ -83,7 +89,8 @@ def markdown(*runs):
     lines = []
     for goal, row, ratio, ok in (verdict for raw in runs for verdict in reached(raw)):
         most = "at least" if BY_KEY[goal.metric].more_is_better else "at most"
-        lines.append(f"| {goal.what}, to {goal.to} | {row} | {most} {goal.limit:g} | {ratio:.2f} | {'ok' if ok else 'behind'} |")
+        found = ("", "nothing to compare with") if ratio is None else (f"{ratio:.2f}", "ok" if ok else "behind")
+        lines.append(f"| {goal.what}, to {goal.to} | {row} | {most} {goal.limit:g} | {found[0]} | {found[1]} |")
     text = ["## Goals", "", "| goal | row | limit | reached | |", "| --- | --- | --: | --: | --- |", *lines, ""] if lines else []
     if grown := [times for raw in runs for times in growth(raw)]:
         text += [

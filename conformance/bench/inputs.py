@@ -10,9 +10,9 @@ import stat
 import subprocess
 import tarfile
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-BLOCK, MIB = 4096, 1 << 20
+BLOCK, PIECE, MIB = 4096, 32 << 10, 1 << 20
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,16 @@ class Blob:
     digest: str
     zeros: float
     """The part of its blocks that is zeros."""
+
+    def pieces(self, length):
+        """Where in its file it is, piece by piece: offsets and lengths. One that is longer than its file is that file over and
+        over, each time in another order, so that no chunk of it comes again."""
+        once = self.path.stat().st_size
+        for number in range(self.size // once):
+            starts = list(range(0, once, length))
+            if number:
+                random.Random(number).shuffle(starts)
+            yield from ((start, min(length, once - start)) for start in starts)
 
 
 def finished(path):
@@ -113,3 +123,16 @@ class Inputs:
             return noise(folder / "blob", size, seed) if kind == "random" else disk(folder, size)
 
         return self.once((kind, size, seed), make)
+
+    def repeated(self, kind, times):
+        """A blob of so many times the size, in a file of the size."""
+        once = self.get(kind)
+
+        def make():
+            blob, sha256 = replace(once, size=once.size * times), hashlib.sha256()
+            with blob.path.open("rb") as file:
+                for start, length in blob.pieces(PIECE):
+                    sha256.update(os.pread(file.fileno(), length, start))
+            return replace(blob, digest=f"sha256:{sha256.hexdigest()}")
+
+        return self.once((kind, "repeated", times), make)

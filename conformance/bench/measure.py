@@ -78,10 +78,10 @@ def stored(folder):
 
 def forget_pages(folder):
     """Has the page cache forget the files of a folder, and nothing else of the machine."""
+    os.sync()
     for path in pathlib.Path(folder).rglob("*"):
         if path.is_file():
             with path.open("rb") as file:
-                os.fsync(file.fileno())
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 

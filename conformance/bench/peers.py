@@ -1,7 +1,8 @@
 """Who is raced, and how each is set up: as its documentation has it, without authentication, logging errors alone.
 
-What differs from a default is what makes them do the same: deleting is allowed, and distribution answers for blobs in a bucket
-itself instead of sending clients there, as the others do.
+distribution keeps descriptors of blobs in memory, as the configuration that comes with it does. What differs from a default is
+what makes them do the same: deleting is allowed, and distribution answers for blobs in a bucket itself instead of sending clients
+there, as the others do.
 """
 
 import json
@@ -29,7 +30,8 @@ class Peer:
 
     def version(self):
         done = subprocess.run([self.program(), "--version"], capture_output=True, text=True, check=False)
-        return (done.stdout + done.stderr).strip()
+        # Some begin with the path that they were started by, which says nothing to who reads the results.
+        return (done.stdout + done.stderr).strip().removeprefix(self.program()).strip()
 
 
 class Dvcr(Peer):
@@ -77,7 +79,8 @@ class Distribution(Peer):
         http = {"addr": server.host, "secret": "bench"}
         if server.tls:
             http["tls"] = {"certificate": str(server.tls.certificate), "key": str(server.tls.key)}
-        storage = {"delete": {"enabled": True}, "redirect": {"disable": True}, **self.storage(server.store)}
+        storage = {"delete": {"enabled": True}, "redirect": {"disable": True}, "cache": {"blobdescriptor": "inmemory"}}
+        storage |= self.storage(server.store)
         log = {"level": "error", "accesslog": {"disabled": True}}
         return {"version": "0.1", "log": log, "http": http, "storage": storage}
 

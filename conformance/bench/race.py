@@ -5,7 +5,9 @@ reason, and one that fails is too, with what it answered: neither ends the run.
 """
 
 import contextlib
+import http.client
 import shutil
+import subprocess
 import sys
 import tempfile
 import pathlib
@@ -17,6 +19,13 @@ from bench import stores
 from bench.client import Refused
 from bench.measure import taken
 from bench.servers import Missing, Server
+
+
+FAILURES = (
+    *(Refused, OSError, RuntimeError, AssertionError, ValueError, KeyError),
+    *(http.client.HTTPException, subprocess.SubprocessError),
+)
+"""What a server that does not do what is asked of it makes of a turn."""
 
 
 @dataclass(frozen=True)
@@ -81,13 +90,16 @@ class Turn:
             yield
         except Missing as reason:
             self.reasons[name] = str(reason)
-        except (Refused, OSError, RuntimeError, AssertionError) as error:
+        except FAILURES as error:
             self.reasons[name] = f"failed: {' '.join(str(error).split())[:300]}"
 
-    def measure(self, row, server, action, **facts):
-        """Measures a row. `facts` are what it is counted by: `payload` in bytes, `requests`."""
+    def measure(self, row, server, action, check=lambda: None, **facts):
+        """Measures a row. `check` fails where the work was not done, which then does not count; `facts` are what it is counted by:
+        `payload` in bytes, `requests`."""
         if self.wants(row):
-            self.record(row, taken(server, action) | facts)
+            values = taken(server, action)
+            check()
+            self.record(row, values | facts)
 
     def record(self, row, values):
         self.rows[f"{self.scene.name}/{row}"] = values

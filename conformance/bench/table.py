@@ -18,19 +18,25 @@ def cell(metric, measurements, ours):
     return text if times is None else f"{text} ×{times:.2f}"
 
 
-def section(title, said, results, described, reasons):
+def section(title, run, results, described, reasons):
     """A table of one group, with the settings of its run. Columns that nobody has are left out."""
     columns = [
         metric
         for metric in METRICS
         if any(figure(metric, measurements) for peers in results.values() for measurements in peers.values())
     ]
+    said, machine = run["settings"], run["machine"]
     lines = [["row", "server", *(metric.title for metric in columns)], ["---", "---", *["--:"] * len(columns)]]
     for row, peers in results.items():
         ours = peers.get(OURS, [])
         for peer, measurements in peers.items():
-            lines.append([row, peer, *(cell(metric, measurements, ours) for metric in columns)])
-    of = f"Large blobs of {said['size_mib']} MiB; median of {said['rounds']} turns."
+            # Who failed in a turn has fewer.
+            turns = "" if len(measurements) == said["rounds"] else f" ({len(measurements)} turns)"
+            lines.append([row, f"{peer}{turns}", *(cell(metric, measurements, ours) for metric in columns)])
+    of = (
+        f"Large blobs of {said['size_mib']} MiB on {machine['file_system']}; median of {said['rounds']} turns; "
+        f"load of the machine before the run {machine['load_at_start']:.1f}."
+    )
     text = [f"## {title}", "", of, "", *("| " + " | ".join(line) + " |" for line in lines)]
     text += ["", *(f"- `{row}`: {what}" for row, what in described.items() if row in results)]
     missing = [f"- {peer} has no `{scene}`: {reason}" for scene, peers in reasons.items() for peer, reason in peers.items()]
@@ -43,8 +49,8 @@ def markdown(*runs):
     text = [
         "# Speed beside the peers",
         "",
-        f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB of memory, Linux {machine['kernel']}, "
-        f"{machine['file_system']}. Servers on cores {machine['server_cores']}; clients, S3 servers on {machine['client_cores']}.",
+        f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB of memory, Linux {machine['kernel']}. "
+        f"Servers on cores {machine['server_cores']}; clients, S3 servers on {machine['client_cores']}.",
         "Medians (least to most); × is a multiple of DVCR's. Bytes written, read and stored are for each byte of the blob, with what "
         "an S3 server does.",
         "",
@@ -53,5 +59,5 @@ def markdown(*runs):
     ]
     for raw in runs:
         for group in raw["groups"].values():
-            text.append(section(group["title"], raw["settings"], group["results"], group["described"], group["reasons"]))
+            text.append(section(group["title"], raw, group["results"], group["described"], group["reasons"]))
     return "\n".join([*text, goals.markdown(*runs)])

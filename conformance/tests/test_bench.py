@@ -14,7 +14,10 @@ sys.path.insert(0, str(ROOT / "conformance"))
 
 from bench import goals, table  # noqa: E402
 
-ROWS = ["push/filesystem/random/put", "push/filesystem/disk/patch", "pull/filesystem/random/1MiB"]
+ROWS = [
+    *("push/filesystem/random/put", "push/filesystem/random/16times"),
+    *("push/filesystem/disk/patch", "pull/filesystem/random/1MiB"),
+]
 
 
 @pytest.fixture
@@ -69,7 +72,7 @@ def test_runs_of_parts_are_drawn_together():
     small, large = run_of({"dvcr": [1], "distribution": [2]}), run_of({"dvcr": [3], "distribution": [4]})
     large["settings"] = large["settings"] | {"size_mib": 4096}
     written = table.markdown(small, large)
-    assert "Large blobs of 1024 MiB; median of 3 turns." in written and "Large blobs of 4096 MiB;" in written
+    assert "Large blobs of 1024 MiB on ext4; median of 3 turns; load" in written and "Large blobs of 4096 MiB on" in written
     assert written.count("## Goals") == 1 and written.count("| time of a push, to the best peer |") == 2
 
 
@@ -84,7 +87,8 @@ def run_of(seconds, reasons=None):
     """Results of one row, as if it had been measured."""
     turns = {peer: [{"seconds": each, "cpu": 1, "payload": 1 << 30} for each in many] for peer, many in seconds.items()}
     group = {"title": "Push", "results": {"push/filesystem/random/put": turns}, "described": {}, "reasons": reasons or {}}
-    machine = dict.fromkeys(["processor", "cores", "memory_gib", "kernel", "file_system", "server_cores", "client_cores"], 1)
+    facts = ["processor", "cores", "memory_gib", "kernel", "file_system", "server_cores", "client_cores", "load_at_start"]
+    machine = dict.fromkeys(facts, 1) | {"file_system": "ext4"}
     settings = {"size_mib": 1024, "rounds": 3, "count": 100}
     return {"machine": machine, "settings": settings, "versions": {}, "groups": {"push": group}}
 
@@ -95,12 +99,20 @@ def test_a_cell_is_the_median_with_its_spread_and_a_multiple_of_ours():
     assert "5.00 (4.00 to 9.00) ×2.50" in written
 
 
-def test_a_goal_that_is_missed_is_named_and_one_that_nobody_can_be_measured_by_is_left_out():
+def test_a_goal_that_is_missed_is_named_and_so_is_one_without_anything_to_compare_with():
     raw = run_of({"dvcr": [2], "dvcr-whole": [1], "distribution": [2.5], "docker-registry": [5]})
-    verdicts = {goal.metric: (round(ratio, 2), ok) for goal, _, ratio, ok in goals.reached(raw)}
+    verdicts = {(goal.metric, goal.to): (ratio, ok) for goal, _, ratio, ok in goals.reached(raw)}
     # To the best of the others, not to ourselves in another setting.
-    assert verdicts == {"seconds": (0.8, False), "cpu": (1.0, False)}
-    assert list(goals.reached(run_of({"dvcr": [2]}))) == []
+    assert verdicts["seconds", "the best peer"] == (0.8, False) and verdicts["cpu", "the best peer"] == (1.0, False)
+    assert verdicts["cpu", "the floor"] == (None, False)
+    assert {ratio for _, _, ratio, _ in goals.reached(run_of({"dvcr": [2]}))} == {None}
+    assert "| nothing to compare with |" in goals.markdown(run_of({"dvcr": [2]}))
+    assert list(goals.reached(run_of({"distribution": [2]}))) == []
+
+
+def test_who_failed_in_a_turn_is_told_from_who_did_not():
+    written = table.markdown(run_of({"dvcr": [1, 3, 2], "distribution": [4, 9]}))
+    assert "| distribution (2 turns) |" in written and "| dvcr |" in written
 
 
 def test_who_cannot_is_in_the_table_with_the_reason():
