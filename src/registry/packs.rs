@@ -18,7 +18,7 @@ use super::lately::Lately;
 use super::layout;
 
 /// Bytes of an extent as it is read, about: to the cache a hint.
-const EXTENT: u64 = 512 << 10;
+const EXTENT: u64 = 2 << 20;
 
 /// An extent of a pack.
 type Extent = (Uuid, u64, u64);

@@ -20,15 +20,33 @@ use super::recipe::{Entry, Place};
 use super::source::Source;
 use crate::chunk::{ChunkId, DamagedChunk, Decoder, zeros};
 
-/// Bytes of a blob that are read in one go, at most, unless one chunk has more.
-const RUN: u64 = 1 << 20;
-
 /// Bytes in a pack between two chunks that are read and thrown away rather than read round.
 const GAP: u64 = 32 << 10;
 
-/// Reads ahead of the client: one is sent, and behind it there are enough to decode on some processors while others are on
-/// their way. Each is a task, which goes on while the client takes what is before it.
-const AHEAD: usize = 6;
+/// How far a reader reaches.
+#[derive(Debug, Clone, Copy)]
+struct Reach {
+    /// Bytes of a blob that are read in one go, at most, unless one chunk has more.
+    run: u64,
+    /// Reads ahead of the client. Each is a task, which goes on while the client takes what is before it.
+    ahead: usize,
+    /// Whether all parts of a blob have the same runs, so that what was fetched for one reader is of use to the next; else
+    /// no chunk is read that has no byte in a part.
+    fixed: bool,
+}
+
+impl Reach {
+    /// Where reading costs little: one is sent, and behind it there are enough to decode on some processors while others
+    /// are on their way.
+    const NEAR: Self = Self { run: 1 << 20, ahead: 6, fixed: false };
+
+    /// Where each read is a request, which costs as much as a few MiB do: a quarter as many, with twice the bytes on their way.
+    const FAR: Self = Self { run: 4 << 20, ahead: 3, fixed: true };
+
+    fn of(source: &Source) -> Self {
+        if source.packs.keeps() { Self::FAR } else { Self::NEAR }
+    }
+}
 
 thread_local! {
     /// Kept from one read to the next: to make one takes longer than to decode a small chunk.
@@ -42,7 +60,8 @@ pub(super) async fn open(
     part: Range<u64>,
 ) -> storage_backends::Result<ByteStream> {
     let recipe = source.recipes.get(id).await?;
-    let runs = runs(recipe.entries(), &part, source.packs.keeps());
+    let reach = Reach::of(source);
+    let runs = runs(recipe.entries(), &part, reach);
     let source = Arc::clone(source);
     let pieces = stream::iter(runs).map(move |run| {
         let source = Arc::clone(&source);
@@ -56,7 +75,7 @@ pub(super) async fn open(
             }
         }
     });
-    Ok(pieces.buffered(AHEAD).try_flatten().boxed())
+    Ok(pieces.buffered(reach.ahead).try_flatten().boxed())
 }
 
 /// A chunk that is what its hash says.
@@ -73,7 +92,8 @@ pub(super) fn check(
     source: &Arc<Source>,
     chunks: &[Entry],
 ) -> BoxStream<'static, storage_backends::Result<Vec<Checked>>> {
-    let runs = runs(chunks, &(0..u64::MAX), false);
+    let reach = Reach { fixed: false, ..Reach::of(source) };
+    let runs = runs(chunks, &(0..u64::MAX), reach);
     let source = Arc::clone(source);
     let checked = stream::iter(runs).map(move |run| {
         let source = Arc::clone(&source);
@@ -82,7 +102,7 @@ pub(super) fn check(
             detached(async move { read.perform(&source, Read::check).await }).await
         }
     });
-    checked.buffered(AHEAD).boxed()
+    checked.buffered(reach.ahead).boxed()
 }
 
 /// What is read in one go.
@@ -120,23 +140,22 @@ impl Piece {
     }
 }
 
-/// The runs that make up `part` of these entries. If they are `fixed`, all parts have the same runs, so that what was
-/// fetched for one reader is of use to the next; else no chunk is read that has no byte in `part`.
-fn runs(entries: &[Entry], part: &Range<u64>, fixed: bool) -> Vec<Run> {
+/// The runs that make up `part` of these entries.
+fn runs(entries: &[Entry], part: &Range<u64>, reach: Reach) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
     let mut begin = 0;
     for entry in entries {
         let (start, length) = (begin, entry.length());
         begin += length;
         let wanted = part.start.clamp(start, begin)..part.end.clamp(start, begin);
-        if wanted.is_empty() && !fixed {
+        if wanted.is_empty() && !reach.fixed {
             continue;
         }
         match entry {
             Entry::Zeros(_) => {
                 let zeros = wanted.end - wanted.start;
                 match runs.last_mut() {
-                    Some(Run::Chunks(read)) if read.length + length <= RUN => {
+                    Some(Run::Chunks(read)) if read.length + length <= reach.run => {
                         read.length += length;
                         read.pieces.push(Piece::Zeros(zeros));
                     }
@@ -149,7 +168,7 @@ fn runs(entries: &[Entry], part: &Range<u64>, fixed: bool) -> Vec<Run> {
                 let part = inside(wanted.start)..inside(wanted.end);
                 let piece = Piece::Chunk { id: *id, place: *place, part };
                 match runs.last_mut() {
-                    Some(Run::Chunks(read)) if read.takes(place) => read.push(place, piece),
+                    Some(Run::Chunks(read)) if read.takes(place, reach.run) => read.push(place, piece),
                     _ => runs.push(Run::Chunks(Read::of(place, piece))),
                 }
             }
@@ -172,12 +191,12 @@ impl Read {
         Self { pack: place.pack, range: extent(place), length: place.length.into(), pieces: vec![piece] }
     }
 
-    /// Whether a chunk is near enough behind the others.
-    fn takes(&self, place: &Place) -> bool {
+    /// Whether a chunk is near enough behind the others, and no more than `run` bytes with them.
+    fn takes(&self, place: &Place, run: u64) -> bool {
         let near = self.range.end..=self.range.end + GAP;
         place.pack == self.pack
             && near.contains(&place.offset.into())
-            && self.length + u64::from(place.length) <= RUN
+            && self.length + u64::from(place.length) <= run
     }
 
     fn push(&mut self, place: &Place, piece: Piece) {
@@ -262,7 +281,7 @@ mod tests {
             Run::Chunks(read) => Some(read.range),
             Run::Zeros(_) => None,
         };
-        runs(entries, &part, false).into_iter().map(range).collect()
+        runs(entries, &part, Reach::NEAR).into_iter().map(range).collect()
     }
 
     #[test]
@@ -289,7 +308,7 @@ mod tests {
             entry(1, 0, 50, 100),
             Entry::Zeros(1000),
             entry(1, 50, 50, 100),
-            Entry::Zeros(RUN),
+            Entry::Zeros(Reach::NEAR.run),
             entry(1, 100, 9, 10),
         ];
         assert_eq!(ranges(&entries, 0..u64::MAX), [Some(0..100), None, Some(100..109)]);
@@ -298,10 +317,10 @@ mod tests {
 
     #[test]
     fn fixed_runs_are_the_same_for_every_part() {
-        let entries: Vec<Entry> = (0..64).map(|n| entry(1, n * 1000, 1000, 64 << 10)).collect();
-        let all = runs(&entries, &(0..u64::MAX), true);
-        for start in (0..64 * (64 << 10)).step_by(100_000) {
-            let found = runs(&entries, &(start..start + 1), true);
+        let entries: Vec<Entry> = (0..256).map(|n| entry(1, n * 1000, 1000, 64 << 10)).collect();
+        let all = runs(&entries, &(0..u64::MAX), Reach::FAR);
+        for start in (0..256 * (64 << 10)).step_by(100_000) {
+            let found = runs(&entries, &(start..start + 1), Reach::FAR);
             let [Run::Chunks(read)] = &found[..] else { panic!("{found:?}") };
             let is_same = |run: &Run| matches!(run, Run::Chunks(other) if other.range == read.range);
             assert!(all.iter().any(is_same), "{start}");
@@ -311,8 +330,10 @@ mod tests {
 
     #[test]
     fn a_run_is_bounded() {
-        let entries: Vec<Entry> = (0..64).map(|n| entry(1, n * 1000, 1000, 64 << 10)).collect();
-        let length = 64 * (64 << 10);
-        assert_eq!(ranges(&entries, 0..length).len() as u64, length / RUN);
+        let entries: Vec<Entry> = (0..256).map(|n| entry(1, n * 1000, 1000, 64 << 10)).collect();
+        let length = 256 * (64 << 10);
+        for reach in [Reach::NEAR, Reach::FAR] {
+            assert_eq!(runs(&entries, &(0..length), reach).len() as u64, length / reach.run);
+        }
     }
 }

@@ -280,7 +280,7 @@ async fn a_reader_that_stands_still_holds_up_no_other() {
     let rules = Rules { read_memory: 64 << 20, ..chunked_rules() };
     let registry = Registry::with_rules(memory(), rules);
     // Several times what is read ahead.
-    let blob = layer(&disk(1..6000));
+    let blob = layer(&disk(1..12_000));
     registry.push("a", &blob).await.unwrap();
     let still = registry.open_blob(&name("a"), &sha256(&blob)).await.unwrap();
     let mut pieces = still.stream(0..still.size());
