@@ -3,8 +3,8 @@
 It stands for the controllers of Jobs, of claims, of namespaces that go and of what has lost its owner, for the scheduler
 and for the kubelet.
 A container is a process with mounts and a root of its own: it sees the binary under test, the libraries of this machine
-and its volumes, and the images that Jobs name are not pulled. All share the network, where each Pod has an address of
-127.1.0.0/16. Needs root.
+and its volumes, and the images that Jobs name are not pulled. All share the network, where each Pod has an address of its
+own, whichever process of the tests runs it. Needs root.
 
 What is not done: more than one container or Pod a Job, init containers, probes (what runs is ready), limits on
 resources, `kubectl logs` and `exec`, changes of a Secret in a volume that is mounted. What it cannot run makes `stop`
@@ -33,6 +33,9 @@ import traceback
 
 from kubernetes import Api
 
+NETWORK = f"127.{1 + int(os.environ.get('PYTEST_XDIST_WORKER', 'gw0')[2:])}"
+NUMBERS = itertools.count(1)
+"""Pods have addresses below the network of their process. Two of one address would be asked for each other's progress."""
 NODE = "conformance"
 """Pods that name this node are run."""
 USER = 65532
@@ -72,7 +75,6 @@ class JobRunner:
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="dvcr-pods-"))
         self.folder.chmod(0o755)
         self.jobs, self.containers, self.claims, self.loops, self.addresses = {}, {}, {}, {}, {}
-        self.numbers = itertools.count(1)
         self.changed, self.stopping, self.errors = threading.Event(), False, []
         self.thread = threading.Thread(target=self.work, daemon=True)
 
@@ -156,8 +158,8 @@ class JobRunner:
         """The address of a Pod: it stays the same while the Pod waits for something."""
         uid = pod["metadata"]["uid"]
         if uid not in self.addresses:
-            number = next(self.numbers)
-            self.addresses[uid] = f"127.1.{number >> 8}.{number & 255}"
+            number = next(NUMBERS)
+            self.addresses[uid] = f"{NETWORK}.{number >> 8}.{number & 255}"
         return self.addresses[uid]
 
     def list(self, path):
